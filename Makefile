@@ -1,0 +1,36 @@
+# Two commands: `make demo` and `make test`. PIP_ARGS reaches every pip call, so that a CPU-only box can point
+# pip at PyTorch's CPU wheels: make demo PIP_ARGS="--extra-index-url <PyTorch's CPU index>".
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/demo.toml
+
+.PHONY: demo serve test check format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/hunyuan-custom demo
+
+serve: $(VENV)/.installed
+	$(BIN)/hunyuan-custom serve --config $(CONFIG)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""HunyuanCustom in diffusers: tensors in, frames out. Importing this package does not import torch."""

@@ -1,0 +1,1 @@
+"""The fal API of the endpoint and the life of a job."""

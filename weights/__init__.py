@@ -1,0 +1,1 @@
+"""Model files on disk: manifest, download, verify, convert."""
