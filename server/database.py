@@ -1,0 +1,112 @@
+"""Tables, engine and migration of the one database: SQLite embedded, Postgres in the cluster.
+
+DBOS keeps its own tables beside ours in the same database, so that a submit is one transaction; nothing a user
+sees is read from them.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from dbos import DBOS
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+metadata = sa.MetaData()
+
+request_table = sa.Table(
+    "request",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("input_json", sa.Text, nullable=False),
+    sa.Column("seed", sa.String(20), nullable=False),  # text: 2**64 - 1 does not fit a signed 64-bit column
+    sa.Column("base_url", sa.Text, nullable=False),
+    sa.Column("source_key", sa.Text),
+    sa.Column("image_key", sa.Text),
+    sa.Column("video_key", sa.Text),
+    sa.Column("video_bytes", sa.BigInteger),
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("start_deadline", sa.Float),
+    sa.Column("inference_time", sa.Float),
+    sa.Column("response_status", sa.Integer),
+    sa.Column("response_json", sa.Text),
+    sa.Column("response_headers", sa.Text),
+    sa.Column("error_type", sa.String(64)),
+    sa.Column("error", sa.Text),
+    sqlite_autoincrement=True,
+)
+sa.Index(
+    "request_waiting",
+    request_table.c.priority,
+    request_table.c.seq,
+    sqlite_where=request_table.c.status == "IN_QUEUE",
+    postgresql_where=request_table.c.status == "IN_QUEUE",
+)
+
+log_table = sa.Table(
+    "request_log",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("request_id", sa.String(36), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("request_log_by_request", log_table.c.request_id, log_table.c.id)
+
+worker_table = sa.Table(
+    "worker",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("generator_pid", sa.Integer),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("heartbeat_at", sa.Float, nullable=False),
+)
+
+
+def create_engine(url: str) -> sa.Engine:
+    """Open the database.
+
+    SQLite runs in WAL mode with `synchronous=FULL`: an accepted job survives a power cut. `busy_timeout` comes
+    first, because switching a fresh file to WAL fails at once when another process is doing the same.
+    """
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+
+        @sa.event.listens_for(engine, "connect")
+        def _pragmas(connection: DBAPIConnection, _record: object) -> None:
+            cursor = connection.cursor()
+            for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+    return engine
+
+
+def migrate(url: str, lock: Path) -> None:
+    """Create or upgrade all tables, ours and the engine's; processes that start together take turns at `lock`."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusively(lock):
+        engine = create_engine(url)
+        metadata.create_all(engine)
+        engine.dispose()
+        DBOS.migrate(url)
+
+
+@contextmanager
+def _exclusively(lock: Path) -> Iterator[None]:
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,68 @@
+"""The job engine (DBOS) seen from both sides: three queues' worth of names, and how work is handed over.
+
+Everything DBOS-specific that submit needs is here; the workflows themselves are in `workflows.py`.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
+
+from server.job import Job
+
+APPLICATION: Final = "hunyuan-custom"
+# Pinned: the default is a hash of the code, which would strand queued jobs at every upgrade.
+APPLICATION_VERSION: Final = "1"
+
+IO_QUEUE: Final = "io"  # prepare and publish: network and disk, several at once
+GPU_QUEUE: Final = "gpu"  # render: one at a time per worker
+
+
+def engine_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
+    """Configuration of a worker. Its id must survive a restart: DBOS recovers the work of its own id at start."""
+    return DBOSConfig(
+        name=APPLICATION,
+        system_database_url=database.url.render_as_string(hide_password=False),
+        system_database_engine=database,
+        application_version=APPLICATION_VERSION,
+        executor_id=executor_id,
+        serializer=DBOSPortableJSONSerializer(),
+        run_migrations=False,
+        enable_otlp=False,
+        log_level="WARNING",
+    )
+
+
+def engine_client(database: sa.Engine) -> DBOSClient:
+    """Connection of a process that enqueues and cancels, but runs nothing."""
+    return DBOSClient(
+        system_database_url=database.url.render_as_string(hide_password=False),
+        system_database_engine=database,
+        serializer=DBOSPortableJSONSerializer(),
+        application_name=APPLICATION,
+    )
+
+
+def enqueue_prepare(client: DBOSClient, transaction: sa.Connection, request_id: str) -> None:
+    """Start the chain of a new job, inside the transaction that writes its row."""
+    client.enqueue_in_transaction(transaction, _options(IO_QUEUE, "prepare", request_id), request_id)
+
+
+def enqueue_render(job: Job) -> None:
+    """From `prepare`: wait for the GPU. The engine orders the line by the same number that positions show."""
+    options = _options(GPU_QUEUE, "render", job.id)
+    options["priority"] = job.order
+    DBOS.enqueue_workflow_with_options(options, job.id)
+
+
+def enqueue_publish(request_id: str, attempt: int, rendered: str, inference_time: float) -> None:
+    """From `render`: store the file while the GPU goes on with the next job."""
+    options = _options(IO_QUEUE, "publish", f"{request_id}:{attempt}")
+    DBOS.enqueue_workflow_with_options(options, request_id, attempt, rendered, inference_time)
+
+
+def _options(queue: str, workflow: str, key: str) -> EnqueueOptions:
+    # The id makes handing over idempotent: a repeated hand-over after a crash attaches to the first.
+    return EnqueueOptions(
+        queue_name=queue, workflow_name=workflow, workflow_id=f"{key}:{workflow}", app_version=APPLICATION_VERSION
+    )

@@ -1,0 +1,220 @@
+"""The error tree, and the one place where an error becomes an HTTP status and a body.
+
+ServerError
+├── SettingsError             stops the start; never reaches a client
+├── RequestError              fal's request errors: {"detail": str, "error_type": str} + X-Fal-Error-Type
+│   ├── NotFound              404, the one answer for unknown, foreign and malformed ids
+│   ├── BadRequest            400
+│   ├── BodyTooLarge          413
+│   ├── StillInProgress       400
+│   ├── AlreadyCompleted      400
+│   ├── Cancelled             499, the result of a cancelled request
+│   ├── StartTimeout          504, the start deadline passed in the queue
+│   ├── RunnerDisconnected    503, the generator died
+│   ├── RunnerStalled         504, the generator fell silent
+│   └── InternalError         500
+└── ModelError                fal's model errors: {"detail": [{"loc", "msg", "type", ...}]}
+    ├── InvalidInput          422, a list made by pydantic
+    ├── ImageLoadError, UnsupportedImageFormat, ImageTooSmall, ImageTooLarge, FileTooLarge, FileDownloadError   422
+    └── GenerationFailed      500
+Sources: fal_protocol (the wire), https://docs.fal.ai/errors for types and messages.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+ERROR_DOCS = "https://docs.fal.ai/errors#"
+
+
+@dataclass(frozen=True)
+class ErrorResponse:
+    """What a failed request answers: kept in the job's row, sent by the result route and the webhook."""
+
+    status: int
+    body: dict[str, Any]
+    error_type: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """One line for `error` in the status answer."""
+        detail = self.body.get("detail", self.error_type)
+        return detail if isinstance(detail, str) else f"Invalid status code: {self.status}"
+
+
+class ServerError(Exception):
+    """Base of all errors this package raises."""
+
+
+class SettingsError(ServerError):
+    """A setting is missing, unknown or out of range."""
+
+
+class RequestError(ServerError):
+    """A request that failed for reasons other than the model's input."""
+
+    status: ClassVar[int] = 500
+    error_type: ClassVar[str] = "internal_error"
+    detail: ClassVar[str] = "Internal Server Error"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or self.detail)
+
+    def response(self) -> ErrorResponse:
+        """The status, body and headers of this error."""
+        body = {"detail": str(self), "error_type": self.error_type}
+        return ErrorResponse(self.status, body, self.error_type, {"X-Fal-Error-Type": self.error_type})
+
+
+class NotFound(RequestError):
+    """No such request for this owner."""
+
+    status, error_type, detail = 404, "not_found", "Request not found"
+
+    def response(self) -> ErrorResponse:
+        """Decision 7: one body for unknown, foreign and malformed ids."""
+        return ErrorResponse(404, {"detail": str(self), "status": "NOT_FOUND"}, self.error_type)
+
+
+class BadRequest(RequestError):
+    """A header or parameter that cannot be read."""
+
+    status, error_type, detail = 400, "bad_request", "Bad request"
+
+
+class BodyTooLarge(RequestError):
+    """The body is larger than the server accepts."""
+
+    status, error_type, detail = 413, "bad_request", "Request body too large"
+
+
+class StillInProgress(RequestError):
+    """The result was asked for before the request finished."""
+
+    status, error_type, detail = 400, "bad_request", "Request is still in progress"
+
+
+class AlreadyCompleted(RequestError):
+    """A finished request cannot be cancelled."""
+
+    status, error_type, detail = 400, "bad_request", "Request already completed"
+
+    def response(self) -> ErrorResponse:
+        """Cancel answers a status, not a detail."""
+        return ErrorResponse(400, {"status": "ALREADY_COMPLETED"}, self.error_type)
+
+
+class Cancelled(RequestError):
+    """The result of a cancelled request."""
+
+    status, error_type, detail = 499, "client_cancelled", "Request cancelled by the client."
+
+
+class StartTimeout(RequestError):
+    """The request did not start before the deadline its sender gave."""
+
+    status, error_type, detail = 504, "request_timeout", "Request timed out"
+
+    def response(self) -> ErrorResponse:
+        """fal marks deadlines that the user set, so that clients do not retry."""
+        plain = super().response()
+        return ErrorResponse(
+            plain.status, plain.body, plain.error_type, {**plain.headers, "X-Fal-Request-Timeout-Type": "user"}
+        )
+
+
+class RunnerDisconnected(RequestError):
+    """The generator process died while it worked on this request."""
+
+    status, error_type, detail = 503, "runner_disconnected", "The generator stopped while working on this request"
+
+
+class RunnerStalled(RequestError):
+    """The generator made no progress within the stall limit."""
+
+    status, error_type, detail = 504, "runner_connection_timeout", "The generator made no progress and was stopped"
+
+
+class InternalError(RequestError):
+    """An unexpected error of this server."""
+
+
+class ModelError(ServerError):
+    """An input the model cannot use, or a generation that failed, in fal's list form."""
+
+    status: ClassVar[int] = 422
+    error_type: ClassVar[str] = "value_error"
+    message: ClassVar[str] = "Invalid input"
+    loc: ClassVar[tuple[str, ...]] = ("body", "image_url")
+
+    def __init__(self, message: str | None = None, *, ctx: dict[str, Any] | None = None) -> None:
+        super().__init__(message or self.message)
+        self.ctx = ctx
+
+    def response(self) -> ErrorResponse:
+        """The status and body of this error; never retryable, since the same input fails again."""
+        item: dict[str, Any] = {"loc": list(self.loc), "msg": str(self), "type": self.error_type}
+        item["url"] = f"{ERROR_DOCS}{self.error_type}"
+        if self.ctx:
+            item["ctx"] = self.ctx
+        return ErrorResponse(self.status, {"detail": [item]}, self.error_type, {"X-Fal-Retryable": "false"})
+
+
+class InvalidInput(ModelError):
+    """The body does not match the schema; `detail` is the list FastAPI would send."""
+
+    def __init__(self, detail: list[dict[str, Any]]) -> None:
+        super().__init__("Invalid input")
+        self.detail = detail
+
+    def response(self) -> ErrorResponse:
+        """fal bills nothing for a validation error and says so."""
+        return ErrorResponse(422, {"detail": self.detail}, "validation_error", {"x-fal-billable-units": "0"})
+
+
+class ImageLoadError(ModelError):
+    """Bytes that are no readable image."""
+
+    error_type = "image_load_error"
+    message = "Failed to load the image. Please ensure the image file is not corrupted and is in a supported format."
+
+
+class UnsupportedImageFormat(ModelError):
+    """An image, but not of a format we accept."""
+
+    error_type = "unsupported_image_format"
+    message = "Unsupported image format. Supported formats are .jpg, .jpeg, .png, .webp."
+
+    def __init__(self) -> None:
+        super().__init__(ctx={"supported_formats": [".jpg", ".jpeg", ".png", ".webp"]})
+
+
+class ImageTooSmall(ModelError):
+    """A side below the limit."""
+
+    error_type, message = "image_too_small", "Image too small"
+
+
+class ImageTooLarge(ModelError):
+    """A side or the pixel count above the limit."""
+
+    error_type, message = "image_too_large", "Image too large"
+
+
+class FileTooLarge(ModelError):
+    """More bytes than accepted."""
+
+    error_type, message = "file_too_large", "File too large"
+
+
+class FileDownloadError(ModelError):
+    """The URL gave no file; the message never says what was reached."""
+
+    error_type = "file_download_error"
+    message = "Failed to download the file. Please check if the URL is accessible and try again."
+
+
+class GenerationFailed(ModelError):
+    """The model raised: the same request would fail again, so it is not retried."""
+
+    status, error_type, message, loc = 500, "internal_server_error", "Internal server error", ("body",)

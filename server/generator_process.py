@@ -1,0 +1,126 @@
+"""The child side of the generator: the only process that loads torch. `python -m server.generator_process FD`."""
+
+import importlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from server.logs import configure_logging
+from server.messages import (
+    Cancel,
+    Channel,
+    Failed,
+    Finished,
+    Generate,
+    Load,
+    LoadFailed,
+    Log,
+    Ready,
+    Working,
+    to_generator,
+)
+from server.parent_death import die_with_parent
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[Working | Log], None]
+
+
+class Renderer(Protocol):
+    """What makes the video: the real one drives the pipeline, the tests' fakes are named after their failure."""
+
+    model: str
+
+    def __init__(self, load: Load) -> None:
+        """Load the model; any exception means that it cannot be loaded."""
+
+    def render(self, job: Generate, report: Report) -> None:
+        """Write the MP4 to `job.output`, reporting every block, tile and step; `report` may raise to stop it."""
+
+
+class _Cancelled(Exception):  # noqa: N818 - it is no error
+    """Raised into the renderer from `report`."""
+
+
+class GeneratorProcess:
+    """Reads requests on one thread, works on them on the main thread."""
+
+    def __init__(self, channel: Channel[Load | Generate | Cancel]) -> None:
+        self._channel = channel
+        self._requests: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
+        self._cancelled: str | None = None
+
+    def main(self) -> int:
+        """Load, then handle requests until the worker is gone."""
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        load = self._requests.get()
+        assert isinstance(load, Load)  # noqa: S101 - the worker's first message
+        started = time.perf_counter()
+        try:
+            renderer = _renderer_class(load.generator.renderer)(load)
+        except Exception as error:
+            logger.exception("the model cannot be loaded")
+            self._channel.send(LoadFailed(message=_one_line(error)))
+            return 1
+        self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
+        while True:
+            job = self._requests.get()
+            assert isinstance(job, Generate)  # noqa: S101 - Load comes once
+            self._channel.send(self._handle(renderer, job))
+
+    def _handle(self, renderer: Renderer, job: Generate) -> Finished | Failed:
+        started = time.perf_counter()
+
+        def report(message: Working | Log) -> None:
+            if self._cancelled == job.request_id:
+                raise _Cancelled
+            self._channel.send(message)
+
+        try:
+            renderer.render(job, report)
+        except _Cancelled:
+            Path(job.output).unlink(missing_ok=True)
+            return Failed(reason="cancelled", message="cancelled")
+        except Exception as error:
+            logger.exception("request %s failed", job.request_id)
+            Path(job.output).unlink(missing_ok=True)
+            return Failed(reason="error", message=_one_line(error))
+        return Finished(seconds=time.perf_counter() - started)
+
+    def _read(self) -> None:
+        for message in self._channel:
+            match message:
+                case Load() | Generate():
+                    self._requests.put(message)
+                case Cancel():
+                    self._cancelled = message.request_id
+                case _:
+                    assert_never(message)
+        os._exit(0)  # the worker is gone
+
+
+def _renderer_class(path: str) -> type[Renderer]:
+    module, _, name = path.partition(":")
+    found: type[Renderer] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and systemd reach the whole group; the worker decides
+        signal.signal(number, signal.SIG_IGN)
+    configure_logging("generator")
+    pipe = socket.socket(fileno=int(sys.argv[1]))
+    sys.exit(GeneratorProcess(Channel(pipe, to_generator)).main())

@@ -1,0 +1,50 @@
+"""A job's log while it renders: lines are written in batches, so that progress costs few transactions."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from server.job_store import JobStore
+from server.messages import Log, Working
+
+_BATCH_S = 0.5
+
+
+class JobLog:
+    """Collects lines and writes them at most twice a second; whatever is left is written at the end."""
+
+    def __init__(self, store: JobStore, request_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._request_id = request_id
+        self._clock = clock
+        self._lines: list[tuple[str, str]] = []
+        self._written_at = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what is left."""
+        self._flush()
+
+    def on_message(self, message: Working | Log) -> None:
+        """Take what the generator reports; a mere sign of life only gives waiting lines a chance to be written."""
+        if isinstance(message, Log):
+            self.add(message.message, message.level)
+        elif self._clock() - self._written_at >= _BATCH_S:
+            self._flush()
+
+    def add(self, message: str, level: str = "INFO") -> None:
+        """Add a line."""
+        self._lines.append((level, message))
+        if self._clock() - self._written_at >= _BATCH_S:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._written_at = self._clock()
+        lines, self._lines = self._lines, []
+        self._store.log(self._request_id, lines)

@@ -1,0 +1,227 @@
+"""The only writer of the `request`, `request_log` and `worker` tables, and the only truth about a job.
+
+Every method is one transaction. Writes of a worker are fenced: they name the attempt they belong to and change
+nothing once another attempt has started or the job is terminal.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+
+from server.database import log_table, request_table, worker_table
+from server.engine import enqueue_prepare
+from server.errors import Cancelled, ErrorResponse, StartTimeout
+from server.job import CancelOutcome, Job, LogLine, NewJob, Priority, Status
+
+_job_columns = [request_table.c[name] for name in Job.__slots__]
+
+
+class JobStore:
+    """Jobs in SQL. `clock` gives Unix seconds."""
+
+    def __init__(self, database: sa.Engine, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    # -- submit ------------------------------------------------------------------------------------------------
+
+    def add(self, job: NewJob, engine: DBOSClient) -> None:
+        """Accept a valid request: its row and its place in the engine's queue appear together or not at all."""
+        with self._database.begin() as transaction:
+            transaction.execute(request_table.insert().values(**self._new_row(job), status=Status.IN_QUEUE))
+            enqueue_prepare(engine, transaction, job.id)
+
+    def add_finished(self, job: NewJob, error: ErrorResponse) -> None:
+        """Accept a request that is over already (an invalid body): it has an id and a result, and never runs."""
+        with self._database.begin() as transaction:
+            row = {**self._new_row(job), **self._error_values(error), "status": Status.COMPLETED}
+            transaction.execute(request_table.insert().values(**row))
+
+    def _new_row(self, job: NewJob) -> dict[str, Any]:
+        return {
+            "id": job.id,
+            "owner": job.owner,
+            "priority": job.priority,
+            "input_json": job.input.model_dump_json() if job.input else "null",
+            "seed": str(job.seed),
+            "base_url": job.base_url,
+            "source_key": job.source_key,
+            "start_deadline": job.start_deadline,
+            "created_at": self._clock(),
+        }
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def get(self, request_id: str, *, owner: str | None = None) -> Job | None:
+        """The job, or None when there is none of that id (for that owner)."""
+        query = sa.select(*_job_columns).where(request_table.c.id == request_id)
+        if owner is not None:
+            query = query.where(request_table.c.owner == owner)
+        with self._database.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _job(row)
+
+    def queue_position(self, job: Job) -> int:
+        """How many waiting jobs come before this one; 0 is next."""
+        before = sa.tuple_(request_table.c.priority, request_table.c.seq) < sa.tuple_(
+            sa.literal(int(job.priority)), sa.literal(job.seq)
+        )
+        query = sa.select(sa.func.count()).where(request_table.c.status == Status.IN_QUEUE, before)
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+    def logs(self, request_id: str, *, after: int = 0) -> list[LogLine]:
+        """The log of a job in order, optionally only the lines after a given line id."""
+        query = (
+            sa.select(log_table.c.id, log_table.c.message, log_table.c.level, log_table.c.at)
+            .where(log_table.c.request_id == request_id, log_table.c.id > after)
+            .order_by(log_table.c.id)
+        )
+        with self._database.connect() as connection:
+            return [LogLine(*row) for row in connection.execute(query)]
+
+    def cancel_is_requested(self, request_id: str) -> bool:
+        """Whether the user has given up on a running job."""
+        query = sa.select(request_table.c.cancel_requested).where(request_table.c.id == request_id)
+        with self._database.connect() as connection:
+            return bool(connection.execute(query).scalar_one_or_none())
+
+    # -- the worker's writes, fenced by attempt ----------------------------------------------------------------
+
+    def log(self, request_id: str, messages: Sequence[tuple[str, str]]) -> None:
+        """Append (level, message) lines to a job's log."""
+        now = self._clock()
+        rows = [{"request_id": request_id, "level": level, "message": text, "at": now} for level, text in messages]
+        if rows:
+            with self._database.begin() as transaction:
+                transaction.execute(log_table.insert(), rows)
+
+    def prepared(self, request_id: str, image_key: str) -> None:
+        """Remember where the checked identity image is, so that a repeated `prepare` does not fetch it again."""
+        with self._database.begin() as transaction:
+            transaction.execute(_update(request_id).values(image_key=image_key))
+
+    def reserve_video(self, job: Job, key: str) -> str:
+        """Fix the key of the video before it is written; a repeated `publish` gets the first one back."""
+        reserving = _update(job.id).values(video_key=sa.func.coalesce(request_table.c.video_key, key))
+        with self._database.begin() as transaction:
+            return str(transaction.execute(reserving.returning(request_table.c.video_key)).scalar_one())
+
+    def claim(self, request_id: str) -> Job | None:
+        """Start an attempt; None when the job is over (cancelled while it waited) or unknown."""
+        starting = (
+            _update(request_id)
+            .where(request_table.c.status != Status.COMPLETED)
+            .values(
+                status=Status.IN_PROGRESS,
+                attempt=request_table.c.attempt + 1,
+                started_at=sa.func.coalesce(request_table.c.started_at, self._clock()),
+            )
+            .returning(*_job_columns)
+        )
+        with self._database.begin() as transaction:
+            row = transaction.execute(starting).one_or_none()
+        return None if row is None else _job(row)
+
+    def complete(self, job: Job, *, video_bytes: int, inference_time: float) -> bool:
+        """Record success, or the cancel that came first; False: the video belongs to no job any more."""
+        finished = self._finish(
+            job.id,
+            request_table.c.attempt == job.attempt,
+            request_table.c.cancel_requested.is_(False),
+            video_bytes=video_bytes,
+            inference_time=inference_time,
+            response_status=200,
+        )
+        if not finished:
+            self.finish_cancelled(job)
+        return finished
+
+    def finish_cancelled(self, job: Job) -> bool:
+        """End a running job whose cancel was asked for."""
+        fence = (request_table.c.attempt == job.attempt, request_table.c.cancel_requested.is_(True))
+        return self._finish(job.id, *fence, **self._error_values(Cancelled().response()))
+
+    def fail(self, request_id: str, error: ErrorResponse, *, attempt: int | None = None) -> bool:
+        """Record a failure as the job's result; with an attempt, only if that attempt still owns the job."""
+        fence = [] if attempt is None else [request_table.c.attempt == attempt]
+        return self._finish(request_id, *fence, **self._error_values(error))
+
+    def expire_overdue(self) -> int:
+        """End waiting jobs whose start deadline has passed; returns how many."""
+        overdue = (
+            request_table.update()
+            .where(request_table.c.status == Status.IN_QUEUE, request_table.c.start_deadline < self._clock())
+            .values(status=Status.COMPLETED, **self._error_values(StartTimeout().response()))
+        )
+        with self._database.begin() as transaction:
+            return int(transaction.execute(overdue).rowcount)
+
+    # -- cancel ------------------------------------------------------------------------------------------------
+
+    def cancel(self, request_id: str) -> CancelOutcome:
+        """Ask a job to stop. A waiting job is over at once, in the same transaction."""
+        flag = _update(request_id).where(request_table.c.status == Status.IN_PROGRESS).values(cancel_requested=True)
+        with self._database.begin() as transaction:
+            if transaction.execute(flag).rowcount:
+                return CancelOutcome.WAS_RUNNING
+            waiting = _update(request_id).where(request_table.c.status == Status.IN_QUEUE)
+            over = self._error_values(Cancelled().response())
+            if transaction.execute(waiting.values(status=Status.COMPLETED, **over)).rowcount:
+                return CancelOutcome.WAS_QUEUED
+        return CancelOutcome.ALREADY_COMPLETED
+
+    # -- workers -----------------------------------------------------------------------------------------------
+
+    def beat(self, worker_id: str, *, pid: int, generator_pid: int | None, state: str, detail: str) -> None:
+        """Record that a worker lives, and what its generator is doing."""
+        values = {
+            "pid": pid,
+            "generator_pid": generator_pid,
+            "state": state,
+            "detail": detail,
+            "heartbeat_at": self._clock(),
+        }
+        with self._database.begin() as transaction:
+            known = worker_table.update().where(worker_table.c.id == worker_id).values(**values)
+            if not transaction.execute(known).rowcount:
+                transaction.execute(worker_table.insert().values(id=worker_id, **values))
+
+    def workers(self, *, fresh_s: float) -> list[dict[str, Any]]:
+        """Workers heard of within the last `fresh_s` seconds."""
+        query = sa.select(worker_table).where(worker_table.c.heartbeat_at > self._clock() - fresh_s)
+        with self._database.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    # -- shared ------------------------------------------------------------------------------------------------
+
+    def _finish(self, request_id: str, *conditions: sa.ColumnElement[bool], **values: Any) -> bool:
+        """The one door to COMPLETED for a job that ran: through it once, or not at all."""
+        open_job = _update(request_id).where(request_table.c.status != Status.COMPLETED, *conditions)
+        final = {"finished_at": self._clock(), **values, "status": Status.COMPLETED}
+        with self._database.begin() as transaction:
+            return bool(transaction.execute(open_job.values(**final)).rowcount)
+
+    def _error_values(self, error: ErrorResponse) -> dict[str, Any]:
+        return {
+            "finished_at": self._clock(),
+            "response_status": error.status,
+            "response_json": json.dumps(error.body),
+            "response_headers": json.dumps(error.headers),
+            "error_type": error.error_type,
+            "error": error.summary,
+        }
+
+
+def _update(request_id: str) -> sa.Update:
+    return request_table.update().where(request_table.c.id == request_id)
+
+
+def _job(row: Any) -> Job:
+    values = row._asdict()
+    values.update(status=Status(row.status), priority=Priority(row.priority), seed=int(row.seed))
+    return Job(**values)

@@ -1,0 +1,143 @@
+"""Everything that crosses the pipe between the worker and its generator: few messages, typed, closed.
+
+One JSON object per line over a socket pair. The socket doubles as a life line: its end means the other side died.
+"""
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from server.settings import GeneratorSettings, VideoSettings
+
+Received = TypeVar("Received")
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# -- worker to generator -----------------------------------------------------------------------------------------
+
+
+class Load(_Message):
+    """First message: load the model. `data_dir` is where the demo model may be built."""
+
+    kind: Literal["load"] = "load"
+    generator: GeneratorSettings
+    video: VideoSettings
+    data_dir: str
+
+
+class Generate(_Message):
+    """Make one video. Sizes in pixels as delivered; `image` and `output` are local paths."""
+
+    kind: Literal["generate"] = "generate"
+    request_id: str
+    prompt: str
+    negative_prompt: str
+    image: str
+    output: str
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+
+
+class Cancel(_Message):
+    """Stop working on this request; a request that is not running is none of its business."""
+
+    kind: Literal["cancel"] = "cancel"
+    request_id: str
+
+
+ToGenerator = Annotated[Load | Generate | Cancel, Field(discriminator="kind")]
+
+
+# -- generator to worker -----------------------------------------------------------------------------------------
+
+
+class Ready(_Message):
+    """The model is loaded; `model` says which, in words for people."""
+
+    kind: Literal["ready"] = "ready"
+    model: str
+    seconds: float
+
+
+class LoadFailed(_Message):
+    """The model cannot be loaded; the process ends."""
+
+    kind: Literal["load_failed"] = "load_failed"
+    message: str
+
+
+class Working(_Message):
+    """A sign of life: a transformer block, an encoder stage or a VAE tile is done."""
+
+    kind: Literal["working"] = "working"
+    stage: Literal["encode", "denoise", "decode"]
+    done: int
+    total: int
+
+
+class Log(_Message):
+    """A line for the job's log."""
+
+    kind: Literal["log"] = "log"
+    message: str
+    level: Literal["INFO", "WARN", "ERROR"] = "INFO"
+
+
+class Finished(_Message):
+    """The video is at the path that was asked for."""
+
+    kind: Literal["finished"] = "finished"
+    seconds: float
+
+
+class Failed(_Message):
+    """No video. The process is well and takes the next request; `reason` decides what the user is told."""
+
+    kind: Literal["failed"] = "failed"
+    reason: Literal["cancelled", "error"]
+    message: str
+
+
+FromGenerator = Annotated[Ready | LoadFailed | Working | Log | Finished | Failed, Field(discriminator="kind")]
+
+to_generator: TypeAdapter[Load | Generate | Cancel] = TypeAdapter(ToGenerator)
+from_generator: TypeAdapter[Ready | LoadFailed | Working | Log | Finished | Failed] = TypeAdapter(FromGenerator)
+
+
+class Channel(Generic[Received]):
+    """One end of the socket pair."""
+
+    def __init__(self, connection: socket.socket, received: TypeAdapter[Received]) -> None:
+        self._connection = connection
+        self._lines = connection.makefile("rb")
+        self._received = received
+        self._sending = threading.Lock()
+
+    def send(self, message: BaseModel) -> None:
+        """Send one message; raises OSError when the other side is gone."""
+        with self._sending:
+            self._connection.sendall(message.model_dump_json().encode() + b"\n")
+
+    def __iter__(self) -> Iterator[Received]:
+        """Messages until the other side is gone."""
+        try:
+            for line in self._lines:
+                yield self._received.validate_json(line)
+        except ConnectionError:
+            return
+
+    def close(self) -> None:
+        """Close this end."""
+        self._lines.close()
+        self._connection.close()

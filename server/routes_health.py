@@ -1,0 +1,24 @@
+"""Is it alive, and can it make a video?"""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from server.services import services
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live")
+async def live() -> dict[str, str]:
+    """This process answers; nothing else is looked at."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(request: Request) -> JSONResponse:
+    """200 when a worker with a loaded model is there; else 503 with the reason. A full queue is still ready."""
+    parts = services(request)
+    workers = parts.store.workers(fresh_s=parts.settings.jobs.heartbeat_stale_s)
+    shown = [{key: row[key] for key in ("id", "state", "detail", "pid", "generator_pid")} for row in workers]
+    ok = any(row["state"] == "ready" for row in workers)
+    return JSONResponse({"status": "ready" if ok else "not ready", "workers": shown}, 200 if ok else 503)

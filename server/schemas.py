@@ -1,0 +1,190 @@
+"""The endpoint's input and output, field by field as fal documents them (order, defaults, ranges, examples).
+
+Source: the public page of fal-ai/hunyuan-custom.
+"""
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from server.errors import InvalidInput
+
+ENDPOINT = "fal-ai/hunyuan-custom"
+
+DEFAULT_NEGATIVE_PROMPT = (
+    "Aerial view, aerial view, overexposed, low quality, deformation, a poor composition, bad hands, bad teeth, "
+    "bad eyes, bad limbs, distortion, blurring, text, subtitles, static, picture, black border."
+)
+EXAMPLE_PROMPT = "Realistic, High-quality. A woman is playing a violin."
+EXAMPLE_IMAGE = "https://storage.googleapis.com/falserverless/model_tests/hidream/woman.png"
+EXAMPLE_VIDEO = (
+    "https://storage.googleapis.com/falserverless/example_outputs/test/p1/"
+    "uQ4ddGyJ9U6cymnns0l6o_input-image-1747117169.mp4"
+)
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_SHOWN_INPUT = 200  # characters of a string that an error echoes: a data: URI would echo megabytes
+
+
+def _plain_text(value: str) -> str:
+    """Refuse what no tokenizer was trained on: control characters and lone surrogates."""
+    if _CONTROL.search(value):
+        raise ValueError("contains control characters")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_plain_text)]
+
+
+class HunyuanCustomInput(BaseModel):
+    """Input of `fal-ai/hunyuan-custom`. Unknown fields are ignored, as on fal."""
+
+    model_config = ConfigDict(title="HunyuanCustomRequest", extra="ignore", frozen=True, allow_inf_nan=False)
+
+    prompt: Annotated[Text, AfterValidator(_not_blank)] = Field(
+        title="Prompt",
+        description="Text prompt for video generation (max 500 characters).",
+        min_length=1,
+        max_length=500,
+        examples=[EXAMPLE_PROMPT],
+    )
+    negative_prompt: Text = Field(
+        default=DEFAULT_NEGATIVE_PROMPT,
+        title="Negative Prompt",
+        description="Negative prompt for video generation.",
+        examples=["Ugly, blurry."],
+    )
+    image_url: Annotated[str, AfterValidator(_not_blank)] = Field(
+        title="Image Url", description="URL of the image input.", min_length=1, examples=[EXAMPLE_IMAGE]
+    )
+    num_inference_steps: int = Field(
+        default=30,
+        ge=10,
+        le=30,
+        title="Num Inference Steps",
+        description="The number of inference steps to run. Lower gets faster results, higher gets better results.",
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=-(2**63),
+        lt=2**64,
+        title="Seed",
+        description="The seed to use for generating the video.",
+    )
+    aspect_ratio: Literal["16:9", "9:16"] = Field(
+        default="16:9", title="Aspect Ratio (W:H)", description="The aspect ratio of the video to generate."
+    )
+    resolution: Literal["512p", "720p"] = Field(
+        default="512p",
+        title="Resolution",
+        description=("The resolution of the video to generate. 720p generations cost 1.5x more than 480p generations."),
+    )
+    fps: int = Field(default=25, ge=16, le=30, title="FPS", description="The frames per second of the generated video.")
+    cfg_scale: float = Field(
+        default=7.5,
+        ge=1.5,
+        le=13,
+        title="CFG Scale",
+        description="Classifier-Free Guidance scale for the generation.",
+    )
+    num_frames: int = Field(
+        default=129, ge=81, le=129, title="Num Frames", description="The number of frames to generate."
+    )
+    enable_prompt_expansion: bool = Field(
+        default=True,
+        title="Enable Prompt Expansion",
+        description="Whether to enable prompt expansion.",
+        examples=[True],
+    )
+    enable_safety_checker: bool = Field(
+        default=True,
+        title="Enable Safety Checker",
+        description="If set to true, the safety checker will be enabled.",
+        examples=[True],
+    )
+
+
+class File(BaseModel):
+    """A file on this server."""
+
+    url: str = Field(title="Url", description="The URL where the file can be downloaded from.")
+    content_type: str | None = Field(
+        default=None, title="Content Type", description="The mime type of the file.", examples=["image/png"]
+    )
+    file_name: str | None = Field(
+        default=None,
+        title="File Name",
+        description="The name of the file. It will be auto-generated if not provided.",
+        examples=["z9RV14K95DvU.png"],
+    )
+    file_size: int | None = Field(
+        default=None, title="File Size", description="The size of the file in bytes.", examples=[4404019]
+    )
+
+
+class HunyuanCustomOutput(BaseModel):
+    """Output of `fal-ai/hunyuan-custom`."""
+
+    video: File = Field(title="Video", examples=[{"url": EXAMPLE_VIDEO}])
+    seed: int = Field(title="Seed", description="The seed used for generating the video.")
+
+
+def parse_json_object(body: bytes) -> dict[str, Any]:
+    """Parse a request body.
+
+    Raises:
+        InvalidInput: not JSON (NaN and Infinity included), or JSON but not an object. Such a body is refused at
+            once, also by the queue: there is nothing that could be stored as a request.
+    """
+    try:
+        parsed = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        item = {"type": "json_invalid", "loc": ["body", 0], "msg": "JSON decode error", "input": {}}
+        raise InvalidInput([{**item, "ctx": {"error": str(error)}}]) from None
+    if not isinstance(parsed, dict):
+        message = "Input should be a valid dictionary or object to extract fields from"
+        item = {"type": "model_attributes_type", "loc": ["body"], "msg": message, "input": _shorten(parsed)}
+        raise InvalidInput([item])
+    return parsed
+
+
+def validate_input(body: dict[str, Any]) -> HunyuanCustomInput:
+    """Check a parsed body against the schema.
+
+    Raises:
+        InvalidInput: with the `detail` list FastAPI would send (`type`, `loc`, `msg`, `input`, `ctx`).
+    """
+    try:
+        return HunyuanCustomInput.model_validate(body)
+    except ValidationError as error:
+        raise InvalidInput([_detail_item(item) for item in error.errors(include_url=False)]) from None
+
+
+def _detail_item(error: Any) -> dict[str, Any]:
+    item = {**error, "loc": ["body", *error["loc"]], "input": _shorten(error["input"])}
+    if "ctx" in error:
+        item["ctx"] = {key: str(v) if isinstance(v, Exception) else v for key, v in error["ctx"].items()}
+    return item
+
+
+def _shorten(value: Any) -> Any:
+    """The offending input, cut so that an answer never carries an image back, and encodable whatever it holds."""
+    if isinstance(value, str):
+        shown = value.encode("utf-8", "backslashreplace").decode()
+        return shown if len(shown) <= _SHOWN_INPUT else f"{shown[:_SHOWN_INPUT]}…"
+    if isinstance(value, dict):
+        return {str(_shorten(key)): _shorten(item) for key, item in list(value.items())[:50]}
+    if isinstance(value, list):
+        return [_shorten(item) for item in value[:50]]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,45 @@
+"""What a request handler may use, built once per API process."""
+
+from dataclasses import dataclass
+
+from dbos import DBOSClient
+from fastapi import Request
+
+from server.database import create_engine
+from server.engine import engine_client
+from server.intake import Intake
+from server.job_store import JobStore
+from server.settings import Settings
+from server.storage import LocalStorage
+
+LOCAL_OWNER = "local"  # everybody on this machine, until keys say otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts behind the routes."""
+
+    settings: Settings
+    store: JobStore
+    storage: LocalStorage
+    engine: DBOSClient
+    intake: Intake
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Services":
+        """Connect to the database and the storage; the schema must exist."""
+        database = create_engine(settings.database_url)
+        store, storage, engine = JobStore(database), LocalStorage(settings.data_dir), engine_client(database)
+        return cls(settings, store, storage, engine, Intake(store, storage, engine, settings.image))
+
+
+def services(request: Request) -> Services:
+    """The services of the app that handles this request."""
+    found: Services = request.app.state.services
+    return found
+
+
+def base_url(request: Request) -> str:
+    """Scheme and host that clients can reach: the configured one, else the one they used."""
+    configured = services(request).settings.api.public_base_url
+    return (configured or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")

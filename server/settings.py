@@ -1,0 +1,159 @@
+"""Every setting, read once: command line over environment over TOML file over the defaults below.
+
+A default exists here and nowhere else. Times are seconds and are settings so that tests can scale them.
+Environment: `HUNYUAN_CUSTOM_` + name, sections joined by two underscores (`HUNYUAN_CUSTOM_API__PORT=9000`).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from server.errors import SettingsError
+
+ENV_PREFIX = "HUNYUAN_CUSTOM_"
+CONFIGS = Path(__file__).parent / "configs"
+if not CONFIGS.is_dir():  # a checkout: configs/ stands beside the packages; in the wheel it is inside this one
+    CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ApiSettings(Section):
+    """The HTTP door."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port")
+    public_base_url: str | None = Field(default=None, description="base of all URLs in answers; else the Host header")
+    max_body_bytes: int = Field(default=30 * 2**20, gt=0)
+    shutdown_grace_s: float = Field(default=10.0, gt=0, description="open streams end within this time")
+    sync_poll_s: float = Field(default=0.1, gt=0, description="how often a sync run looks for its result")
+
+
+class JobSettings(Section):
+    """The life of a job."""
+
+    engine_poll_s: float = Field(default=0.2, gt=0, description="how often the worker asks for the next job")
+    cancel_poll_s: float = Field(default=0.25, gt=0, description="how often a running job looks for a cancel")
+    max_attempts: int = Field(default=3, ge=1, description="runs of one job across lost workers")
+    prepare_concurrency: int = Field(default=4, ge=1, description="images fetched at once")
+    heartbeat_s: float = Field(default=2.0, gt=0)
+    heartbeat_stale_s: float = Field(default=20.0, gt=0, description="a worker silent for longer counts as gone")
+
+
+class GeneratorSettings(Section):
+    """The process that owns the GPU."""
+
+    model: str = Field(default="demo", description='folder of converted weights, or "demo"')
+    renderer: str = Field(default="server.renderer:HunyuanCustomRenderer", description="module:class in the child")
+    device: str = "cuda"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    torch_threads: int = Field(default=0, ge=0, description="0 leaves it to torch")
+    render_scale: float = Field(default=1.0, gt=0, le=1, description="rendered side / delivered side (demo: 0.25)")
+    step_cache: Literal["none", "reference"] = Field(default="none", description="skip blocks as the reference does")
+    load_timeout_s: float = Field(default=1800.0, gt=0)
+    stall_timeout_s: float = Field(default=120.0, gt=0, description="silence for longer kills the generator")
+    cancel_grace_s: float = Field(default=30.0, gt=0, description="then a cancelled generator is killed")
+    restart_delay_s: float = Field(default=1.0, ge=0, description="pause before a dead generator is replaced")
+
+
+class VideoSettings(Section):
+    """The MP4 encoder."""
+
+    crf: int = Field(default=18, ge=0, le=51, description="x264 quality, lower is better")
+    encoder_threads: int = Field(default=2, ge=1)
+
+
+class ImageSettings(Section):
+    """What is accepted as an identity image."""
+
+    max_bytes: int = Field(default=20 * 2**20, gt=0)
+    min_side: int = Field(default=64, ge=1)
+    max_side: int = Field(default=8192, ge=1)
+    max_pixels: int = Field(default=40_000_000, ge=1)
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    total_timeout_s: float = Field(default=30.0, gt=0)
+    alpha: Literal["white", "drop"] = Field(default="white", description='"drop" is what the reference does')
+
+
+class Settings(BaseSettings):
+    """All settings of one deployment, frozen."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", toml_file=None
+    )
+
+    data_dir: Path = Field(default=Path("data"), description="database, files and the demo model")
+    worker_id: str = Field(
+        default="local", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="must survive a restart; one per worker"
+    )
+    api: ApiSettings = ApiSettings()
+    jobs: JobSettings = JobSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    video: VideoSettings = VideoSettings()
+    image: ImageSettings = ImageSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence, first wins."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the one database."""
+        return f"sqlite:///{self.data_dir / 'hunyuan-custom.sqlite'}"
+
+
+def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        config: a TOML file, or None for the defaults alone.
+        overrides: nested keys that win over everything (command-line options).
+
+    Raises:
+        SettingsError: unreadable file, unknown key, or a value out of range; the message names the key.
+    """
+    if config is not None and not config.is_file():
+        raise SettingsError(f"{config}: no such configuration file")
+    _refuse_unknown_environment()
+
+    class FromFile(Settings):
+        model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(toml_file=config)
+
+    try:
+        loaded = FromFile(**(overrides or {}))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"{config or 'settings'}: {problems}") from error
+    except ValueError as error:  # TOML syntax, or JSON in a variable that pydantic-settings could not parse
+        raise SettingsError(f"{config or 'settings'}: {error}") from error
+    return loaded.model_copy(update={"data_dir": loaded.data_dir.absolute()})
+
+
+def _refuse_unknown_environment() -> None:
+    """A misspelt variable must not be ignored (pydantic-settings checks only nested names)."""
+    known = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        upper = variable.upper()
+        if upper.startswith(ENV_PREFIX) and upper.split("__", 1)[0] not in known:
+            raise SettingsError(f"{variable}: unknown setting")

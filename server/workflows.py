@@ -1,0 +1,199 @@
+"""The three chained workflows of a job: prepare -> render -> publish.
+
+Each may run again after a crash, so each looks at the job's row first and writes through the store's fences. Only
+`render` holds the GPU slot. No exception leaves a workflow: the engine would record it and forget the job.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from server.engine import enqueue_publish, enqueue_render
+from server.errors import (
+    ErrorResponse,
+    FileDownloadError,
+    GenerationFailed,
+    InternalError,
+    ModelError,
+    RunnerDisconnected,
+    RunnerStalled,
+    StartTimeout,
+)
+from server.generator import (
+    GenerationCancelled,
+    GenerationError,
+    Generator,
+    GeneratorDied,
+    GeneratorStalled,
+)
+from server.image_check import sanitise
+from server.job import Job, Status
+from server.job_log import JobLog
+from server.job_store import JobStore
+from server.messages import Generate
+from server.remote_image import fetch
+from server.settings import Settings
+from server.storage import LocalStorage
+
+logger = logging.getLogger(__name__)
+
+# Delivered sizes (decision 10): width, height at 16:9.
+_SIZES = {"512p": (896, 512), "720p": (1280, 720)}
+
+
+class Workflows:
+    """The work of one worker."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        storage: LocalStorage,
+        generator: Generator,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._generator = generator
+        self._settings = settings
+        self._clock = clock
+
+    # -- prepare -----------------------------------------------------------------------------------------------
+
+    def prepare(self, request_id: str) -> None:
+        """Fetch, check and store the identity image, then wait in line for the GPU."""
+        job = self._store.get(request_id)
+        if job is None or job.status is Status.COMPLETED:
+            return
+        try:
+            if job.image_key is None:
+                self._prepare_image(job)
+        except ModelError as error:
+            self._store.log(job.id, [("ERROR", str(error))])
+            self._store.fail(job.id, error.response())
+        except Exception:
+            self._fail_unexpectedly(job)
+        else:
+            enqueue_render(job)
+
+    def _prepare_image(self, job: Job) -> None:
+        if job.source_key is None:
+            content = fetch(job.input.image_url, self._settings.image)
+        else:
+            source = self._storage.find(job.source_key)
+            if source is None:
+                raise FileDownloadError
+            content = source.read_bytes()
+        key = self._storage.new_key("inputs", f"{job.id}.png")
+        self._storage.put_bytes(sanitise(content, self._settings.image), key)
+        self._store.prepared(job.id, key)
+
+    # -- render ------------------------------------------------------------------------------------------------
+
+    def render(self, request_id: str) -> None:
+        """Hold the GPU slot: have the generator make the video, then hand it on."""
+        self._generator.wait_until_ready()
+        job = self._store.claim(request_id)
+        if job is None:
+            return
+        try:
+            refused = self._reason_not_to_run(job)
+            if refused is not None:
+                self._store.fail(job.id, refused, attempt=job.attempt)
+                return
+            self._generate(job)
+        except Exception:
+            self._fail_unexpectedly(job)
+
+    def _reason_not_to_run(self, job: Job) -> ErrorResponse | None:
+        if job.attempt == 1 and job.start_deadline is not None and self._clock() > job.start_deadline:
+            return StartTimeout().response()
+        if job.attempt > self._settings.jobs.max_attempts:
+            return RunnerDisconnected().response()
+        return None
+
+    def _generate(self, job: Job) -> None:
+        with JobLog(self._store, job.id) as log:
+            if job.attempt > 1:
+                log.add(f"Worker lost; attempt {job.attempt}", "WARN")
+            for skipped in _skipped(job):
+                log.add(skipped, "WARN")
+            try:
+                message = self._message(job)
+                finished = self._generator.run(
+                    message,
+                    on_message=log.on_message,
+                    cancel_requested=lambda: self._store.cancel_is_requested(job.id),
+                )
+            except GenerationCancelled:
+                self._store.finish_cancelled(job)
+            except GeneratorDied as error:
+                log.add(str(error), "ERROR")
+                self._store.fail(job.id, RunnerDisconnected().response(), attempt=job.attempt)
+            except GeneratorStalled as error:
+                log.add(str(error), "ERROR")
+                self._store.fail(job.id, RunnerStalled().response(), attempt=job.attempt)
+            except GenerationError as error:
+                logger.warning("request %s: %s", job.id, error)
+                self._store.fail(job.id, GenerationFailed().response(), attempt=job.attempt)
+            else:
+                enqueue_publish(job.id, job.attempt, message.output, finished.seconds)
+
+    def _message(self, job: Job) -> Generate:
+        wanted = job.input
+        image = self._storage.find(job.image_key or "")
+        if image is None:
+            raise FileNotFoundError(f"the identity image of request {job.id} is gone")
+        width, height = _SIZES[wanted.resolution]
+        if wanted.aspect_ratio == "9:16":
+            width, height = height, width
+        return Generate(
+            request_id=job.id,
+            prompt=wanted.prompt,
+            negative_prompt=wanted.negative_prompt,
+            image=str(image),
+            output=str(self._storage.rendering(f"{job.id}-{job.attempt}.mp4")),
+            width=width,
+            height=height,
+            num_frames=wanted.num_frames,
+            fps=wanted.fps,
+            num_inference_steps=wanted.num_inference_steps,
+            guidance_scale=wanted.cfg_scale,
+            seed=job.seed,
+        )
+
+    # -- publish -----------------------------------------------------------------------------------------------
+
+    def publish(self, request_id: str, attempt: int, rendered: str, inference_time: float) -> None:
+        """Move the video into storage and record the result. No file without a result, no result without a file."""
+        job = self._store.get(request_id)
+        path = Path(rendered)
+        if job is None or job.status is Status.COMPLETED or job.attempt != attempt:
+            path.unlink(missing_ok=True)
+            return
+        try:
+            key = self._store.reserve_video(job, self._storage.new_key("files", f"{job.id}.mp4"))
+            if path.exists():
+                self._storage.put(path, key)
+            stored = self._storage.find(key)
+            if stored is None:
+                raise FileNotFoundError(f"the video of request {job.id} is gone")
+            if not self._store.complete(job, video_bytes=stored.stat().st_size, inference_time=inference_time):
+                self._storage.delete(key)
+        except Exception:
+            self._fail_unexpectedly(job)
+
+    def _fail_unexpectedly(self, job: Job) -> None:
+        logger.exception("request %s failed", job.id)
+        self._store.fail(job.id, InternalError().response(), attempt=job.attempt)
+
+
+def _skipped(job: Job) -> list[str]:
+    """What the request asked for and this version does not do yet."""
+    lines = []
+    if job.input.enable_prompt_expansion:
+        lines.append("Prompt expansion is not available in this version: skipped")
+    if job.input.enable_safety_checker:
+        lines.append("The safety checker is not available in this version: skipped")
+    return lines
