@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from weights.errors import KeyMapError, WrongModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 SCALE_NAME = "weight_scale"
 """An fp8 layer `<module>` is stored as `<module>.weight` (float8_e4m3fn) and `<module>.weight_scale` (fp32, [1], or
@@ -154,6 +156,32 @@ def pieces_of(key: str, rows: int, sizes: DitSizes) -> tuple[Piece, ...]:
     raise KeyMapError(f"{key}: not a key of the HunyuanCustom DiT")
 
 
+def original_shapes(converted: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of the original checkpoint whose conversion has the shapes `converted`: the table backwards.
+
+    `config` holds diffusers' transformer keys.
+    """
+    sizes = DitSizes.from_config(config)
+    counts = {"double": "num_layers", "single": "num_single_layers", "txt_in": "num_refiner_layers"}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for pattern in (*_RENAMED, *_SPLIT, *_SWAPPED):
+        numbers = range(config[counts[pattern.split("_blocks")[0].split(".")[0]]]) if "*" in pattern else (0,)
+        for number in numbers:
+            for kind in ("weight", "bias"):
+                key = f"{pattern.replace('*', str(number))}.{kind}"
+                parts = [converted.get(piece.name) for piece in pieces_of(key, _rows_of(pattern, sizes), sizes)]
+                found = [shape for shape in parts if shape is not None]
+                if found:
+                    shapes[key] = (sum(shape[0] for shape in found), *found[0][1:])
+    return shapes
+
+
+def _rows_of(pattern: str, sizes: DitSizes) -> int:
+    """Rows of an original tensor that is split or swapped; of no meaning for the others."""
+    widths = {"C": sizes.hidden, "M": sizes.mlp}
+    return sum(widths[width] for _, width in _SPLIT[pattern]) if pattern in _SPLIT else 2 * sizes.hidden
+
+
 def convert_transformer_state_dict(
     original: Mapping[str, Tensor], *, config: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
@@ -191,14 +219,14 @@ def convert_scale_map(scales: Mapping[str, Tensor], modules: Iterable[str], *, s
         if module not in scales:
             raise KeyMapError(f"{module}: no scale in the fp8 map")
         scale = scales[module].float().reshape(-1, 1)
-        rows = 3 * sizes.hidden + (sizes.mlp if module.endswith("linear1") else 0)
-        for piece in pieces_of(f"{module}.weight", rows if len(scale) == 1 else len(scale), sizes):
+        rows = _rows_of(re.sub(r"(?<=blocks\.)\d+", "*", module), sizes) if len(scale) == 1 else len(scale)
+        for piece in pieces_of(f"{module}.weight", rows, sizes):
             part = scale[0] if len(scale) == 1 else torch.cat([scale[start:stop] for start, stop in piece.rows])
             converted[f"{piece.name.removesuffix('.weight')}.{SCALE_NAME}"] = part.clone()
     return converted
 
 
-def strip_vae_prefix(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_vae_prefix(original: Mapping[str, T]) -> dict[str, T]:
     """The VAE's keys without their leading `vae.`; otherwise they are diffusers' names already.
 
     Training leftovers (`loss.*`) are dropped, as the reference does; any other stranger is left in for the strict

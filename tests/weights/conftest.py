@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,25 @@ def dit_config() -> dict[str, Any]:
         "rope_axes_dim": [8, 12, 12],
         "image_condition_type": None,
     }
+
+
+@pytest.fixture
+def original(tmp_path: Path, dit_weights: dict[str, Tensor], dit_config: dict[str, Any]) -> Path:
+    """A complete tiny model in the original layout, bf16-variant file names, fp32 values."""
+    root = tmp_path / "originals" / "models"
+    dit, vae = root / "hunyuancustom_720P", root / "vae_3d/hyvae_v1_0801"
+    dit.mkdir(parents=True)
+    vae.mkdir(parents=True)
+    torch.save({"module": dit_weights}, dit / "mp_rank_00_model_states.pt")
+    (dit / "config.json").write_text(json.dumps(dit_config))
+    torch.save({"state_dict": load_file(GOLDEN / "vae_tiny_weights.safetensors")}, vae / "pytorch_model.pt")
+    shutil.copy(GOLDEN / "vae_tiny_config.json", vae / "config.json")
+    shutil.copytree(GOLDEN / "tiny_llava", root / "llava-llama-3-8b-v1_1")
+    shutil.copytree(GOLDEN / "tiny_clip", root / "openai_clip-vit-large-patch14")
+    return root.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the tensors made by the reference."""
+    return GOLDEN

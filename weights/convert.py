@@ -1,0 +1,173 @@
+"""Tencent's original folder -> a folder `HunyuanCustomPipeline.from_pretrained` loads.
+
+Everything is planned and checked from headers first; then bytes are streamed, once, into a staging folder that takes
+the target's place at the end. The record of the conversion is written last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from weights.component import Component, json_text, read_json
+from weights.errors import StructureError
+from weights.original_layout import OriginalFiles, Variant, find_original
+from weights.plan_encoders import plan_clip, plan_llava
+from weights.plan_transformer import plan_transformer
+from weights.plan_vae import plan_vae
+from weights.shard_writer import Progress, WrittenFile, scan_file, write_shards, write_text
+from weights.staging import MARKER, require_space, staged_folder
+from weights.tokenizer_check import check_tokenizer
+
+FORMAT = 1
+"""Version of the conversion; an older one is converted anew by `prepare`."""
+
+SHIFT = 13.0
+"""Flow shift of the image-driven model, at 720p and 512p alike (the reference's scripts)."""
+
+MODEL_INDEX: dict[str, Any] = {
+    "_class_name": "HunyuanCustomPipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "LlavaForConditionalGeneration"],
+    "text_encoder_2": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "transformer": ["diffusers", "HunyuanVideoTransformer3DModel"],
+    "vae": ["diffusers", "AutoencoderKLHunyuanVideo"],
+}
+SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": SHIFT}
+
+SMALL_FILES = 100_000_000
+"""Allowance, in bytes, for configs, tokenizers and the file system's own needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What was made: `keys` counts the DiT's tensors, original and produced; `nbytes` is written plus linked."""
+
+    target: Path
+    variant: Variant
+    original_keys: int
+    produced_keys: int
+    nbytes: int
+
+
+def convert(
+    original: Path,
+    target: Path,
+    *,
+    variant: Variant | None = None,
+    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
+    progress: Progress = lambda count: None,  # noqa: ARG005
+) -> Conversion:
+    """Convert `original` (layout: `weights.original_layout`) into `target`, dtypes as stored.
+
+    `start` is told the bytes to come, `progress` each portion (from several threads). Raises `WeightsError`; then
+    `target` is as it was before.
+    """
+    files = find_original(original, variant)
+    check_tokenizer(files.llava)
+    components = plan(files)
+    require_space(target, sum(component.nbytes_written for component in components) + SMALL_FILES)
+    start(sum(component.nbytes for component in components))
+    with staged_folder(target) as staging:
+        written = [file for component in components for file in _write(component, staging, progress)]
+        _check_encoders(staging)
+        written.append(_named(write_text(staging / "model_index.json", json_text(MODEL_INDEX)), ""))
+        record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
+        write_text(staging / MARKER, json_text(record | {"files": [asdict(file) for file in written]}))
+    transformer = components[0]
+    return Conversion(
+        target=target,
+        variant=files.variant,
+        original_keys=len(transformer.moves),
+        produced_keys=sum(len(move.pieces) for move in transformer.moves),
+        nbytes=sum(component.nbytes for component in components),
+    )
+
+
+def plan(files: OriginalFiles) -> list[Component]:
+    """All components, the transformer first; raises for anything in the originals that will not do."""
+    scheduler = Component(folder="scheduler", texts={"scheduler_config.json": json_text(SCHEDULER)})
+    return [plan_transformer(files), plan_vae(files), scheduler, *plan_llava(files.llava), *plan_clip(files.clip)]
+
+
+def is_current(original: Path, target: Path, variant: Variant | None) -> bool:
+    """Whether `target` was converted, by this version, from exactly the files that are in `original` now."""
+    if not (target / MARKER).is_file():
+        return False
+    record = read_json(target / MARKER)
+    files = find_original(original, variant)
+    stamps = source_stamps(files)
+    return (record.get("format"), record.get("variant"), record.get("sources")) == (FORMAT, files.variant, stamps)
+
+
+def source_stamps(files: OriginalFiles) -> dict[str, list[int]]:
+    """Size and modification time (ns) of every original the result depends on."""
+    paths = [files.dit, files.dit_config, files.vae_config, files.vae]
+    paths += [files.scale_map] if files.scale_map else []
+    paths += [path for folder in (files.llava, files.clip) for path in sorted(folder.iterdir()) if path.is_file()]
+    stats = {f"{path.parent.name}/{path.name}": path.stat() for path in paths if path.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def _write(component: Component, staging: Path, progress: Progress) -> list[WrittenFile]:
+    folder = staging / component.folder
+    folder.mkdir()
+    written = [write_text(folder / name, text) for name, text in component.texts.items()]
+    if component.moves:
+        written += write_shards(component.moves, folder, stem=component.stem, progress=progress)
+    for path in component.links:
+        _link(path, folder / path.name)
+        written.append(scan_file(folder / path.name, progress=progress))
+    return [_named(file, component.folder) for file in written]
+
+
+def _named(file: WrittenFile, folder: str) -> WrittenFile:
+    return WrittenFile(name=f"{folder}/{file.name}" if folder else file.name, size=file.size, crc32=file.crc32)
+
+
+def _link(source: Path, destination: Path) -> None:
+    """Hard-linked where the file system can, copied where it cannot (other disk); links are followed."""
+    try:
+        os.link(source.resolve(), destination)
+    except OSError:
+        shutil.copyfile(source, destination)
+
+
+def _check_encoders(staging: Path) -> None:
+    """Compare the encoders' files with transformers' own idea of them, on the meta device."""
+    from transformers import CLIPTextModel, LlavaForConditionalGeneration
+
+    for folder, model_class in (("text_encoder", LlavaForConditionalGeneration), ("text_encoder_2", CLIPTextModel)):
+        faults = encoder_faults(staging / folder, model_class)
+        if faults:
+            raise StructureError(f"{folder}: {'; '.join(faults)}")
+
+
+def encoder_faults(folder: Path, model_class: Any) -> list[str]:
+    """What transformers misses, does not know or finds of another shape in `folder`; no weight is read."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        _, info = model_class.from_pretrained(
+            folder, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+        )
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+    faults = []
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in info[kind])
+        names = [name for name in names if not name.endswith(("position_ids", "inv_freq"))]
+        if names:
+            faults.append(f"{kind.removesuffix('_keys')}: {', '.join(names[:3])} ({len(names)} in all)")
+    return faults

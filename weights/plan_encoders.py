@@ -1,0 +1,115 @@
+"""LLaVA and CLIP: transformers' own folders, taken over as they are.
+
+Safetensors are hard-linked, not copied; `.bin` files are streamed into safetensors. A full CLIP checkpoint gives its
+text tower only. Tokenizer files go to folders of their own, as diffusers lays a pipeline out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from weights.component import Component, json_text, read_json
+from weights.errors import CheckpointError
+from weights.safetensors_file import list_safetensors
+from weights.shard_writer import Move
+from weights.stored_tensor import StoredTensor
+from weights.torch_checkpoint import list_torch_checkpoint
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+BUFFERS = ("position_ids", "rotary_emb.inv_freq")
+"""Written into checkpoints by old versions of transformers, computed by the current one."""
+
+
+def plan_llava(folder: Path) -> list[Component]:
+    """`text_encoder/` and `tokenizer/` from LLaVA's folder. Raises `CheckpointError`."""
+    files = weight_files(folder)
+    texts = _texts(folder, ("config.json", "generation_config.json"))
+    if files[0].suffix == ".safetensors":
+        encoder = _linked("text_encoder", texts, files)
+    else:
+        encoder = _streamed("text_encoder", texts, files, prefix="")
+    # Llama-3's tokenizer is byte-level BPE: any other class than the plain fast one rebuilds it with other ids.
+    tokenizer = _texts(folder, TOKENIZER_FILES)
+    if "tokenizer.json" not in tokenizer:
+        raise CheckpointError(f"{folder / 'tokenizer.json'}: missing")
+    settings = read_json(folder / "tokenizer_config.json") | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    tokenizer["tokenizer_config.json"] = json_text(settings)
+    return [encoder, Component(folder="tokenizer", texts=tokenizer)]
+
+
+def plan_clip(folder: Path) -> list[Component]:
+    """`text_encoder_2/` and `tokenizer_2/` from CLIP's folder, text tower only. Raises `CheckpointError`."""
+    config = read_json(folder / "config.json")
+    files = weight_files(folder)
+    keys = [key for file in files for key in _list(file)]
+    linkable = files[0].suffix == ".safetensors" and all(key.startswith("text_model.") for key in keys)
+    if linkable and config.get("model_type") == "clip_text_model":
+        encoder = _linked("text_encoder_2", _texts(folder, ("config.json",)), files)
+    else:
+        texts = {"config.json": json_text(_text_config(config))}
+        encoder = _streamed("text_encoder_2", texts, files, prefix="text_model.")
+    return [encoder, Component(folder="tokenizer_2", texts=_texts(folder, TOKENIZER_FILES))]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Safetensors of a transformers folder, else its `.bin` files; shards as its index lists them.
+
+    Raises `CheckpointError` naming the first that is missing.
+    """
+    for single, index in (
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ):
+        if (folder / index).is_file():
+            files = [folder / name for name in sorted(set(read_json(folder / index)["weight_map"].values()))]
+        elif (folder / single).is_file():
+            files = [folder / single]
+        else:
+            continue
+        for file in files:
+            if not file.is_file():
+                raise CheckpointError(f"{file}: missing, {index} lists it")
+        return files
+    raise CheckpointError(f"{folder / 'model.safetensors'}: missing")
+
+
+def _text_config(config: dict[str, object]) -> dict[str, object]:
+    """A text-only config of a CLIP model's config, defaults filled in by transformers."""
+    from transformers import CLIPConfig, CLIPTextConfig
+
+    text = CLIPConfig(**config).text_config if config.get("model_type") == "clip" else CLIPTextConfig(**config)
+    settings = text.to_dict()
+    return settings | {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
+
+
+def _list(file: Path) -> dict[str, StoredTensor]:
+    return list_safetensors(file) if file.suffix == ".safetensors" else list_torch_checkpoint(file)
+
+
+def _linked(folder: str, texts: dict[str, str], files: Sequence[Path]) -> Component:
+    index = files[0].parent / "model.safetensors.index.json"
+    if index.is_file():
+        texts = texts | {index.name: index.read_text()}
+    return Component(folder=folder, stem="model", texts=texts, links=tuple(files))
+
+
+def _streamed(folder: str, texts: dict[str, str], files: Sequence[Path], *, prefix: str) -> Component:
+    moves = [
+        Move.whole(tensor, key)
+        for file in files
+        for key, tensor in _list(file).items()
+        if key.startswith(prefix) and not key.endswith(BUFFERS)
+    ]
+    return Component(folder=folder, stem="model", texts=texts, moves=tuple(moves))
+
+
+def _texts(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: (folder / name).read_text() for name in names if (folder / name).is_file()}

@@ -1,0 +1,118 @@
+"""The DiT: original checkpoint -> moves into diffusers' `transformer/` folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weights.component import Component, json_text, read_json
+from weights.errors import CheckpointError, KeyMapError, StructureError
+from weights.key_map import DitSizes, Piece, convert_scale_map, original_shapes, pieces_of
+from weights.original_layout import OriginalFiles, Variant
+from weights.safetensors_file import list_safetensors
+from weights.shard_writer import Move
+from weights.stored_tensor import FLOAT8, StoredTensor
+from weights.structure import compare, is_fp8_layer, transformer_shapes
+from weights.torch_checkpoint import list_torch_checkpoint, load_scale_map
+
+FULL_SIZE: dict[str, Any] = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_attention_heads": 24,
+    "attention_head_dim": 128,
+    "num_layers": 20,
+    "num_single_layers": 40,
+    "num_refiner_layers": 2,
+    "mlp_ratio": 4.0,
+    "patch_size": 2,
+    "patch_size_t": 1,
+    "qk_norm": "rms_norm",
+    "guidance_embeds": False,
+    "text_embed_dim": 4096,
+    "pooled_projection_dim": 768,
+    "rope_theta": 256.0,
+    "rope_axes_dim": [16, 56, 56],
+    "image_condition_type": None,
+}
+"""HunyuanCustom 13B (HYVideo-T/2) as diffusers' config. The published checkpoint brings no config of its own."""
+
+PREFIXES = ("model.", "diffusion_model.", "transformer.")
+"""Put before every key by third parties that repackage the DiT as one safetensors file."""
+
+
+def plan_transformer(files: OriginalFiles) -> Component:
+    """Check the DiT's keys, shapes and dtypes against its config and plan its conversion.
+
+    Raises `KeyMapError`, `StructureError` or `CheckpointError`, each naming file and key.
+    """
+    config = transformer_config(files.dit_config)
+    fp8 = files.variant is Variant.FP8
+    stored = list_dit(files.dit)
+    sizes = DitSizes.from_config(config)
+    pieces = {key: _pieces_or_refusal(key, tensor, sizes) for key, tensor in stored.items()}
+    expected = original_shapes(transformer_shapes(config), config)
+    compare(expected, {key: tensor.shape for key, tensor in stored.items()}, where=files.dit)
+    moves = []
+    for key, tensor in stored.items():
+        fp8_layer = fp8 and is_fp8_layer(key, tensor.shape)
+        _check_dtype(tensor, fp8_layer=fp8_layer)
+        moves.append(Move(source=tensor, pieces=pieces[key], dtype=FLOAT8 if fp8_layer else tensor.dtype))
+    if files.scale_map is not None:
+        moves.extend(_scale_moves(files.scale_map, expected, sizes))
+    texts = {"config.json": json_text({"_class_name": "HunyuanVideoTransformer3DModel", **config})}
+    return Component(folder="transformer", stem="diffusion_pytorch_model", texts=texts, moves=tuple(moves))
+
+
+def transformer_config(path: Path) -> dict[str, Any]:
+    """The full-size config, overridden by the keys of `path` if it exists.
+
+    Raises `StructureError` for keys diffusers does not know and for models other than the image-driven one.
+    """
+    config = dict(FULL_SIZE)
+    if path.is_file():
+        given = {key: value for key, value in read_json(path).items() if not key.startswith("_")}
+        unknown = sorted(set(given) - set(config))
+        if unknown:
+            raise StructureError(f"{path}: {unknown[0]}: not a key of HunyuanVideoTransformer3DModel's config")
+        config |= given
+    if config["guidance_embeds"] or config["image_condition_type"] is not None:
+        raise StructureError(f"{path}: guidance_embeds, image_condition_type: HunyuanCustom has neither")
+    return config
+
+
+def list_dit(path: Path) -> dict[str, StoredTensor]:
+    """Tensors of an original DiT by original key: `.pt`, or safetensors with or without a known prefix."""
+    if path.suffix != ".safetensors":
+        return list_torch_checkpoint(path)
+    stored = list_safetensors(path)
+    while prefix := next((p for p in PREFIXES if stored and all(key.startswith(p) for key in stored)), None):
+        stored = {key.removeprefix(prefix): tensor for key, tensor in stored.items()}
+    return stored
+
+
+def _pieces_or_refusal(key: str, tensor: StoredTensor, sizes: DitSizes) -> tuple[Piece, ...]:
+    try:
+        return pieces_of(key, tensor.rows, sizes)
+    except KeyMapError as error:
+        raise type(error)(f"{tensor.path}: {error}") from error
+
+
+def _check_dtype(tensor: StoredTensor, *, fp8_layer: bool) -> None:
+    if not tensor.dtype.is_floating_point:
+        raise CheckpointError(f"{tensor.path}: {tensor.key}: dtype {tensor.dtype}, floating point is needed")
+    if tensor.dtype.itemsize == 1 and not (fp8_layer and tensor.dtype == FLOAT8):
+        raise CheckpointError(f"{tensor.path}: {tensor.key}: {tensor.dtype} without a scale map; use the fp8 variant")
+
+
+def _scale_moves(path: Path, originals: Mapping[str, tuple[int, ...]], sizes: DitSizes) -> list[Move]:
+    modules = [key.removesuffix(".weight") for key, shape in originals.items() if is_fp8_layer(key, shape)]
+    try:
+        scales = convert_scale_map(load_scale_map(path), modules, sizes=sizes)
+    except KeyMapError as error:
+        raise type(error)(f"{path}: {error}") from error
+    stored = (
+        StoredTensor(key=name, path=path, dtype=scale.dtype, shape=tuple(scale.shape), memory=scale)
+        for name, scale in scales.items()
+    )
+    return [Move.whole(tensor, tensor.key) for tensor in stored]

@@ -1,0 +1,62 @@
+"""The VAE: `pytorch_model.pt` and its config -> diffusers' `vae/` folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weights.component import Component, json_text, read_json
+from weights.errors import StructureError
+from weights.key_map import strip_vae_prefix
+from weights.original_layout import OriginalFiles
+from weights.shard_writer import Move
+from weights.structure import compare, vae_shapes
+from weights.torch_checkpoint import list_torch_checkpoint
+
+SAME_NAMES = (
+    "in_channels",
+    "out_channels",
+    "latent_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "act_fn",
+    "norm_num_groups",
+    "scaling_factor",
+    "spatial_compression_ratio",
+    "mid_block_add_attention",
+)
+"""Keys that the original config and `AutoencoderKLHunyuanVideo` share."""
+
+BEYOND_DIFFUSERS = ("sample_size", "sample_tsize", "mid_block_causal_attn")
+"""Keys diffusers' class does not declare; kept in its config.json under their original names for the pipeline."""
+
+
+def plan_vae(files: OriginalFiles) -> Component:
+    """Check the VAE's keys and shapes against its config and plan its conversion; raises as `plan_transformer`."""
+    config = vae_config(read_json(files.vae_config), files.vae_config)
+    stored = strip_vae_prefix(list_torch_checkpoint(files.vae))
+    declared = {key: value for key, value in config.items() if key not in BEYOND_DIFFUSERS}
+    compare(vae_shapes(declared), {key: tensor.shape for key, tensor in stored.items()}, where=files.vae)
+    return Component(
+        folder="vae",
+        stem="diffusion_pytorch_model",
+        texts={"config.json": json_text({"_class_name": "AutoencoderKLHunyuanVideo", **config})},
+        moves=tuple(Move.whole(tensor, name) for name, tensor in stored.items()),
+    )
+
+
+def vae_config(original: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The original's config (`AutoencoderKLCausal3D`) as diffusers' config. Raises `StructureError`."""
+    if original.get("shift_factor"):
+        raise StructureError(f"{path}: shift_factor: {original['shift_factor']}, the HunyuanCustom VAE has none")
+    config = {key: original[key] for key in SAME_NAMES if key in original}
+    if "time_compression_ratio" in original:
+        config["temporal_compression_ratio"] = original["time_compression_ratio"]
+    for key, block in (("down_block_types", "HunyuanVideoDownBlock3D"), ("up_block_types", "HunyuanVideoUpBlock3D")):
+        if key in original:
+            config[key] = [block] * len(original[key])
+    config |= {key: original[key] for key in BEYOND_DIFFUSERS if key in original}
+    # The original class attends across all frames unless told otherwise; the pipeline takes absence for causal.
+    config["mid_block_causal_attn"] = bool(original.get("mid_block_causal_attn", False))
+    return config

@@ -1,0 +1,205 @@
+"""Streaming from stored tensors to sharded safetensors: at no time more than a few buffers in memory.
+
+A `Move` is one original tensor with the pieces it becomes. Each shard is written by one thread from its first byte to
+its last, so both checksums (of what is read, of what is written) are made on the way.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import torch
+from torch import Tensor
+
+from weights.errors import BadValuesError, CheckpointError, TargetError, WeightsError
+from weights.key_map import Piece
+from weights.safetensors_file import list_safetensors, safetensors_header
+from weights.stored_tensor import FLOAT8, StoredTensor, check_finite
+
+SHARD_BYTES = 5_000_000_000
+BUFFER_BYTES = 16 * 2**20
+THREADS = 2  # one waits for the disk while the other computes checksums
+
+Progress = Callable[[int], None]
+"""Called, from several threads, with the number of bytes just written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """An original tensor, the pieces it becomes and the dtype they are stored in."""
+
+    source: StoredTensor
+    pieces: tuple[Piece, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def whole(cls, source: StoredTensor, name: str) -> Move:
+        """The tensor unchanged under another name."""
+        return cls(source=source, pieces=(Piece(name, ((0, source.rows),)),), dtype=source.dtype)
+
+    def entries(self) -> Iterator[tuple[str, torch.dtype, tuple[int, ...]]]:
+        """Name, dtype and shape of every piece."""
+        for piece in self.pieces:
+            rows = sum(stop - start for start, stop in piece.rows)
+            yield piece.name, self.dtype, (rows, *self.source.shape[1:]) if self.source.shape else ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written."""
+        return self.source.nbytes // self.source.dtype.itemsize * self.dtype.itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """What was written, as the conversion's record keeps it."""
+
+    name: str
+    size: int
+    crc32: int
+
+
+def write_shards(
+    moves: Sequence[Move], folder: Path, *, stem: str, progress: Progress, shard_bytes: int = SHARD_BYTES
+) -> list[WrittenFile]:
+    """Write all pieces into `<stem>.safetensors`, or into numbered shards and `<stem>.safetensors.index.json`.
+
+    Names and index are those of diffusers and transformers. Raises `BadValuesError` on NaN or infinity,
+    `CheckpointError` when bytes do not match their checksum, `TargetError` when the disk is full or read-only. The
+    first error stops all threads.
+    """
+    shards = _share_out(moves, shard_bytes)
+    names = [
+        f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else f"{stem}.safetensors"
+        for number in range(1, len(shards) + 1)
+    ]
+    stop = Event()
+    with ThreadPoolExecutor(THREADS) as threads:
+        futures = [
+            threads.submit(_write_shard, shard, folder / name, progress=progress, stop=stop)
+            for shard, name in zip(shards, names, strict=True)
+        ]
+        failures = [failure for failure in (future.exception() for future in futures) if failure is not None]
+    if failures:
+        raise next((failure for failure in failures if not isinstance(failure, _StoppedError)), failures[0])
+    written = [future.result() for future in futures]
+    if len(shards) > 1:
+        places = {
+            entry[0]: name for shard, name in zip(shards, names, strict=True) for m in shard for entry in m.entries()
+        }
+        total = sum(move.nbytes for move in moves)
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+        written.append(write_text(folder / f"{stem}.safetensors.index.json", json.dumps(index, indent=2)))
+    return written
+
+
+def scan_file(path: Path, *, progress: Progress) -> WrittenFile:
+    """Read a safetensors file through: refuse NaN and infinity, record its checksum. Raises as `write_shards`."""
+    stored = list_safetensors(path)
+    with path.open("rb") as file:
+        crc = zlib.crc32(file.read(min((tensor.offset for tensor in stored.values()), default=path.stat().st_size)))
+    buffer = torch.empty(BUFFER_BYTES, dtype=torch.uint8)
+    for tensor in stored.values():
+        for chunk in _converted_chunks(Move.whole(tensor, tensor.key), buffer):
+            crc = zlib.crc32(chunk.numpy(), crc)
+            progress(chunk.numel())
+    return WrittenFile(name=path.name, size=path.stat().st_size, crc32=crc)
+
+
+def write_text(path: Path, text: str) -> WrittenFile:
+    """Write a small file to disk, durably."""
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return WrittenFile(name=path.name, size=path.stat().st_size, crc32=zlib.crc32(text.encode()))
+
+
+class _StoppedError(WeightsError):
+    """Another thread failed first."""
+
+
+def _share_out(moves: Sequence[Move], shard_bytes: int) -> list[list[Move]]:
+    shards: list[list[Move]] = [[]]
+    filled = 0
+    for move in moves:
+        if shards[-1] and filled + move.nbytes > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(move)
+        filled += move.nbytes
+    return shards
+
+
+def _write_shard(moves: Sequence[Move], path: Path, *, progress: Progress, stop: Event) -> WrittenFile:
+    torch.set_num_threads(1)  # of this thread; the parallelism is over shards
+    header = safetensors_header([entry for move in moves for entry in move.entries()])
+    buffer = torch.empty(BUFFER_BYTES, dtype=torch.uint8)
+    crc, size = zlib.crc32(header), len(header)
+    try:
+        with path.open("wb", buffering=0) as file:
+            _write(file.fileno(), memoryview(header))
+            for move in moves:
+                for chunk in _converted_chunks(move, buffer):
+                    if stop.is_set():
+                        raise _StoppedError(str(path))
+                    view = memoryview(chunk.numpy())
+                    crc = zlib.crc32(view, crc)
+                    _write(file.fileno(), view)
+                    size += len(view)
+                    progress(len(view))
+            os.fsync(file.fileno())
+    except OSError as error:
+        stop.set()
+        raise TargetError(f"{path}: {'the disk is full' if error.errno == errno.ENOSPC else error.strerror}") from error
+    except BaseException:
+        stop.set()
+        raise
+    return WrittenFile(name=path.name, size=size, crc32=crc)
+
+
+def _write(handle: int, view: memoryview) -> None:
+    """Write all of `view`; the only place that writes tensors' bytes."""
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _converted_chunks(move: Move, buffer: Tensor) -> Iterator[Tensor]:
+    """The pieces' bytes in order (flat uint8), scanned for NaN, cast, and checked against the source's checksum."""
+    source = move.source
+    ranges = [bounds for piece in move.pieces for bounds in piece.rows]
+    if ranges != sorted(ranges):  # the swapped final layer: tens of MB, read in order once
+        memory = source.load()
+        _check_crc(source, zlib.crc32(memory.reshape(-1).view(torch.uint8).numpy()))
+        source = StoredTensor(key=source.key, path=source.path, dtype=source.dtype, shape=source.shape, memory=memory)
+    crc = 0
+    step = max(1, BUFFER_BYTES // max(source.row_bytes, 1))
+    for start, stop in ranges:
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            fits = (last - first) * source.row_bytes <= len(buffer)
+            raw = source.read_bytes(first, last, buffer if fits else None)
+            crc = zlib.crc32(raw.numpy(), crc)
+            values = raw.view(source.dtype)
+            check_finite(values, source)
+            yield raw if move.dtype == source.dtype else _cast(values, move).view(torch.uint8)
+    _check_crc(source, crc)
+
+
+def _cast(values: Tensor, move: Move) -> Tensor:
+    cast = values.to(move.dtype)
+    if move.dtype == FLOAT8 and bool((cast.view(torch.uint8) & 0x7F).max() == 0x7F):
+        raise BadValuesError(f"{move.source.path}: {move.source.key}: values beyond float8_e4m3fn's 448")
+    return cast
+
+
+def _check_crc(source: StoredTensor, crc: int) -> None:
+    if source.crc is not None and source.crc != crc:
+        raise CheckpointError(f"{source.path}: {source.key}: corrupt (its checksum does not match)")

@@ -1,0 +1,46 @@
+"""Does LLaVA's tokenizer produce the tokens HunyuanCustom was trained with?
+
+Everything downstream counts on three facts: the prompt template's prefix is exactly 95 tokens (they are cropped from
+the hidden states), BOS comes first, and `<image>` is one token with the id LLaVA's config names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weights.component import read_json
+from weights.errors import TokenizerError
+
+PREFIX_TOKENS = 95
+PREFIX = (
+    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
+    "1. The main content and theme of the video."
+    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
+    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
+    "4. background environment, light, style and atmosphere."
+    "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n"
+)
+"""What stands before the user's prompt in the reference's template."""
+
+
+def check_tokenizer(llava: Path) -> None:
+    """Raise `TokenizerError` naming the file and the fact that does not hold. `llava` is LLaVA's folder."""
+    from tokenizers import Tokenizer
+
+    path = llava / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"{path}: cannot be read ({error})") from error
+    ids = tokenizer.encode(PREFIX).ids
+    if len(ids) != PREFIX_TOKENS:
+        raise TokenizerError(f"{path}: the template's prefix is {len(ids)} tokens, {PREFIX_TOKENS} are needed")
+    bos = read_json(llava / "tokenizer_config.json").get("bos_token")
+    name = bos.get("content") if isinstance(bos, dict) else bos
+    if name is None or ids[0] != tokenizer.token_to_id(name):
+        raise TokenizerError(f"{path}: the first token is {tokenizer.id_to_token(ids[0])!r}, not BOS ({name!r})")
+    config = read_json(llava / "config.json")
+    image_id = config.get("image_token_index", config.get("image_token_id"))
+    if tokenizer.token_to_id("<image>") != image_id or tokenizer.encode("<image>").ids[1:] != [image_id]:
+        raise TokenizerError(f"{path}: <image> is token {tokenizer.token_to_id('<image>')}, the config says {image_id}")
