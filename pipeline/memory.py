@@ -1,0 +1,60 @@
+"""Where modules live and in which dtype they compute."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class DtypePolicy:
+    """Dtypes by component. Latents, guidance, norms and modulation are fp32 under every policy."""
+
+    transformer: torch.dtype
+    text_encoders: torch.dtype
+    vae: torch.dtype
+
+    @classmethod
+    def named(cls, name: str, device: str) -> "DtypePolicy":
+        """ "float32" everywhere, or "bfloat16" as published: bf16 transformer, fp16 encoders and VAE.
+
+        fp16 convolutions have no fast CPU kernels, and a VAE is small: on the CPU those parts stay fp32.
+        """
+        if name == "float32":
+            return cls(torch.float32, torch.float32, torch.float32)
+        if name == "bfloat16":
+            half = torch.float32 if torch.device(device).type == "cpu" else torch.float16
+            return cls(torch.bfloat16, half, half)
+        raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {name!r}")
+
+
+@contextmanager
+def onloaded(module: Any) -> Iterator[None]:
+    """Fires the offload hooks of `module` around code that drives its submodules.
+
+    Offloading of accelerate and diffusers hangs on a module's `forward`, which this pipeline does not call for
+    the transformer, its blocks, LLaVA and the VAE.
+    """
+    if (accelerate_hook := getattr(module, "_hf_hook", None)) is not None:
+        accelerate_hook.pre_forward(module)
+    registry = getattr(module, "_diffusers_hook", None)
+    hooks = [] if registry is None else list(registry.hooks.values())
+    for hook in hooks:
+        hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        for hook in reversed(hooks):
+            hook.post_forward(module, None)
+
+
+@contextmanager
+def in_float32(module: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Holds `module` (of `dtype`, 16 bit) in fp32 for a while. Widening and narrowing again loses nothing."""
+    module.to(dtype=torch.float32)
+    try:
+        yield
+    finally:
+        module.to(dtype=dtype)

@@ -1,0 +1,38 @@
+"""What the pipeline reports while it works. No torch here: the value crosses into processes that never load it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Stage: TypeAlias = Literal["encode", "denoise", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One finished unit of work: an encoder pass or VAE tile (encode), a transformer block (denoise), a tile (decode).
+
+    Steps would be too coarse: one takes minutes at full size, and cancelling must not wait for it.
+    """
+
+    stage: Stage
+    done: int
+    total: int
+
+
+# Called after every unit; whatever it raises ends the generation and reaches the caller.
+ProgressCallback: TypeAlias = Callable[[Progress], None]
+
+
+class StageProgress:
+    """Counts the units of one stage and reports each."""
+
+    def __init__(self, stage: Stage, total: int, callback: ProgressCallback | None) -> None:
+        self.stage: Stage = stage
+        self.total = total
+        self.done = 0
+        self._callback = callback
+
+    def advance(self) -> None:
+        self.done += 1
+        if self._callback is not None:
+            self._callback(Progress(self.stage, self.done, self.total))

@@ -1,0 +1,62 @@
+"""The text LLaVA reads: a fixed template around the prompt, with the identity image at the very end.
+
+p tokens in all (BOS and one image token included); the first `crop_start` are the template's and are cut off later.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+IMAGE_TOKEN = "<image>"  # noqa: S105 - not a password
+
+# Room for prompt and ending, counted from the end of the template: the text length the transformer was trained with.
+TEXT_LENGTH = 256
+
+TEMPLATE = (
+    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
+    "1. The main content and theme of the video."
+    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
+    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
+    "4. background environment, light, style and atmosphere."
+    "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n"
+)
+ENDING = "<|eot_id|>\nThe {name} looks like" + IMAGE_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokens:
+    """`ids` end with the image token; the template occupies `ids[:crop_start]`."""
+
+    ids: tuple[int, ...]
+    crop_start: int
+
+    @property
+    def kept(self) -> int:
+        """Tokens after the template, the image token counted as one."""
+        return len(self.ids) - self.crop_start
+
+
+def tokenize(tokenizer: Any, prompt: str, subject_name: str, *, image_token_id: int) -> PromptTokens:
+    """A prompt that is too long loses its own end, never the ending of the template with the image.
+
+    An `<image>` typed by the user is dropped: there is one image, and it has its place.
+    """
+    prompt, subject_name = (text.replace(IMAGE_TOKEN, "") for text in (prompt, subject_name))
+    crop_start = len(_ids(tokenizer, TEMPLATE))
+    # The ending opens with a special token, so it reads the same on its own as after any prompt.
+    ending = _ids(tokenizer, ENDING.format(name=subject_name), special=False)
+    if len(ending) > TEXT_LENGTH:
+        raise ValueError(f"`subject_name` is too long: {len(ending)} of {TEXT_LENGTH} tokens with its sentence")
+    ids = _ids(tokenizer, TEMPLATE + prompt + ENDING.format(name=subject_name))
+    body = ids[: len(ids) - len(ending)][: crop_start + TEXT_LENGTH - len(ending)]
+    if ending[-1] != image_token_id or ids[-len(ending) :] != ending:
+        raise ValueError(
+            f"the tokenizer ({type(tokenizer).__name__}) does not read {IMAGE_TOKEN} as LLaVA's image token "
+            f"{image_token_id}; a Llama-3 tokenizer must be loaded as PreTrainedTokenizerFast, not LlamaTokenizerFast"
+        )
+    return PromptTokens(ids=(*body, *ending), crop_start=crop_start)
+
+
+def _ids(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    """`special`: whether the tokenizer puts its beginning-of-text token in front."""
+    return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])

@@ -1,0 +1,44 @@
+"""Reuse of the trunk between denoising steps. A cache belongs to one request and holds one entry per guidance row."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+StepCacheName: TypeAlias = Literal["reference"]
+
+
+def reference_schedule(steps: int) -> tuple[bool, ...]:
+    """Which steps run in full. At 30 steps exactly the reference's: 0-10, 13, 16, 19, 22-29.
+
+    Other counts keep its proportions: the first 11/30 and last 8/30 in full, every third in between.
+    """
+    start, end = -(-11 * steps // 30), -(-8 * steps // 30)
+    return tuple(i < start or i >= steps - end or (i - start + 1) % 3 == 0 for i in range(steps))
+
+
+class StepCache:
+    """Keeps, per guidance row, the input of the last block: [reference, video, text] after all others."""
+
+    def __init__(self, full_steps: Sequence[bool]) -> None:
+        self.full_steps = tuple(full_steps)
+        self._trunks: dict[int, Tensor] = {}
+
+    @classmethod
+    def named(cls, name: StepCacheName | None, steps: int) -> "StepCache":
+        if name is None:
+            return cls([True] * steps)
+        if name == "reference":
+            return cls(reference_schedule(steps))
+        raise ValueError(f"`step_cache` must be 'reference' or None, got {name!r}")
+
+    def recall(self, step: int, row: int) -> Tensor | None:
+        """What to go on from at a cached step; None at a full one."""
+        return None if self.full_steps[step] else self._trunks[row]
+
+    def remember(self, step: int, row: int, trunk: Tensor) -> None:
+        """Keeps the trunk for as long as cached steps follow."""
+        if step + 1 < len(self.full_steps) and not self.full_steps[step + 1]:
+            self._trunks[row] = trunk
+        else:
+            self._trunks.pop(row, None)

@@ -1,0 +1,89 @@
+"""The forward of HunyuanCustom over diffusers' `HunyuanVideoTransformer3DModel`, one guidance branch at a time.
+
+B = 1, C hidden channels, N image tokens = reference + video, L text tokens, D text width. Split in two: `trunk` runs
+all blocks but the last, `head` the last block and the output layer, because the step cache repeats the head alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.blocks import Rope, double_block, modulated, modulation, single_block
+
+OnBlock = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """What one guidance branch is conditioned on; fixed for the whole request.
+
+    text [1,R,D] and mask [1,R] of equal length; pooled [1,P]; reference: its patch tokens [1,H*W,C];
+    valid: how many text rows take part in joint attention (the sum of the mask, whatever its positions).
+    """
+
+    text: Tensor
+    mask: Tensor
+    pooled: Tensor
+    reference: Tensor
+    valid: int
+
+
+def compute_dtype(transformer: Any) -> torch.dtype:
+    """The dtype activations run in. Not `transformer.dtype`: that may name the storage of quantised weights."""
+    return transformer.x_embedder.proj.weight.dtype
+
+
+def patchify(transformer: Any, latents: Tensor) -> Tensor:
+    """[1,16,T,h,w] -> [1,T*H*W,C]: the same convolution for video and reference."""
+    return transformer.x_embedder(latents.to(compute_dtype(transformer)))
+
+
+def conditioning_vector(transformer: Any, timestep: Tensor, branch: Branch) -> Tensor:
+    """[1,C]: timestep (0..1000) and pooled prompt. Reference tokens use it too: there is no clean-frame timestep."""
+    return transformer.time_text_embed(timestep, branch.pooled)[0]
+
+
+def trunk(
+    transformer: Any, latents: Tensor, *, timestep: Tensor, vec: Tensor, branch: Branch, rope: Rope, on_block: OnBlock
+) -> Tensor:
+    """All blocks but the last: latents [1,16,T,h,w] -> [1,N+L,C], ordered [reference, video, text]."""
+    image = torch.cat([branch.reference, patchify(transformer, latents)], dim=1)
+    # The refiner reads the mask position by position, padding rows included; afterwards only its sum counts, and
+    # cropping to it spares the joint attention any mask.
+    text = transformer.context_embedder(branch.text, timestep, branch.mask)[:, : branch.valid]
+    image_rope, joint_rope = _rows(rope, image.shape[1]), _rows(rope, image.shape[1] + text.shape[1])
+    for block in transformer.transformer_blocks:
+        image, text = double_block(block, image, text, vec, image_rope)
+        on_block()
+    x = torch.cat([image, text], dim=1)
+    for block in transformer.single_transformer_blocks[:-1]:
+        x = single_block(block, x, vec, joint_rope)
+        on_block()
+    return x
+
+
+def head(
+    transformer: Any, x: Tensor, *, vec: Tensor, branch: Branch, rope: Rope, size: torch.Size, on_block: OnBlock
+) -> Tensor:
+    """The last block and the output layer: [1,N+L,C] -> velocity fp32 of `size` [1,16,T,h,w]."""
+    x = single_block(transformer.single_transformer_blocks[-1], x, vec, _rows(rope, x.shape[1]))
+    on_block()
+    video = x[:, branch.reference.shape[1] : x.shape[1] - branch.valid]
+    scale, shift = modulation(transformer.norm_out, vec, 2)  # this order, other than in the blocks: diffusers swaps
+    patches = transformer.proj_out(modulated(video, shift, scale))
+    return unpatchify(transformer, patches, size).float()
+
+
+def unpatchify(transformer: Any, patches: Tensor, size: torch.Size) -> Tensor:
+    """[1,T*H*W,16*pt*p*p] -> [1,16,T,h,w]; a token's vector is laid out as (c, pt, p, p)."""
+    p, pt = transformer.config.patch_size, transformer.config.patch_size_t
+    batch, channels, frames, height, width = size
+    x = patches.reshape(batch, frames // pt, height // p, width // p, channels, pt, p, p)
+    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(size)
+
+
+def _rows(rope: Rope, count: int) -> Rope:
+    return rope[0][:count], rope[1][:count]

@@ -1,0 +1,67 @@
+"""One pass through the VAE's encoder or decoder, over the submodules of `AutoencoderKLHunyuanVideo`.
+
+B C T H W. Driven here instead of through diffusers' forward for its middle attention: diffusers builds a causal mask of
+(T*H*W)^2 entries, gigabytes per tile at full size, and cannot leave it out.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def encode(vae: Any, x: Tensor, *, causal: bool) -> Tensor:
+    """[B,3,F,H,W] in -1..1 -> moments [B,32,T,h,w] (mean, log variance)."""
+    encoder = vae.encoder
+    x = encoder.conv_in(x)
+    for block in encoder.down_blocks:
+        x = block(x)
+    x = _middle(encoder.mid_block, x, causal=causal)
+    return vae.quant_conv(encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(x))))
+
+
+def decode(vae: Any, z: Tensor, *, causal: bool) -> Tensor:
+    """[B,16,T,h,w] in the VAE's own scale -> [B,3,F,H,W] in about -1..1."""
+    decoder = vae.decoder
+    x = decoder.conv_in(vae.post_quant_conv(z))
+    x = _middle(decoder.mid_block, x, causal=causal)
+    for block in decoder.up_blocks:
+        x = block(x)
+    return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
+
+
+def _middle(block: Any, x: Tensor, *, causal: bool) -> Tensor:
+    x = block.resnets[0](x)
+    for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
+        if attention is not None:
+            x = _attend(attention, x, causal=causal)
+        x = resnet(x)
+    return x
+
+
+def _attend(attention: Any, x: Tensor, *, causal: bool) -> Tensor:
+    """Single-head self attention over all positions of [B,C,T,H,W].
+
+    Causal means that a frame sees itself and earlier frames, all positions of each: frame by frame it needs no mask.
+    """
+    _, _, frames, height, width = x.shape
+    tokens = x.permute(0, 2, 3, 4, 1).flatten(1, 3)
+    normed = attention.group_norm(tokens.transpose(1, 2)).transpose(1, 2)
+    query, key, value = (
+        project(normed).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+        for project in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    if causal:
+        ends = range(height * width, (frames + 1) * height * width, height * width)
+        attended = torch.cat(
+            [
+                F.scaled_dot_product_attention(frame, key[:, :, :end], value[:, :, :end])
+                for frame, end in zip(query.split(height * width, dim=2), ends, strict=True)
+            ],
+            dim=2,
+        )
+    else:
+        attended = F.scaled_dot_product_attention(query, key, value)
+    out = attention.to_out[0](attended.transpose(1, 2).flatten(2)) + tokens
+    return out.unflatten(1, (frames, height, width)).permute(0, 4, 1, 2, 3)
