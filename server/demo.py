@@ -15,9 +15,12 @@ PHOTO = Path(__file__).parent / "demo_photo" / "eileen_collins.jpg"
 
 
 def run_demo(settings: Settings, arguments: Sequence[str]) -> Path:
-    """Make the example video; returns the path of the MP4."""
-    with Supervisor(settings, arguments) as server:
-        typer.echo(f"Server: {server.url} (demo model: untrained, it shows the machinery and not the art)")
+    """Make the example video; returns the path of the MP4. The server's own logs go into a file."""
+    log = settings.data_dir / "demo.log"
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with Supervisor(settings, arguments, log=log) as server:
+        typer.echo(f"Server: {server.url}, its log: {log}")
+        typer.echo("Demo model: untrained and hand-set. It shows that everything works, not what HunyuanCustom can do.")
         wait_until_ready(server.url, timeout_s=settings.generator.load_timeout_s)
         return _request_video(server.url, settings.data_dir / "demo.mp4")
 

@@ -237,7 +237,12 @@ class Generator:
 
     def _begin_loading(self) -> None:
         settings = self._settings
-        load = Load(generator=settings.generator, video=settings.video, data_dir=str(settings.data_dir))
+        load = Load(
+            generator=settings.generator,
+            video=settings.video,
+            image=settings.image,
+            data_dir=str(settings.data_dir),
+        )
         try:
             assert self._channel is not None  # noqa: S101 - set by the only caller
             self._channel.send(load)

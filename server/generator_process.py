@@ -46,7 +46,7 @@ class Renderer(Protocol):
         """Write the MP4 to `job.output`, reporting every block, tile and step; `report` may raise to stop it."""
 
 
-class _Cancelled(Exception):  # noqa: N818 - it is no error
+class _Cancelled(Exception):
     """Raised into the renderer from `report`."""
 
 

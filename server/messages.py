@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from server.settings import GeneratorSettings, VideoSettings
+from server.settings import GeneratorSettings, ImageSettings, VideoSettings
 
 Received = TypeVar("Received")
 
@@ -28,6 +28,7 @@ class Load(_Message):
     kind: Literal["load"] = "load"
     generator: GeneratorSettings
     video: VideoSettings
+    image: ImageSettings
     data_dir: str
 
 

@@ -7,13 +7,14 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from server import views
+from server.auth import current_owner
 from server.doors import REQUEST_ID
 from server.errors import AlreadyCompleted, NotFound, StillInProgress
 from server.intake import Submission
 from server.job import CancelOutcome, Job, Priority, Status
 from server.request_body import read_body
 from server.schemas import ENDPOINT
-from server.services import LOCAL_OWNER, Services, base_url, services
+from server.services import base_url, services
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
 
@@ -26,7 +27,7 @@ async def submit(request: Request) -> JSONResponse:
     parts = services(request)
     submission = await read_submission(request)
     accepted = await run_in_threadpool(parts.intake.accept, submission)
-    job = find_job(parts, accepted.request_id)
+    job = find_job(request, accepted.request_id)
     body = views.submitted(job.base_url, job.id, parts.store.queue_position(job))
     return JSONResponse(body, headers={REQUEST_ID: job.id})
 
@@ -35,7 +36,7 @@ async def submit(request: Request) -> JSONResponse:
 async def status(request: Request, request_id: str, logs: LogsFlag = False) -> JSONResponse:
     """Where a request is: 202 while it waits or runs, 200 when it is over."""
     parts = services(request)
-    job = find_job(parts, request_id)
+    job = find_job(request, request_id)
     position = parts.store.queue_position(job) if job.status is Status.IN_QUEUE else None
     lines = parts.store.logs(job.id) if logs and job.status is not Status.IN_QUEUE else None
     code = 200 if job.status is Status.COMPLETED else 202
@@ -46,7 +47,7 @@ async def status(request: Request, request_id: str, logs: LogsFlag = False) -> J
 @router.get("/requests/{request_id}/response")
 async def result(request: Request, request_id: str) -> Response:
     """The output, or the failure's own status and body."""
-    job = find_job(services(request), request_id)
+    job = find_job(request, request_id)
     if job.status is not Status.COMPLETED:
         raise StillInProgress
     return result_response(job)
@@ -56,7 +57,7 @@ async def result(request: Request, request_id: str) -> Response:
 async def cancel(request: Request, request_id: str) -> JSONResponse:
     """Stop a request: a waiting one is over at once, a running one as soon as the generator has stopped."""
     parts = services(request)
-    job = find_job(parts, request_id)
+    job = find_job(request, request_id)
     outcome = await run_in_threadpool(parts.store.cancel, job.id)
     if outcome is CancelOutcome.ALREADY_COMPLETED:
         raise AlreadyCompleted
@@ -67,12 +68,12 @@ async def read_submission(request: Request) -> Submission:
     """Body and headers of a POST that wants a video."""
     body = await read_body(request, limit=services(request).settings.api.max_body_bytes)
     low = request.headers.get("x-fal-queue-priority", "normal").strip().lower() == "low"
-    return Submission(body, LOCAL_OWNER, base_url(request), Priority.LOW if low else Priority.NORMAL)
+    return Submission(body, current_owner(request), base_url(request), Priority.LOW if low else Priority.NORMAL)
 
 
-def find_job(parts: Services, request_id: str) -> Job:
+def find_job(request: Request, request_id: str) -> Job:
     """The caller's job, or the one 404 for unknown, foreign and malformed ids."""
-    job = parts.store.get(request_id, owner=LOCAL_OWNER) if len(request_id) == 36 else None
+    job = services(request).store.get(request_id, owner=current_owner(request)) if len(request_id) == 36 else None
     if job is None:
         raise NotFound
     return job

@@ -24,7 +24,7 @@ async def run(request: Request) -> Response:
     if accepted.refused is not None:
         refused = accepted.refused
         return JSONResponse(refused.body, refused.status, {**refused.headers, REQUEST_ID: accepted.request_id})
-    while (job := find_job(parts, accepted.request_id)).status is not Status.COMPLETED:
+    while (job := find_job(request, accepted.request_id)).status is not Status.COMPLETED:
         if await request.is_disconnected():
             await run_in_threadpool(parts.store.cancel, job.id)
             gone = Cancelled().response()

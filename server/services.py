@@ -12,8 +12,6 @@ from server.job_store import JobStore
 from server.settings import Settings
 from server.storage import LocalStorage
 
-LOCAL_OWNER = "local"  # everybody on this machine, until keys say otherwise
-
 
 @dataclass(frozen=True, slots=True)
 class Services:

@@ -61,7 +61,7 @@ class GeneratorSettings(Section):
     device: str = "cuda"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     torch_threads: int = Field(default=0, ge=0, description="0 leaves it to torch")
-    render_scale: float = Field(default=1.0, gt=0, le=1, description="rendered side / delivered side (demo: 0.25)")
+    render_divisor: int = Field(default=1, ge=1, description="delivered side / rendered side (demo: 4)")
     step_cache: Literal["none", "reference"] = Field(default="none", description="skip blocks as the reference does")
     load_timeout_s: float = Field(default=1800.0, gt=0)
     stall_timeout_s: float = Field(default=120.0, gt=0, description="silence for longer kills the generator")

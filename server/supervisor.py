@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from server.database import migrate
 from server.errors import SettingsError
@@ -31,10 +32,11 @@ _KILL_AFTER_S = 15.0
 class _Child:
     """One supervised process, restarted with a delay that doubles while it keeps dying young."""
 
-    def __init__(self, role: str, command: Sequence[str], inherited: Sequence[int] = ()) -> None:
+    def __init__(self, role: str, command: Sequence[str], inherited: Sequence[int], log: IO[bytes] | None) -> None:
         self.role = role
         self._command = command
         self._inherited = inherited
+        self._log = log
         self._delay = _FIRST_DELAY_S
         self._restart_at: float | None = None
         self.start()
@@ -43,7 +45,9 @@ class _Child:
         """Start the process."""
         self._started_at = time.monotonic()
         self._restart_at = None
-        self.process = subprocess.Popen(self._command, pass_fds=self._inherited, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            self._command, pass_fds=self._inherited, stdin=subprocess.DEVNULL, stderr=self._log
+        )
 
     def check(self) -> None:
         """Restart the process if it has ended and its delay is over."""
@@ -73,11 +77,13 @@ class _Child:
 class Supervisor:
     """Context of a running server: bound and migrated on entry, stopped on exit.
 
-    `arguments` are the command-line options that lead a child to the same settings.
+    `arguments` are the command-line options that lead a child to the same settings; `log` is where the processes
+    write their logs instead of stderr.
     """
 
-    def __init__(self, settings: Settings, arguments: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, arguments: Sequence[str], *, log: Path | None = None) -> None:
         self._settings = settings
+        self._log_path = log
         self._arguments = list(arguments)
         self._stopping = threading.Event()
         # All children are started by this one thread: the kernel ends them with the thread that started them.
@@ -105,11 +111,12 @@ class Supervisor:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _watch(self) -> None:
+        log = self._log_path.open("ab") if self._log_path else None
         python = [sys.executable, "-m", "server.cli"]
         fd = self._socket.fileno()
         children = [
-            _Child("api", [*python, "api", "--listen-fd", str(fd), *self._arguments], [fd]),
-            _Child("worker", [*python, "worker", *self._arguments]),
+            _Child("api", [*python, "api", "--listen-fd", str(fd), *self._arguments], [fd], log),
+            _Child("worker", [*python, "worker", *self._arguments], [], log),
         ]
         while not self._stopping.wait(_TICK_S):
             for child in children:
@@ -119,6 +126,8 @@ class Supervisor:
             child.stop()
         for child in children:
             child.wait(deadline)
+        if log is not None:
+            log.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,21 +1,36 @@
-"""A generator that works: writes a tiny real file in a few steps, without torch."""
+"""Works: a few quick steps, then a small real MP4 of the requested size, without torch."""
 
 import time
 from pathlib import Path
 
+import numpy as np
+
+from pipeline.mp4 import write_mp4
 from server.generator_process import Report
 from server.messages import Generate, Load, Log, Working
+
+STEP_S = 0.02
 
 
 class Renderer:
     model = "fake: renders a colour"
 
     def __init__(self, load: Load) -> None:
-        self._load = load
+        self.load = load
 
     def render(self, job: Generate, report: Report) -> None:
         for step in range(job.num_inference_steps):
-            time.sleep(0.02)
+            time.sleep(STEP_S)
             report(Working(stage="denoise", done=step + 1, total=job.num_inference_steps))
-            report(Log(message=f"Denoising step {step + 1}/{job.num_inference_steps}: 0.02 s"))
-        Path(job.output).write_bytes(b"\0\0\0\x18ftypmp42" + job.request_id.encode() * 100)
+            report(Log(message=f"Denoising step {step + 1}/{job.num_inference_steps}: {STEP_S:.2f} s"))
+        grey = np.full((1, 16, 16, 3), job.seed % 256, np.uint8)
+        frames = (grey for _ in range(job.num_frames))
+        write_mp4(
+            frames,
+            Path(job.output),
+            fps=job.fps,
+            num_frames=job.num_frames,
+            width=job.width,
+            height=job.height,
+            threads=1,
+        )

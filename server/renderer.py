@@ -1,0 +1,113 @@
+"""The real renderer: drives the pipeline in the generator process. Imported there alone."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pipeline.demo import build_demo_model, demo_facts, render_size
+from pipeline.load import load_pipeline
+from pipeline.mp4 import write_mp4
+from pipeline.progress import Progress, Stage, StageProgress
+from pipeline.shapes import LatentShape, PixelShape, Strides
+from pipeline.vae import decode_stream, decode_tiling
+from server.eta import Eta
+from server.generator_process import Report
+from server.messages import Generate, Load, Log, Working
+
+_DEMO = "demo"
+
+
+class HunyuanCustomRenderer:
+    """One loaded pipeline; renders one request at a time."""
+
+    def __init__(self, load: Load) -> None:
+        settings = load.generator
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        folder = Path(settings.model)
+        if settings.model == _DEMO:
+            folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
+        self._pipe = load_pipeline(folder, device=settings.device, dtype=settings.dtype)
+        self._pipe.register_to_config(alpha=load.image.alpha)
+        self._strides = Strides.of(self._pipe.vae.config, self._pipe.transformer.config)
+        self._settings = settings
+        self._video = load.video
+        self._seconds_per_unit: dict[Stage, float] = {}
+        facts = demo_facts(folder)
+        self.model = f"{facts['name']} (untrained)" if facts else folder.name
+
+    def render(self, job: Generate, report: Report) -> None:
+        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`."""
+        size = self._render_size(job)
+        eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
+
+        def on_progress(progress: Progress) -> None:
+            eta.update(progress)
+            report(Working(stage=progress.stage, done=progress.done, total=progress.total))
+
+        latents = self._denoise(job, size, eta, on_progress, report)
+        report(Log(message=f"Decoding {eta.decode_units} tiles"))
+        tiles = StageProgress("decode", eta.decode_units, on_progress)
+        frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance)
+        written = write_mp4(
+            frames,
+            Path(job.output),
+            fps=job.fps,
+            num_frames=job.num_frames,
+            width=job.width,
+            height=job.height,
+            threads=self._video.encoder_threads,
+            crf=self._video.crf,
+        )
+        report(Log(message=f"Wrote {job.num_frames} frames, {written} bytes"))
+
+    def _render_size(self, job: Generate) -> PixelShape:
+        """What the pipeline makes of the delivered size: fewer pixels for the demo, and the next 4n+1 frames."""
+        width, height = render_size(job.width, job.height, scale=self._settings.render_divisor)
+        stride = self._strides.time
+        return PixelShape(frames=-(-(job.num_frames - 1) // stride) * stride + 1, height=height, width=width)
+
+    def _decode_tiles(self, size: PixelShape) -> int:
+        latents = LatentShape.from_pixels(size, self._strides)
+        return decode_tiling(self._pipe.vae).count(latents.frames, latents.height, latents.width)
+
+    def _denoise(
+        self,
+        job: Generate,
+        size: PixelShape,
+        eta: Eta,
+        on_progress: Callable[[Progress], None],
+        report: Report,
+    ) -> torch.Tensor:
+        """The latents of the video, [1, 16, T, h, w]."""
+        step_started = time.perf_counter()
+
+        def on_step_end(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            nonlocal step_started
+            now = time.perf_counter()
+            line = f"Denoising step {step + 1}/{job.num_inference_steps}: {now - step_started:.2f} s"
+            report(Log(message=", ".join(filter(None, (line, eta.words())))))
+            step_started = now
+            return tensors
+
+        with Image.open(job.image) as image:
+            latents: torch.Tensor = self._pipe(
+                job.prompt,
+                image,
+                negative_prompt=job.negative_prompt,
+                height=size.height,
+                width=size.width,
+                num_frames=size.frames,
+                num_inference_steps=job.num_inference_steps,
+                guidance_scale=job.guidance_scale,
+                generator=torch.Generator().manual_seed(job.seed),
+                step_cache=None if self._settings.step_cache == "none" else self._settings.step_cache,
+                output_type="latent",
+                callback_on_step_end=on_step_end,
+                callback_on_progress=on_progress,
+            ).frames
+        return latents

@@ -1,0 +1,17 @@
+"""Falls silent for ever, as a hung GPU does: it neither reports nor sees a cancel."""
+
+import threading
+
+from server.generator_process import Report
+from server.messages import Generate, Load, Working
+
+
+class Renderer:
+    model = "fake: hangs"
+
+    def __init__(self, load: Load) -> None:
+        pass
+
+    def render(self, job: Generate, report: Report) -> None:
+        report(Working(stage="denoise", done=1, total=job.num_inference_steps))
+        threading.Event().wait()

@@ -1,0 +1,139 @@
+"""Real servers: `hunyuan-custom serve` as a process of its own, on a free port, with a fake generator."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from server.data_uri import PREFIX
+from server.demo import PHOTO, wait_until_ready
+from server.settings import ENV_PREFIX
+
+ROOT = Path(__file__).parents[2]
+APP = "fal-ai/hunyuan-custom"
+
+
+@dataclass
+class Server:
+    """A running server and the calls the tests make."""
+
+    process: subprocess.Popen[str]
+    url: str
+    data_dir: Path
+    environment: dict[str, str]
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
+
+    def submit(self, body: dict[str, Any] | None = None, **headers: str) -> str:
+        answer = self.http.post(f"/queue/{APP}", json=body or example(), headers=headers)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["request_id"])
+
+    def status(self, request_id: str, *, logs: bool = False) -> dict[str, Any]:
+        answer = self.http.get(f"/queue/{APP}/requests/{request_id}/status", params={"logs": "1"} if logs else {})
+        assert answer.status_code in {200, 202}, answer.text
+        return dict(answer.json())
+
+    def result(self, request_id: str) -> httpx.Response:
+        return self.http.get(f"/queue/{APP}/requests/{request_id}")
+
+    def cancel(self, request_id: str) -> httpx.Response:
+        return self.http.put(f"/queue/{APP}/requests/{request_id}/cancel")
+
+    def finish(self, request_id: str, timeout_s: float = 60) -> httpx.Response:
+        until(lambda: self.status(request_id)["status"] == "COMPLETED", timeout_s)
+        return self.result(request_id)
+
+    def until_running(self, request_id: str) -> None:
+        until(lambda: self.status(request_id)["status"] == "IN_PROGRESS")
+
+    def worker(self) -> dict[str, Any]:
+        return dict(self.http.get("/health/ready").json()["workers"][0])
+
+    def stop(self) -> int:
+        self.http.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Wait for something another process does; a bounded poll, since it sends us no event."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def photo_uri() -> str:
+    import base64
+
+    return f"{PREFIX}image/jpeg;base64,{base64.b64encode(PHOTO.read_bytes()).decode()}"
+
+
+def example(**changes: Any) -> dict[str, Any]:
+    """The smallest valid request, changed."""
+    return {"prompt": "a colour", "image_url": photo_uri(), "num_inference_steps": 10, "num_frames": 81} | changes
+
+
+def launch(data_dir: Path, *, ready: bool = True, renderer: str = "by_prompt", **settings: Any) -> Server:
+    """Start `serve`; settings as `section__key=value`."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+    environment |= {f"{ENV_PREFIX}{key.upper()}": str(value) for key, value in settings.items()}
+    environment[f"{ENV_PREFIX}GENERATOR__RENDERER"] = f"tests.fakes.{renderer}:Renderer"
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--data-dir", str(data_dir)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=data_dir)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+", line)
+    assert found, f"serve said {line!r}"
+    server = Server(process, found[0], data_dir, environment)
+    if ready:
+        wait_until_ready(server.url, timeout_s=60)
+    return server
+
+
+FAST = {
+    "jobs__engine_poll_s": 0.05,
+    "jobs__cancel_poll_s": 0.05,
+    "jobs__heartbeat_s": 0.2,
+    "generator__restart_delay_s": 0.05,
+    "generator__stall_timeout_s": 3,
+    "generator__cancel_grace_s": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that leave it as they found it."""
+    running = launch(tmp_path_factory.mktemp("server"), **FAST)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Servers of one test, stopped at its end. The same data directory unless another is named."""
+    started: list[Server] = []
+
+    def start(data_dir: Path = tmp_path, **options: Any) -> Server:
+        started.append(launch(data_dir, **{**FAST, **options}))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()

@@ -1,0 +1,110 @@
+"""A generator that fails, fails one request: the next one runs."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.server.conftest import APP, Server, example, until
+
+
+def test_a_generator_that_raises_fails_that_request_only(server: Server) -> None:
+    generator = server.worker()["generator_pid"]
+    failed, after = server.submit(example(prompt="RAISES")), server.submit()
+    answer = server.finish(failed)
+    assert answer.status_code == 500
+    assert answer.json()["detail"][0]["type"] == "internal_server_error"
+    assert "secret" not in answer.text
+    status = server.status(failed, logs=True)
+    assert status["error_type"] == "internal_server_error"
+    assert "secret" not in str(status)
+    assert server.finish(after).status_code == 200
+    assert server.worker()["generator_pid"] == generator, "the process is well and goes on"
+
+
+@pytest.mark.parametrize("fault", ["EXITS", "IS_KILLED"])
+def test_a_generator_that_dies_fails_that_request_only(server: Server, fault: str) -> None:
+    failed, after = server.submit(example(prompt=fault)), server.submit()
+    answer = server.finish(failed)
+    assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
+    assert answer.headers["x-fal-error-type"] == "runner_disconnected"
+    assert server.finish(after).status_code == 200
+
+
+def test_a_generator_that_falls_silent_is_killed(server: Server) -> None:
+    failed, after = server.submit(example(prompt="HANGS")), server.submit()
+    assert server.finish(failed).status_code == 504
+    assert server.finish(after).status_code == 200
+
+
+def test_sync_run_answers_the_output_itself(server: Server) -> None:
+    answer = server.http.post(f"/{APP}", json=example(seed=3))
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"video", "seed"}
+    assert server.result(answer.headers["x-fal-request-id"]).json() == answer.json()
+
+
+def test_a_sync_caller_who_hangs_up_cancels_the_job(server: Server) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        server.http.post(f"/run/{APP}", json=example(prompt="WORKS_SLOWLY"), timeout=httpx.Timeout(1.5))
+    assert server.finish(server.submit(), timeout_s=10).status_code == 200
+
+
+def test_weights_that_are_missing_keep_jobs_waiting_until_they_are_there(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_server(renderer="cannot_load", ready=False)
+    until(lambda: "hunyuan-custom weights prepare" in server.http.get("/health/ready").text)
+    assert server.http.get("/health/ready").status_code == 503
+    assert server.http.get("/health/live").status_code == 200
+    waiting = server.submit()
+    assert server.status(waiting)["status"] == "IN_QUEUE"
+    (tmp_path / "weights.safetensors").touch()
+    assert server.finish(waiting).status_code == 200
+
+
+def test_a_killed_api_loses_nothing_and_comes_back(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    waiting = [server.submit(example(prompt="WORKS_SLOWLY")), server.submit()]
+    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api.kill()
+    server.cancel(waiting[0])  # waits in the backlog of the socket until the new API takes it
+    assert server.finish(waiting[1]).status_code == 200
+
+
+def test_a_killed_worker_takes_its_generator_along_and_its_job_runs_again(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server()
+    running = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(running)
+    worker = server.worker()
+    os.kill(worker["pid"], signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(worker["generator_pid"]), timeout_s=5)
+    until(lambda: any("attempt 2" in line["message"] for line in server.status(running, logs=True)["logs"] or []))
+    server.cancel(running)
+    assert server.finish(running).status_code == 499
+
+
+def test_jobs_survive_a_restart_of_everything(start_server: Callable[..., Server]) -> None:
+    first = start_server()
+    running, waiting = first.submit(example(prompt="WORKS_SLOWLY")), first.submit(example(seed=11))
+    first.until_running(running)
+    assert first.stop() == 0
+    second = start_server()
+    until(lambda: second.status(running)["status"] == "IN_PROGRESS")
+    second.cancel(running)
+    assert second.finish(waiting).json()["seed"] == 11
+
+
+def test_the_supervisors_death_ends_every_process(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    assert len(family) == 3
+    server.process.kill()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive

@@ -1,0 +1,178 @@
+"""The queue through its front door: submit, status, result, cancel, download."""
+
+import uuid
+
+import imageio_ffmpeg
+import pytest
+
+from tests.server.conftest import APP, Server, example, until
+
+NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
+
+
+def test_a_request_becomes_a_video(server: Server) -> None:
+    request_id = server.submit(example(seed=7, fps=20, aspect_ratio="9:16"))
+    answer = server.finish(request_id)
+
+    assert answer.status_code == 200
+    assert answer.headers["x-fal-request-id"] == request_id
+    output = answer.json()
+    assert output["seed"] == 7
+    video = server.http.get(output["video"]["url"])
+    assert video.headers["content-type"] == "video/mp4"
+    assert len(video.content) == output["video"]["file_size"]
+    path = server.data_dir / "downloaded.mp4"
+    path.write_bytes(video.content)
+    frames = imageio_ffmpeg.read_frames(str(path))
+    meta = next(frames)
+    assert (meta["source_size"], meta["fps"], meta["pix_fmt"].split("(")[0]) == ((512, 896), 20.0, "yuv420p")
+    assert sum(1 for _ in frames) == 81
+
+
+def test_submit_answers_what_the_clients_read(server: Server) -> None:
+    answer = server.http.post(f"/queue/{APP}", json=example())
+    body = answer.json()
+    base = f"{server.url}/queue/{APP}/requests/{body['request_id']}"
+    assert uuid.UUID(body["request_id"]).version == 4
+    assert body["gateway_request_id"] == body["request_id"]
+    assert (body["response_url"], body["status_url"], body["cancel_url"]) == (base, f"{base}/status", f"{base}/cancel")
+    assert (body["status"], body["logs"], body["metrics"]) == ("IN_QUEUE", None, {})
+
+
+def test_a_seed_is_drawn_once_when_none_is_given(server: Server) -> None:
+    drawn = {server.finish(server.submit()).json()["seed"] for _ in range(2)}
+    assert len(drawn) == 2
+    assert all(0 <= seed < 2**32 for seed in drawn)
+
+
+def test_seeds_keep_all_64_bits(server: Server) -> None:
+    for seed in (2**64 - 1, -(2**63)):
+        assert server.finish(server.submit(example(seed=seed))).json()["seed"] == seed
+
+
+def test_status_tells_position_then_progress_then_the_end(server: Server) -> None:
+    blocker = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(blocker)
+    first, second = server.submit(), server.submit()
+    assert [server.status(waiting)["queue_position"] for waiting in (first, second)] == [0, 1]
+    assert server.http.get(f"/queue/{APP}/requests/{first}/status").status_code == 202
+    assert server.status(blocker)["logs"] is None
+    until(lambda: any(line["message"].startswith("block") for line in server.status(blocker, logs=True)["logs"]))
+
+    assert server.cancel(blocker).json() == {"status": "CANCELLATION_REQUESTED"}
+    server.finish(second)
+    done = server.status(second, logs=True)
+    assert done["metrics"]["inference_time"] > 0
+    steps = [line for line in done["logs"] if line["message"].startswith("Denoising step")]
+    assert len(steps) == 10
+    assert {"message", "level", "source", "timestamp"} == set(steps[0])
+    assert server.http.get(f"/queue/{APP}/requests/{second}/status").status_code == 200
+    assert server.result(first).status_code == 200
+
+
+def test_a_low_priority_request_waits_behind_normal_ones(server: Server) -> None:
+    blocker = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(blocker)
+    low = server.submit(**{"x-fal-queue-priority": "low"})
+    normal = server.submit()
+    assert [server.status(waiting)["queue_position"] for waiting in (low, normal)] == [1, 0]
+    server.cancel(blocker)
+    server.finish(low)
+    finished = [server.status(request, logs=True)["logs"][-1]["timestamp"] for request in (normal, low)]
+    assert finished == sorted(finished)
+
+
+def test_what_is_skipped_is_said_in_the_log(server: Server) -> None:
+    quiet = server.submit(example(enable_prompt_expansion=False, enable_safety_checker=False))
+    loud = server.submit()
+    server.finish(quiet)
+    server.finish(loud)
+    assert not [line for line in server.status(quiet, logs=True)["logs"] if "skipped" in line["message"]]
+    skipped = [line["message"] for line in server.status(loud, logs=True)["logs"] if "skipped" in line["message"]]
+    assert len(skipped) == 2
+    assert "expansion" in skipped[0]
+    assert "safety" in skipped[1]
+
+
+def test_a_result_asked_for_too_early_is_400(server: Server) -> None:
+    running = server.submit(example(prompt="WORKS_SLOWLY"))
+    answer = server.result(running)
+    assert (answer.status_code, answer.json()["detail"]) == (400, "Request is still in progress")
+    server.cancel(running)
+    server.finish(running)
+
+
+@pytest.mark.parametrize("suffix", ["", "/status", "/response", "/cancel"])
+@pytest.mark.parametrize("request_id", [str(uuid.uuid4()), "not-a-uuid", "%00", "x" * 36])
+def test_unknown_and_malformed_ids_are_the_same_404(server: Server, request_id: str, suffix: str) -> None:
+    method = "PUT" if suffix == "/cancel" else "GET"
+    answer = server.http.request(method, f"/queue/{APP}/requests/{request_id}{suffix}")
+    assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
+
+
+def test_cancelling_a_waiting_request_ends_it_and_it_never_runs(server: Server) -> None:
+    blocker = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(blocker)
+    waiting = server.submit()
+    assert server.cancel(waiting).status_code == 202
+    status = server.status(waiting, logs=True)
+    assert (status["status"], status["error_type"], status["logs"]) == ("COMPLETED", "client_cancelled", [])
+    server.cancel(blocker)
+    server.finish(server.submit())
+    assert server.status(waiting, logs=True)["logs"] == []
+    answer = server.result(waiting)
+    assert (answer.status_code, answer.json()["error_type"]) == (499, "client_cancelled")
+
+
+def test_cancelling_a_running_request_frees_the_generator_at_once(server: Server) -> None:
+    running = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(running)
+    generator = server.worker()["generator_pid"]
+    assert server.cancel(running).status_code == 202
+    assert server.finish(running, timeout_s=5).status_code == 499
+    assert server.finish(server.submit()).status_code == 200
+    assert server.worker()["generator_pid"] == generator, "a generator that reacts is not killed"
+
+
+def test_a_generator_that_ignores_a_cancel_is_replaced(server: Server) -> None:
+    running = server.submit(example(prompt="HANGS"))
+    server.until_running(running)
+    generator = server.worker()["generator_pid"]
+    server.cancel(running)
+    assert server.finish(running).status_code == 499
+    assert server.finish(server.submit()).status_code == 200
+    assert server.worker()["generator_pid"] != generator
+
+
+def test_a_finished_request_cannot_be_cancelled_and_keeps_its_result(server: Server) -> None:
+    finished = server.submit()
+    server.finish(finished)
+    answer = server.cancel(finished)
+    assert (answer.status_code, answer.json()) == (400, {"status": "ALREADY_COMPLETED"})
+    assert server.result(finished).status_code == 200
+
+
+def test_downloads_have_ranges(server: Server) -> None:
+    url = server.finish(server.submit()).json()["video"]["url"]
+    whole = server.http.get(url)
+    part = server.http.get(url, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole.content[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(whole.content)}"
+    assert server.http.get(url, headers={"Range": f"bytes={len(whole.content)}-"}).status_code == 416
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert whole.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "files/../hunyuan-custom.sqlite",
+        "files/aa/%2e%2e/x.mp4",
+        "files/aa/" + "a" * 32 + "/%2fetc%2fpasswd",
+        "files/aa/" + "a" * 32 + "/x.mp4",
+        "files/aa/" + "a" * 32 + "/%00",
+        "inputs/aa/" + "a" * 32 + "/x.png",
+    ],
+)
+def test_nothing_but_videos_can_be_downloaded(server: Server, path: str) -> None:
+    assert server.http.get(f"/{path}").status_code == 404
