@@ -26,6 +26,7 @@ from weights.stored_tensor import FLOAT8, StoredTensor, check_finite
 
 SHARD_BYTES = 5_000_000_000
 BUFFER_BYTES = 16 * 2**20
+FLOAT8_OVERFLOW = 464.0  # half a step above 448, the largest float8_e4m3fn; torch's cast would saturate silently
 THREADS = 2  # one waits for the disk while the other computes checksums
 
 Progress = Callable[[int], None]
@@ -194,10 +195,9 @@ def _converted_chunks(move: Move, buffer: Tensor) -> Iterator[Tensor]:
 
 
 def _cast(values: Tensor, move: Move) -> Tensor:
-    cast = values.to(move.dtype)
-    if move.dtype == FLOAT8 and bool((cast.view(torch.uint8) & 0x7F).max() == 0x7F):
+    if move.dtype == FLOAT8 and values.numel() and max(-values.min().item(), values.max().item()) >= FLOAT8_OVERFLOW:
         raise BadValuesError(f"{move.source.path}: {move.source.key}: values beyond float8_e4m3fn's 448")
-    return cast
+    return values.to(move.dtype)
 
 
 def _check_crc(source: StoredTensor, crc: int) -> None:

@@ -25,10 +25,15 @@ PREFIX = (
 
 
 def check_tokenizer(llava: Path) -> None:
-    """Raise `TokenizerError` naming the file and the fact that does not hold. `llava` is LLaVA's folder."""
+    """`check_tokenizer_folders` where LLaVA's tokenizer and config lie in one folder, as published."""
+    check_tokenizer_folders(llava, llava)
+
+
+def check_tokenizer_folders(tokenizer_folder: Path, model_folder: Path) -> None:
+    """Raise `TokenizerError` naming the file and the fact that does not hold."""
     from tokenizers import Tokenizer
 
-    path = llava / "tokenizer.json"
+    path = tokenizer_folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
@@ -36,11 +41,11 @@ def check_tokenizer(llava: Path) -> None:
     ids = tokenizer.encode(PREFIX).ids
     if len(ids) != PREFIX_TOKENS:
         raise TokenizerError(f"{path}: the template's prefix is {len(ids)} tokens, {PREFIX_TOKENS} are needed")
-    bos = read_json(llava / "tokenizer_config.json").get("bos_token")
+    bos = read_json(tokenizer_folder / "tokenizer_config.json").get("bos_token")
     name = bos.get("content") if isinstance(bos, dict) else bos
     if name is None or ids[0] != tokenizer.token_to_id(name):
         raise TokenizerError(f"{path}: the first token is {tokenizer.id_to_token(ids[0])!r}, not BOS ({name!r})")
-    config = read_json(llava / "config.json")
+    config = read_json(model_folder / "config.json")
     image_id = config.get("image_token_index", config.get("image_token_id"))
     if tokenizer.token_to_id("<image>") != image_id or tokenizer.encode("<image>").ids[1:] != [image_id]:
         raise TokenizerError(f"{path}: <image> is token {tokenizer.token_to_id('<image>')}, the config says {image_id}")

@@ -1,0 +1,157 @@
+"""`hunyuan-custom weights ...`: from Tencent's files to a folder the server loads.
+
+Importing this module loads neither torch nor the hub's client; each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weights.errors import WeightsError
+from weights.original_layout import Variant
+
+app = typer.Typer(help="Download, convert and verify the model's weights.", no_args_is_help=True)
+
+ORIGINALS = Path("models/original")
+CONVERTED = Path("models")
+
+VariantChoice = Annotated[Variant | None, typer.Option(help="Precision; by default bf16 if it is there, else fp8.")]
+Accept = Annotated[bool, typer.Option("--accept-licence", help="Accept the licence without being asked.")]
+Originals = Annotated[Path, typer.Option(help="Folder for the files as published.")]
+
+
+@app.command("convert")
+def convert_command(
+    original_dir: Annotated[Path, typer.Argument(help="Folder laid out as Tencent publishes it.")],
+    out_dir: Annotated[Path, typer.Argument(help="Folder to make; an older conversion in it is replaced.")],
+    variant: VariantChoice = None,
+) -> None:
+    """Convert the original checkpoint into a folder HunyuanCustomPipeline.from_pretrained loads."""
+    with _one_line_errors():
+        from weights.convert import convert
+
+        bar = _Bar()
+        made = convert(original_dir, out_dir, variant=variant, start=bar.start, progress=bar.advance)
+        bar.finish()
+        typer.echo(
+            f"{made.target}: {made.variant}, {made.nbytes / 1e9:.2f} GB; "
+            f"{made.original_keys} tensors of the transformer became {made.produced_keys}"
+        )
+
+
+@app.command("download")
+def download_command(
+    variant: Annotated[Variant, typer.Option(help="Precision to download.")] = Variant.BF16,
+    originals: Originals = ORIGINALS,
+    accept_licence: Accept = False,
+) -> None:
+    """Download the published files, resuming where an earlier run ended."""
+    with _one_line_errors():
+        from weights.download import download
+        from weights.manifest import read_manifest
+
+        fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), say=typer.echo)
+        typer.echo(f"{originals}: complete, {fetched} files fetched")
+
+
+@app.command("prepare")
+def prepare_command(
+    variant: Annotated[Variant, typer.Option(help="Precision to prepare.")] = Variant.BF16,
+    originals: Originals = ORIGINALS,
+    out: Annotated[Path | None, typer.Option(help="Folder to make; by default models/<variant>.")] = None,
+    accept_licence: Accept = False,
+) -> None:
+    """Download, convert and verify; does nothing when the model is ready."""
+    with _one_line_errors():
+        from weights.manifest import read_manifest
+        from weights.prepare import Reporter, prepare
+
+        bar = _Bar()
+        prepare(
+            read_manifest(),
+            variant,
+            originals=originals,
+            target=out or CONVERTED / variant,
+            ask=_asker(accept_licence),
+            reporter=Reporter(say=bar.say, start=bar.start, progress=bar.advance),
+        )
+
+
+@app.command("verify")
+def verify_command(
+    folder: Annotated[Path, typer.Argument(help="A converted model, or originals.")],
+    variant: VariantChoice = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Sizes and structure only; do not read every byte.")] = False,
+) -> None:
+    """Compare files with the manifest, the lock file and the model; name everything that is wrong."""
+    with _one_line_errors():
+        from weights.verify import verify
+
+        faults = verify(folder, variant=variant, contents=not quick)
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: sound")
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except WeightsError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _asker(accepted: bool) -> Callable[[str], bool]:
+    def ask(notice: str) -> bool:
+        typer.echo(notice)
+        if accepted:
+            return True
+        if not sys.stdin.isatty():
+            typer.echo("Not a terminal: pass --accept-licence to accept.", err=True)
+            return False
+        return typer.confirm("Accept?")
+
+    return ask
+
+
+class _Bar:
+    """A progress bar in bytes, fed from several threads; silent where nobody looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = self._done = 0
+        self._shown = -1
+
+    def start(self, total: int) -> None:
+        """Begin; `total` in bytes."""
+        self._total, self._done, self._shown = total, 0, -1
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are done."""
+        with self._lock:
+            self._done += count
+            percent = 100 * self._done // max(self._total, 1)
+            if percent > self._shown and sys.stderr.isatty():
+                self._shown = max(percent, 0)
+                typer.echo(f"\r{percent:3d} % of {self._total / 1e9:.1f} GB", err=True, nl=False)
+
+    def finish(self) -> None:
+        """End the line."""
+        if self._shown >= 0:
+            typer.echo("", err=True)
+        self._shown = -1
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self.finish()
+        typer.echo(line)

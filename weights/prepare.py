@@ -1,0 +1,59 @@
+"""From nothing to a model that loads: download, convert, verify; doing nothing where nothing is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from weights.convert import convert, is_current
+from weights.download import Ask, download
+from weights.errors import VerifyError, WeightsError
+from weights.lock_file import LOCK_NAME
+from weights.manifest import Manifest
+from weights.original_layout import Variant, find_original
+from weights.staging import MARKER
+from weights.verify import verify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporter:
+    """Whom to tell: lines for people, and byte counts for a progress bar."""
+
+    say: Callable[[str], None]
+    start: Callable[[int], None]
+    progress: Callable[[int], None]
+
+
+def prepare(
+    manifest: Manifest, variant: Variant, *, originals: Path, target: Path, ask: Ask, reporter: Reporter
+) -> None:
+    """Make `target` a verified model of `variant`. Raises `WeightsError`.
+
+    Idempotent: a sound conversion whose originals have not changed, or have been deleted, is left alone.
+    """
+    if (target / MARKER).is_file() and not verify(target, contents=False):
+        if not _has_originals(originals, variant):
+            reporter.say(f"{target}: ready (its originals are gone, which is fine)")
+            return
+        if is_current(originals, target, variant):
+            reporter.say(f"{target}: ready")
+            return
+    if not _has_originals(originals, variant) or (originals / LOCK_NAME).is_file():
+        fetched = download(manifest, variant, originals, ask=ask, say=reporter.say)
+        reporter.say(f"{originals}: {fetched} files fetched")
+    if not is_current(originals, target, variant) or verify(target, contents=False):
+        made = convert(originals, target, variant=variant, start=reporter.start, progress=reporter.progress)
+        reporter.say(f"{target}: {made.original_keys} tensors of the transformer became {made.produced_keys}")
+    faults = verify(target, contents=False)
+    if faults:
+        raise VerifyError(faults[0])
+    reporter.say(f"{target}: ready")
+
+
+def _has_originals(originals: Path, variant: Variant) -> bool:
+    try:
+        find_original(originals, variant)
+    except WeightsError:
+        return False
+    return True
