@@ -12,7 +12,7 @@ from pipeline.step_cache import StepCache
 from pipeline.transformer import Branch, OnBlock, conditioning_vector, head, trunk
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the caller asked for it
+class Interrupted(Exception):
     """Raised by `on_block` to stop at once; the loop returns the latents of the last finished step."""
 
 

@@ -9,11 +9,11 @@ The velocity is v0 + guidance_scale * (v1 - v0) + ip_scale * (v2 - v1).
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipeline.encoders import TextStates
-from pipeline.memory import onloaded
-from pipeline.transformer import Branch, compute_dtype, patchify
+from pipeline.transformer import Branch, compute_dtype
 
 
 def unconditional_mask(mask: Tensor, image_tokens: int) -> Tensor:
@@ -38,24 +38,17 @@ def branches(
     image_tokens: int,
 ) -> list[Branch]:
     """`negative` None: no guidance; `white` None: no guidance by the identity. Latents [1,16,1,h,w], already scaled."""
-    with onloaded(transformer):
-        reference = patchify(transformer, identity)
-        full = _branch(transformer, positive, positive.mask, reference)
-        if negative is None:
-            return [full]
-        mask = unconditional_mask(negative.mask, image_tokens)
-        if white is None:
-            return [_branch(transformer, negative, mask, reference), full]
-        white_reference = patchify(transformer, white)
-        return [
-            _branch(transformer, negative, mask, white_reference),
-            _branch(transformer, positive, positive.mask, white_reference),
-            full,
-        ]
-
-
-def _branch(transformer: Any, text: TextStates, mask: Tensor, reference: Tensor) -> Branch:
     dtype = compute_dtype(transformer)
+    full = _branch(positive, positive.mask, identity, dtype)
+    if negative is None:
+        return [full]
+    mask = unconditional_mask(negative.mask, image_tokens)
+    if white is None:
+        return [_branch(negative, mask, identity, dtype), full]
+    return [_branch(negative, mask, white, dtype), _branch(positive, positive.mask, white, dtype), full]
+
+
+def _branch(text: TextStates, mask: Tensor, reference: Tensor, dtype: torch.dtype) -> Branch:
     return Branch(
         text=text.states.to(dtype),
         mask=mask,

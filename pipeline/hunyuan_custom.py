@@ -17,6 +17,7 @@ from pipeline.blocks import Rope
 from pipeline.conditioning import ConditionEncoder, Subject
 from pipeline.denoise import Interrupted, block_count, denoise, sigma_schedule
 from pipeline.identity_image import rgb_pixels
+from pipeline.pacing import Pacer
 from pipeline.progress import ProgressCallback, StageProgress
 from pipeline.rope import rotary_tables
 from pipeline.shapes import LatentShape, PixelShape, Strides, TokenGrid
@@ -121,6 +122,9 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         size = PixelShape(frames=num_frames, height=height, width=width)
         strides = Strides.of(self.vae.config, self.transformer.config)
         shape = LatentShape.from_pixels(size, strides)
+        channels = self.transformer.config.in_channels
+        _check_shape("latents", latents, (1, channels, shape.frames, shape.height, shape.width))
+        _check_shape("ref_latents", ref_latents, (1, channels, 1, shape.height, shape.width))
         cache = StepCache.named(step_cache, num_inference_steps)
         device = self._execution_device
         subject = Subject(
@@ -144,6 +148,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
             progress = StageProgress(
                 "denoise", block_count(self.transformer, len(branches), cache), callback_on_progress
             )
+            pacer = Pacer(device)
             result = denoise(
                 self.transformer,
                 noise,
@@ -153,7 +158,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
                 guidance_scale=guidance_scale,
                 ip_cfg_scale=ip_cfg_scale,
                 cache=cache,
-                on_block=lambda: self._finish_block(progress),
+                on_block=lambda: self._finish_block(pacer, progress),
                 on_step=lambda *finished: self._finish_step(callback_on_step_end, *finished),
             )
             frames = self.decode(result, output_type, callback_on_progress)
@@ -163,13 +168,11 @@ class HunyuanCustomPipeline(DiffusionPipeline):
 
     def prepare_latents(self, shape: LatentShape, generator: torch.Generator | None, latents: Tensor | None) -> Tensor:
         """The initial noise, fp32: `latents` or a draw. A CPU generator's draw means the same on every device."""
+        if latents is not None:
+            return latents.float()
+        device = "cpu" if generator is None else generator.device
         size = (1, self.transformer.config.in_channels, shape.frames, shape.height, shape.width)
-        if latents is None:
-            device = "cpu" if generator is None else generator.device
-            return torch.randn(size, generator=generator, device=device, dtype=torch.float32)
-        if latents.shape != size:
-            raise ValueError(f"`latents` must have shape {size}, got {tuple(latents.shape)}")
-        return latents.float()
+        return torch.randn(size, generator=generator, device=device, dtype=torch.float32)
 
     def rotary_tables(self, grid: TokenGrid, branches: Sequence[Branch], device: torch.device) -> Rope:
         """One pair of tables for all branches, long enough for the longest text."""
@@ -190,7 +193,8 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         video = torch.cat([chunk.cpu() for chunk in chunks], dim=2).transpose(1, 2)  # [1,F,3,H,W]
         return video if output_type == "pt" else video.permute(0, 1, 3, 4, 2).numpy()
 
-    def _finish_block(self, progress: StageProgress) -> None:
+    def _finish_block(self, pacer: Pacer, progress: StageProgress) -> None:
+        pacer()
         progress.advance()
         if self._interrupt:
             raise Interrupted
@@ -208,6 +212,11 @@ def _check_prompts(prompt: str, negative_prompt: str | None, image: Image.Image)
             raise TypeError(f"`{name}` must be one string, got {type(value).__name__}")
     if not isinstance(image, Image.Image):
         raise TypeError(f"`image` must be a PIL image, got {type(image).__name__}")
+
+
+def _check_shape(name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> None:
+    if tensor is not None and tensor.shape != expected:
+        raise ValueError(f"`{name}` must have shape {expected}, got {tuple(tensor.shape)}")
 
 
 def _check_options(

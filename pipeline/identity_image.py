@@ -13,7 +13,7 @@ from pipeline.bilinear import resize_bilinear
 Alpha: TypeAlias = Literal["white", "drop"]
 
 # OpenAI CLIP's pixel statistics, which LLaVA's vision tower was trained with.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.4082107)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _WHITE = 255

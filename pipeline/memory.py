@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,9 @@ class DtypePolicy:
 def onloaded(module: Any) -> Iterator[None]:
     """Fires the offload hooks of `module` around code that drives its submodules.
 
-    Offloading of accelerate and diffusers hangs on a module's `forward`, which this pipeline does not call for
-    the transformer, its blocks, LLaVA and the VAE.
+    Offloading of accelerate and diffusers hangs on a module's `forward`, which this pipeline does not call for the
+    transformer, its blocks, LLaVA and the VAE. With streams, diffusers learns the order of the blocks from the first
+    pass: one that was broken off offloads what it loaded, but must not count as that pass.
     """
     if (accelerate_hook := getattr(module, "_hf_hook", None)) is not None:
         accelerate_hook.pre_forward(module)
@@ -43,11 +45,14 @@ def onloaded(module: Any) -> Iterator[None]:
     hooks = [] if registry is None else list(registry.hooks.values())
     for hook in hooks:
         hook.pre_forward(module)
+    completed = False
     try:
         yield
+        completed = True
     finally:
         for hook in reversed(hooks):
-            hook.post_forward(module, None)
+            if completed or not isinstance(hook, LazyPrefetchGroupOffloadingHook):
+                hook.post_forward(module, None)
 
 
 @contextmanager

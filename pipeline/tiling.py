@@ -35,8 +35,11 @@ class Tiling:
     time: Axis
 
     def time_starts(self, frames: int) -> range:
-        """First input frame of each temporal tile; one tile when all fit into it."""
-        return range(0, frames, self.time.stride) if frames > self.time.tile else range(1)
+        """First input frame of each temporal tile; one tile when all fit into it.
+
+        None starts at the very last frame, which would be its context alone: nothing of it would be kept.
+        """
+        return range(0, frames - 1, self.time.stride) if frames > self.time.tile else range(1)
 
     def space_starts(self, height: int, width: int) -> tuple[range, range]:
         if max(height, width) <= self.space.tile:
@@ -69,8 +72,7 @@ def tiled(function: TileFunction, x: Tensor, tiling: Tiling) -> Iterator[Tensor]
         else:
             keep = tiling.time.keep + (start == 0)
             tail = tile[:, :, -tiling.time.blend :].clone()
-        if keep:
-            yield tile[:, :, :keep]
+        yield tile[:, :, :keep]
 
 
 def _spatially_tiled(function: TileFunction, x: Tensor, tiling: Tiling) -> Tensor:

@@ -20,7 +20,7 @@ OnBlock = Callable[[], None]
 class Branch:
     """What one guidance branch is conditioned on; fixed for the whole request.
 
-    text [1,R,D] and mask [1,R] of equal length; pooled [1,P]; reference: its patch tokens [1,H*W,C];
+    text [1,R,D] and mask [1,R] of equal length; pooled [1,P]; reference [1,16,1,h,w]: the identity's latent frame;
     valid: how many text rows take part in joint attention (the sum of the mask, whatever its positions).
     """
 
@@ -37,7 +37,7 @@ def compute_dtype(transformer: Any) -> torch.dtype:
 
 
 def patchify(transformer: Any, latents: Tensor) -> Tensor:
-    """[1,16,T,h,w] -> [1,T*H*W,C]: the same convolution for video and reference."""
+    """[1,16,T,h,w] -> [1,T*H*W,C]."""
     return transformer.x_embedder(latents.to(compute_dtype(transformer)))
 
 
@@ -50,7 +50,7 @@ def trunk(
     transformer: Any, latents: Tensor, *, timestep: Tensor, vec: Tensor, branch: Branch, rope: Rope, on_block: OnBlock
 ) -> Tensor:
     """All blocks but the last: latents [1,16,T,h,w] -> [1,N+L,C], ordered [reference, video, text]."""
-    image = torch.cat([branch.reference, patchify(transformer, latents)], dim=1)
+    image = patchify(transformer, torch.cat([branch.reference, latents], dim=2))
     # The refiner reads the mask position by position, padding rows included; afterwards only its sum counts, and
     # cropping to it spares the joint attention any mask.
     text = transformer.context_embedder(branch.text, timestep, branch.mask)[:, : branch.valid]
@@ -71,7 +71,8 @@ def head(
     """The last block and the output layer: [1,N+L,C] -> velocity fp32 of `size` [1,16,T,h,w]."""
     x = single_block(transformer.single_transformer_blocks[-1], x, vec, _rows(rope, x.shape[1]))
     on_block()
-    video = x[:, branch.reference.shape[1] : x.shape[1] - branch.valid]
+    per_frame = branch.reference[0, 0].numel() // transformer.config.patch_size**2
+    video = x[:, per_frame : x.shape[1] - branch.valid]
     scale, shift = modulation(transformer.norm_out, vec, 2)  # this order, other than in the blocks: diffusers swaps
     patches = transformer.proj_out(modulated(video, shift, scale))
     return unpatchify(transformer, patches, size).float()

@@ -1,9 +1,9 @@
 """The reference's tiny models, read from their original layout, and the tensors it computed with them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -41,8 +41,42 @@ def _no_grad() -> Iterator[None]:
         yield
 
 
+# piece -> (worst absolute difference, tolerance, comparisons); printed at the end of the run
+_MEASURED: dict[str, tuple[float, float, int]] = {}
+
+
+class Close(Protocol):
+    def __call__(self, piece: str, actual: Tensor, expected: Tensor, tolerance: float) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def close() -> Close:
+    """Asserts equality up to an absolute tolerance and remembers how far off it was."""
+
+    def compare(piece: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
+        assert actual.shape == expected.shape
+        difference = (actual.double() - expected.double()).abs().max().item()
+        worst, _, count = _MEASURED.get(piece, (0.0, tolerance, 0))
+        _MEASURED[piece] = (max(worst, difference), tolerance, count + 1)
+        assert difference <= tolerance, f"{piece}: off by {difference:.3g}, allowed {tolerance:.3g}"
+
+    return compare
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _MEASURED:
+        terminalreporter.section("largest differences from the reference")
+    for piece, (worst, tolerance, count) in sorted(_MEASURED.items()):
+        terminalreporter.write_line(f"{piece:<52} {worst:8.2g} of {tolerance:8.2g}  {count:4} comparisons")
+
+
 def golden(name: str) -> dict[str, Tensor]:
     return load_file(GOLDEN / f"{name}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    return GOLDEN
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +131,12 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizer.from_pretrained(GOLDEN / "tiny_clip")
 
 
-def build_vae(**tiling: Any) -> Any:
+@pytest.fixture(scope="session")
+def build_vae() -> Callable[..., Any]:
+    return _build_vae
+
+
+def _build_vae(**tiling: Any) -> Any:
     """The tiny VAE; `tiling` overrides keys of the original config that diffusers' class does not know."""
     config = json.loads((GOLDEN / "vae_tiny_config.json").read_text())
     vae = AutoencoderKLHunyuanVideo(
@@ -113,7 +152,7 @@ def build_vae(**tiling: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_vae() -> Any:
-    return build_vae()
+    return _build_vae()
 
 
 @pytest.fixture

@@ -1,0 +1,298 @@
+"""The pipeline as its users call it, against whole runs of the reference."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from PIL import Image
+from torch import Tensor
+
+from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.progress import Progress
+
+SIZE: dict[str, Any] = {"height": 64, "width": 96, "num_frames": 9}
+SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
+
+# tag -> shift, call arguments
+RUNS: dict[str, tuple[float, dict[str, Any]]] = {
+    "cfg7.5_s10_shift13": (13.0, {"num_inference_steps": 10}),
+    "cfg7.5_s30_shift13_nocache": (13.0, {"num_inference_steps": 30}),
+    "cfg7.5_s30_shift13_deepcache": (13.0, {"num_inference_steps": 30, "step_cache": "reference"}),
+    "cfg1_s5_shift5": (5.0, {"num_inference_steps": 5, "guidance_scale": 1.0}),
+    "cfg7.5_ip3_s5_shift7": (7.0, {"num_inference_steps": 5, "ip_cfg_scale": 3.0}),
+    "emptyneg_s5_shift13": (13.0, {"num_inference_steps": 5}),
+}
+
+
+def _with(pipe: HunyuanCustomPipeline, *, shift: float = 13.0, **config: Any) -> HunyuanCustomPipeline:
+    """The same models with another schedule or pipeline config."""
+    return HunyuanCustomPipeline(
+        **(pipe.components | {"scheduler": FlowMatchEulerDiscreteScheduler(shift=shift)}), **config
+    )
+
+
+def _words(case: dict[str, Any]) -> dict[str, Any]:
+    return {"prompt": case["prompt"], "negative_prompt": case["negative"], "subject_name": case["name"]}
+
+
+@pytest.mark.parametrize("tag", RUNS)
+def test_whole_runs_equal_the_reference(
+    tag: str,
+    pipe: HunyuanCustomPipeline,
+    identity: Image.Image,
+    pipeline_io: dict[str, Tensor],
+    text_cases: dict[str, Any],
+    close: Any,
+) -> None:
+    shift, options = RUNS[tag]
+    run = _with(pipe, shift=shift, reference_posterior="sample")
+    steps: list[Tensor] = []
+
+    def on_step(_pipe: Any, _step: int, _timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append(tensors["latents"])
+        return tensors
+
+    case = text_cases["empty_neg" if tag.startswith("emptyneg") else "woman"]
+    arguments = _words(case) | {"latents": pipeline_io["in.initial_noise_seed1024"]} | SIZE | options
+    # The reference drew the sample of the white image (for ip-CFG) right after that of the identity image.
+    generator = torch.Generator().manual_seed(1024)
+    torch.randn(pipeline_io["in.ref_latents"].shape, generator=generator)
+    latents = run(
+        image=identity,
+        ref_latents=pipeline_io["in.ref_latents"],
+        generator=generator,
+        output_type="latent",
+        callback_on_step_end=on_step,
+        **arguments,
+    ).frames
+    close(f"latents, {tag}", latents, pipeline_io[f"{tag}.final_latents"], 1e-4)
+    if f"{tag}.latents_per_step" in pipeline_io:
+        close("latents after each of 10 steps", torch.stack(steps), pipeline_io[f"{tag}.latents_per_step"], 1e-4)
+
+    expected = pipeline_io[f"{tag}.video"]
+    video = run.decode(latents, "pt", None).transpose(1, 2)
+    close(f"video, {tag}", video, expected, 1e-4 if expected.dtype == torch.float32 else 5e-4)
+    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in run.decode(latents, "pil", None)[0]]))
+    close("frames in uint8 (levels)", frames.permute(3, 0, 1, 2)[None], pipeline_io[f"{tag}.video_u8"], 1)
+    assert not run.text_encoder.training
+
+
+def test_the_identity_image_is_encoded_like_the_reference(
+    pipe: HunyuanCustomPipeline, pipeline_io: dict[str, Tensor], close: Any
+) -> None:
+    """Mode, and the reference's samples: identity first, then white, from one generator."""
+    from pipeline.identity_image import vae_view, white_pixels
+    from pipeline.vae import encode_reference
+
+    small = pipeline_io["in.ref_u8"][0, :, 0].permute(1, 2, 0)
+    pixels = small.repeat_interleave(8, 0).repeat_interleave(8, 1).numpy()
+    view = vae_view(pixels, 64, 96)
+    mode = encode_reference(pipe.vae, view, posterior="mode", generator=None)
+    close("identity latents", mode, pipeline_io["in.ref_latents_mode"], 2e-5)
+    generator = torch.Generator().manual_seed(1024)
+    for pictured, name in ((pixels, "ref_latents"), (white_pixels(), "uncond_ref_latents")):
+        sample = encode_reference(pipe.vae, vae_view(pictured, 64, 96), posterior="sample", generator=generator)
+        close("identity latents", sample, pipeline_io[f"in.{name}"], 2e-5)
+
+
+def test_a_seed_means_the_reference_s_noise(pipe: HunyuanCustomPipeline, pipeline_io: dict[str, Tensor]) -> None:
+    from pipeline.shapes import LatentShape
+
+    noise = pipe.prepare_latents(LatentShape(3, 8, 12), torch.Generator().manual_seed(1024), None)
+    assert torch.equal(noise, pipeline_io["in.initial_noise_seed1024"])
+
+
+def test_equal_seeds_give_equal_frames(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    def run(seed: int) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        return pipe("a dog", identity, generator=generator, output_type="np", **SMALL).frames
+
+    assert np.array_equal(run(1), run(1))
+    assert not np.array_equal(run(1), run(2))
+
+
+@pytest.mark.parametrize("posterior", ["mode", "sample"])
+def test_noise_does_not_depend_on_how_the_identity_is_encoded(
+    posterior: str, pipe: HunyuanCustomPipeline, identity: Image.Image
+) -> None:
+    expected = torch.randn(1, 16, 2, 4, 6, generator=torch.Generator().manual_seed(5))
+    seen: list[Tensor] = []
+    run = _with(pipe, reference_posterior=posterior)
+    drawn = run("x", identity, generator=torch.Generator().manual_seed(5), output_type="latent", **SMALL).frames
+    seen.append(drawn)
+    generator = torch.Generator().manual_seed(5)
+    torch.randn(expected.shape, generator=generator)
+    given = run("x", identity, latents=expected, generator=generator, output_type="latent", **SMALL).frames
+    assert torch.equal(drawn, given)
+
+
+def test_output_types(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    def run(output_type: Any) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        return pipe("a dog", identity, generator=generator, output_type=output_type, return_dict=False, **SMALL)[0]
+
+    assert run("latent").shape == (1, 16, 2, 4, 6)
+    tensor, array, pictures = run("pt"), run("np"), run("pil")
+    assert tensor.shape == (1, 5, 3, 32, 48)
+    assert array.shape == (1, 5, 32, 48, 3)
+    assert 0 <= tensor.min() <= tensor.max() <= 1
+    assert np.array_equal(tensor.permute(0, 1, 3, 4, 2).numpy(), array)
+    assert len(pictures) == 1
+    assert np.array_equal(np.stack([np.asarray(p) for p in pictures[0]]), (array[0] * 255).astype(np.uint8))
+
+
+def test_progress_counts_every_unit(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    reports: list[Progress] = []
+    size = SMALL | {"height": 48, "width": 64, "num_frames": 21}
+    pipe("a dog", identity, step_cache=None, callback_on_progress=reports.append, output_type="np", **size)
+    stages = list(dict.fromkeys(report.stage for report in reports))
+    assert stages == ["encode", "denoise", "decode"]
+    for stage, total in (
+        ("encode", 2 * 2 + 2 * 3),  # LLaVA and CLIP for two prompts, tiles of the identity image
+        ("denoise", 2 * 2 * 4),  # steps, guidance rows, blocks
+        ("decode", 2 * 2 * 3),  # temporal tiles, rows, columns
+    ):
+        of_stage = [report for report in reports if report.stage == stage]
+        assert [report.done for report in of_stage] == list(range(1, total + 1))
+        assert {report.total for report in of_stage} == {total}
+
+
+@pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
+def test_a_callback_that_raises_cancels_and_the_next_call_is_unharmed(
+    stage: str, pipe: HunyuanCustomPipeline, identity: Image.Image
+) -> None:
+    def run(callback: Any) -> Any:
+        generator = torch.Generator().manual_seed(3)
+        return pipe(
+            "a dog",
+            identity,
+            generator=generator,
+            step_cache="reference",
+            callback_on_progress=callback,
+            output_type="np",
+            **(SMALL | {"num_inference_steps": 8}),
+        ).frames
+
+    def cancel(progress: Progress) -> None:
+        if progress.stage == stage:
+            raise KeyError("cancelled")
+
+    expected = run(None)
+    with pytest.raises(KeyError, match="cancelled"):
+        run(cancel)
+    assert np.array_equal(run(None), expected)
+
+
+def test_interrupt_stops_at_the_next_block(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    blocks: list[Progress] = []
+    kept: list[Tensor] = []
+
+    def on_progress(progress: Progress) -> None:
+        if progress.stage == "denoise":
+            blocks.append(progress)
+            pipe._interrupt = len(blocks) == 11  # in the second of two steps of 8 blocks
+
+    def on_step(_pipe: Any, _step: int, _timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        kept.append(tensors["latents"])
+        return {}
+
+    latents = pipe(
+        "a dog",
+        identity,
+        output_type="latent",
+        callback_on_progress=on_progress,
+        callback_on_step_end=on_step,
+        **SMALL,
+    ).frames
+    assert len(blocks) == 11
+    assert len(kept) == 1
+    assert latents is kept[0]
+    assert pipe.interrupt
+    pipe("a dog", identity, output_type="latent", **SMALL)
+    assert not pipe.interrupt
+
+
+def test_a_step_callback_may_replace_the_latents(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    replaced = torch.zeros(1, 16, 2, 4, 6)
+    result = pipe(
+        "x", identity, output_type="latent", callback_on_step_end=lambda *_: {"latents": replaced}, **SMALL
+    ).frames
+    assert result is replaced
+
+
+def test_nothing_stays_on_the_modules(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    def attributes() -> dict[str, set[str]]:
+        parts = (pipe.transformer, pipe.vae, pipe.text_encoder, pipe.text_encoder_2)
+        return {f"{i}.{name}": set(vars(m)) for i, part in enumerate(parts) for name, m in part.named_modules()}
+
+    before = attributes()
+    pipe("x", identity, step_cache="reference", **(SMALL | {"num_inference_steps": 8}))
+    assert attributes() == before
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"height": 40}, "`height` must be a positive multiple of 16"),
+            ({"width": 0}, "`width` must be a positive multiple of 16"),
+            ({"num_frames": 0}, "`num_frames` must be 4n"),
+            ({"num_frames": 8}, "`num_frames` must be 4n"),
+            ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1"),
+            ({"output_type": "gif"}, "`output_type` must be one of"),
+            ({"step_cache": "x"}, "`step_cache` must be"),
+            ({"ip_cfg_scale": -1.0}, "`ip_cfg_scale` must not be negative"),
+            ({"ip_cfg_scale": 2.0, "guidance_scale": 1.0}, "needs a `guidance_scale` above 1"),
+            ({"latents": torch.zeros(1, 16, 2, 4, 7)}, "`latents` must have shape"),
+            ({"ref_latents": torch.zeros(1, 16, 2, 4, 6)}, "`ref_latents` must have shape"),
+            ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "'latents' only"),
+            ({"subject_name": "very " * 400}, "`subject_name` is too long"),
+        ],
+    )
+    def test_is_refused_with_its_name(
+        self, options: dict[str, Any], message: str, pipe: HunyuanCustomPipeline, identity: Image.Image
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            pipe("a dog", identity, **(SMALL | options))
+
+    @pytest.mark.parametrize("arguments", [(["a dog"], "image"), ("a dog", "path.png"), (None, None)])
+    def test_of_another_type_is_refused(self, arguments: Any, pipe: HunyuanCustomPipeline) -> None:
+        with pytest.raises(TypeError, match=r"`(prompt|image)` must be"):
+            pipe(*arguments, **SMALL)
+
+    @pytest.mark.parametrize("prompt", ["", "x" * 10_000, "é漢🎻" * 3000])
+    @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1)])
+    def test_odd_prompts_and_images_still_make_a_video(
+        self, prompt: str, size: tuple[int, int], pipe: HunyuanCustomPipeline
+    ) -> None:
+        frames = pipe(prompt, Image.new("RGB", size), output_type="np", **SMALL).frames
+        assert np.isfinite(frames).all()
+
+
+class TestSaving:
+    def test_round_trip(self, pipe: HunyuanCustomPipeline, identity: Image.Image, tmp_path: Path) -> None:
+        _with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing").save_pretrained(tmp_path)
+        index = json.loads((tmp_path / "model_index.json").read_text())
+        assert index["transformer"] == ["diffusers", "HunyuanVideoTransformer3DModel"]
+        loaded = HunyuanCustomPipeline.from_pretrained(tmp_path)
+        assert (loaded.config.alpha, loaded.config.negative_subject_name) == ("drop", "thing")
+        assert loaded.scheduler.config.shift == 5.0
+        assert type(loaded.transformer) is HunyuanVideoTransformer3DModel
+
+        def run(source: HunyuanCustomPipeline) -> Tensor:
+            generator = torch.Generator().manual_seed(0)
+            return source("a dog", identity, generator=generator, output_type="latent", **SMALL).frames
+
+        assert torch.equal(run(loaded), run(_with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing")))
+
+    def test_an_index_without_our_keys_gets_the_defaults(self, pipe: HunyuanCustomPipeline, tmp_path: Path) -> None:
+        pipe.save_pretrained(tmp_path)
+        index = json.loads((tmp_path / "model_index.json").read_text())
+        for key in ("alpha", "negative_subject_name", "reference_posterior"):
+            del index[key]
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        assert HunyuanCustomPipeline.from_pretrained(tmp_path).config.negative_subject_name == "person"

@@ -1,0 +1,67 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.load import load_pipeline
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
+
+
+@pytest.fixture
+def folder(pipe: HunyuanCustomPipeline, tmp_path: Path) -> Path:
+    pipe.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_loaded_pipeline_is_the_saved_one(pipe: HunyuanCustomPipeline, folder: Path, identity: Image.Image) -> None:
+    loaded = load_pipeline(folder, device="cpu", dtype="float32")
+    models = [loaded.transformer, loaded.vae, loaded.text_encoder, loaded.text_encoder_2]
+    assert not any(model.training for model in models)
+    assert not any(parameter.requires_grad for model in models for parameter in model.parameters())
+    arguments = SMALL | {"latents": torch.randn(1, 16, 2, 4, 6)}
+    assert torch.equal(loaded("x", identity, **arguments).frames, pipe("x", identity, **arguments).frames)
+
+
+def test_bfloat16_keeps_small_models_wide_on_the_cpu(folder: Path) -> None:
+    loaded = load_pipeline(folder, device="cpu", dtype="bfloat16")
+    assert loaded.transformer.dtype == torch.bfloat16
+    assert loaded.vae.dtype == loaded.text_encoder.dtype == torch.float32
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+@pytest.mark.parametrize("file", [WEIGHTS, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
+def test_weights_that_do_not_fit_exactly_are_refused(change: str, file: str, folder: Path) -> None:
+    state = load_file(folder / file)
+    key = max(state, key=lambda name: (state[name].ndim, name))
+    if change == "missing":
+        del state[key]
+    elif change == "extra":
+        state["nobody.knows"] = torch.zeros(1)
+    else:
+        state[key] = state[key][:-1].clone()
+    save_file(state, folder / file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="does not hold exactly the weights"):
+        load_pipeline(folder, device="cpu", dtype="float32")
+
+
+def test_fp8_layers_load_by_their_scales(folder: Path, pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    state = load_file(folder / WEIGHTS)
+    name = "single_transformer_blocks.0.proj_mlp"
+    weight = state[f"{name}.weight"]
+    scale = weight.abs().max().reshape(1) / 448
+    state[f"{name}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
+    state[f"{name}.weight_scale"] = scale
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    loaded = load_pipeline(folder, device="cpu", dtype="float32")
+    rounded = copy.deepcopy(pipe.transformer)
+    rounded.get_submodule(name).weight.copy_(state[f"{name}.weight"].float() * scale)
+    expected = HunyuanCustomPipeline(**(pipe.components | {"transformer": rounded}))
+    arguments = SMALL | {"latents": torch.randn(1, 16, 2, 4, 6)}
+    assert torch.equal(loaded("x", identity, **arguments).frames, expected("x", identity, **arguments).frames)

@@ -1,0 +1,144 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from diffusers.hooks import HookRegistry, ModelHook, apply_group_offloading
+from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook, ModuleGroup
+from PIL import Image
+
+from pipeline.blocks import modulated
+from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.memory import DtypePolicy, in_float32, onloaded
+
+SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
+
+
+def test_policies() -> None:
+    assert DtypePolicy.named("bfloat16", "cuda:0") == DtypePolicy(torch.bfloat16, torch.float16, torch.float16)
+    assert DtypePolicy.named("bfloat16", "cpu") == DtypePolicy(torch.bfloat16, torch.float32, torch.float32)
+    assert DtypePolicy.named("float32", "cuda") == DtypePolicy(torch.float32, torch.float32, torch.float32)
+    with pytest.raises(ValueError, match="dtype must be"):
+        DtypePolicy.named("int8", "cpu")
+
+
+def test_norm_and_modulation_are_fp32_in_a_bf16_block() -> None:
+    """Rounded once, at the end: exactly the fp32 result in bf16."""
+    x, shift, scale = (torch.randn(1, rows, 64).bfloat16() for rows in (9, 1, 1))
+    expected = modulated(x.float(), shift.float(), scale.float()).bfloat16()
+    assert torch.equal(modulated(x, shift, scale), expected)
+
+
+def test_widening_and_narrowing_loses_nothing() -> None:
+    module = torch.nn.Linear(3, 3).half()
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(KeyError), in_float32(module, torch.float16):
+        assert module.weight.dtype == torch.float32
+        raise KeyError
+    assert all(torch.equal(module.state_dict()[key], value) for key, value in before.items())
+
+
+def test_latents_stay_fp32_around_16_bit_models(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+    parts = {name: copy.deepcopy(pipe.components[name]) for name in ("transformer", "text_encoder", "text_encoder_2")}
+    narrow = HunyuanCustomPipeline(**(pipe.components | {name: part.bfloat16() for name, part in parts.items()}))
+    seen: list[torch.dtype] = []
+
+    def on_step(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        seen.append(tensors["latents"].dtype)
+        return tensors
+
+    latents = narrow("a dog", identity, callback_on_step_end=on_step, **SMALL).frames
+    assert seen == [torch.float32] * 2
+    assert torch.isfinite(latents).all()
+
+
+@pytest.mark.parametrize("level", ["block_level", "leaf_level"])
+def test_group_offloading_moves_every_weight_in_time(
+    level: str, pipe: HunyuanCustomPipeline, identity: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weight that is not brought back has no values to compute with."""
+    transformer = copy.deepcopy(pipe.transformer)
+    other = HunyuanCustomPipeline(**(pipe.components | {"transformer": transformer}))
+    arguments = SMALL | {"latents": torch.randn(1, 16, 2, 4, 6)}
+    expected = other("a dog", identity, **arguments).frames
+    options: dict[str, Any] = {"num_blocks_per_group": 1} if level == "block_level" else {}
+    _forget_when_offloaded(monkeypatch)
+    apply_group_offloading(transformer, onload_device=torch.device("cpu"), offload_type=level, **options)
+    assert all(parameter.isnan().all() for parameter in transformer.parameters())
+    assert torch.equal(other("a dog", identity, **arguments).frames, expected)
+    assert all(parameter.isnan().all() for parameter in transformer.parameters())
+
+
+def test_hooks_of_models_whose_forward_is_never_called_fire_all_the_same(
+    pipe: HunyuanCustomPipeline, identity: Image.Image
+) -> None:
+    """As `enable_model_cpu_offload` leaves them: one accelerate hook per model."""
+
+    class Hook:
+        fired = 0
+
+        def pre_forward(self, _module: Any) -> None:
+            self.fired += 1
+
+    models = (pipe.transformer, pipe.vae, pipe.text_encoder)
+    hooks = [Hook() for _ in models]
+    try:
+        for model, hook in zip(models, hooks, strict=True):
+            model._hf_hook = hook
+        pipe("a dog", identity, **(SMALL | {"output_type": "np"}))
+    finally:
+        for model in models:
+            del model._hf_hook
+    assert [hook.fired for hook in hooks] == [4, 2, 2]  # 2 steps x 2 branches; encode and decode; 2 prompts
+
+
+def test_a_cancelled_pass_offloads_what_it_loaded() -> None:
+    class Hook(ModelHook):
+        loaded = 0
+
+        def pre_forward(self, _module: Any, *args: Any, **kwargs: Any) -> Any:
+            self.loaded += 1
+            return args, kwargs
+
+        def post_forward(self, _module: Any, output: Any) -> Any:
+            self.loaded -= 1
+            return output
+
+    class Learning(Hook, LazyPrefetchGroupOffloadingHook):
+        """What diffusers uses to learn the order of blocks from the first whole pass."""
+
+        def initialize_hook(self, module: Any) -> Any:
+            return module
+
+    module, hook, learning = torch.nn.Linear(1, 1), Hook(), Learning()
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    registry.register_hook(hook, "offload")
+    registry.register_hook(learning, "learn")
+    with pytest.raises(KeyError), onloaded(module):
+        raise KeyError
+    assert (hook.loaded, learning.loaded) == (0, 1)
+    with onloaded(module):
+        assert hook.loaded == 1
+    assert (hook.loaded, learning.loaded) == (0, 1)
+
+
+def _forget_when_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes offloading erase the weights of a group until it is onloaded again."""
+    saved: dict[int, torch.Tensor] = {}
+
+    def tensors(group: Any) -> list[torch.Tensor]:
+        own = [parameter for module in group.modules for parameter in module.parameters()]
+        return [*own, *group.parameters, *group.buffers]
+
+    def offload(group: Any) -> None:
+        for tensor in tensors(group):
+            saved.setdefault(id(tensor), tensor.data.clone())
+            tensor.data = torch.full_like(tensor.data, torch.nan)
+
+    def onload(group: Any) -> None:
+        for tensor in tensors(group):
+            if id(tensor) in saved:
+                tensor.data = saved.pop(id(tensor))
+
+    monkeypatch.setattr(ModuleGroup, "offload_", offload)
+    monkeypatch.setattr(ModuleGroup, "onload_", onload)

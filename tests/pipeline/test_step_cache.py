@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from pipeline.step_cache import StepCache, reference_schedule
+
+
+def test_thirty_steps_are_the_reference_s(pipeline_io: dict[str, torch.Tensor]) -> None:
+    full = [i for i, runs in enumerate(reference_schedule(30)) if runs]
+    assert full == [*range(11), 13, 16, 19, *range(22, 30)]
+    is_cache = pipeline_io["cfg7.5_s30_shift13_deepcache.is_cache"].tolist()
+    assert [not runs for runs in reference_schedule(30)] == is_cache
+
+
+def test_any_count_starts_and_ends_in_full_and_never_skips_three() -> None:
+    for steps in range(1, 101):
+        schedule = reference_schedule(steps)
+        assert len(schedule) == steps
+        assert schedule[0]
+        assert schedule[-1]
+        assert "..." not in "".join("x" if full else "." for full in schedule)
+        assert steps < 30 or abs(sum(schedule) / steps - 22 / 30) < 0.05
+
+
+def test_a_trunk_is_kept_only_while_cached_steps_follow() -> None:
+    cache = StepCache([True, False, False, True])
+    trunk = torch.zeros(1)
+    assert cache.recall(0, row=0) is None
+    cache.remember(0, 0, trunk)
+    assert cache.recall(1, row=0) is trunk
+    cache.remember(1, 0, trunk)
+    assert cache.recall(2, row=0) is trunk
+    cache.remember(2, 0, trunk)
+    assert not cache._trunks
+    assert cache.recall(3, row=0) is None
+
+
+def test_rows_do_not_share() -> None:
+    cache = StepCache([True, False, True])
+    rows = [torch.zeros(1), torch.ones(1)]
+    for row, trunk in enumerate(rows):
+        cache.remember(0, row, trunk)
+    assert [cache.recall(1, row) for row in range(2)] == rows
+
+
+def test_without_a_cache_every_step_is_full() -> None:
+    assert StepCache.named(None, 30).full_steps == (True,) * 30
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="`step_cache` must be 'reference' or None"):
+        StepCache.named("first_block", 30)  # type: ignore[arg-type]

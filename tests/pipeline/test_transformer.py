@@ -1,0 +1,116 @@
+"""Every tensor of one forward pass against the reference's, on its tiny transformer."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.blocks import double_block, single_block
+from pipeline.rope import rotary_tables
+from pipeline.shapes import TokenGrid
+from pipeline.transformer import Branch, conditioning_vector, head, patchify, trunk
+
+TOLERANCE = 2e-5
+IMAGE_TOKENS = 96
+
+
+@pytest.fixture(scope="module")
+def rope(dit: Any) -> tuple[Tensor, Tensor]:
+    return rotary_tables(TokenGrid(3, 4, 6), dit.config.rope_axes_dim, dit.config.rope_theta, text_rows=45)
+
+
+@pytest.fixture(params=[0, 1], ids=["negative", "positive"])
+def row(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+def _branch(io: dict[str, Tensor], row: int, reference: Tensor | None = None) -> Branch:
+    mask = io["in.text_mask"][row : row + 1]
+    reference = io["in.ref_latents"][row : row + 1] if reference is None else reference
+    return Branch(
+        text=io["in.text_states"][row : row + 1],
+        mask=mask,
+        pooled=io["in.text_states_2"][row : row + 1],
+        reference=reference,
+        valid=int(mask.sum()),
+    )
+
+
+def _forward(
+    dit: Any, io: dict[str, Tensor], branch: Branch, rope: Any, *, counted: list[None] | None = None
+) -> Tensor:
+    counted = [] if counted is None else counted
+    latents, timestep = io["in.x"][:1], io["in.t"][:1]
+    shared = {"branch": branch, "rope": rope, "on_block": lambda: counted.append(None)}
+    vec = conditioning_vector(dit, timestep, branch)
+    x = trunk(dit, latents, timestep=timestep, vec=vec, **shared)
+    return head(dit, x, vec=vec, size=latents.shape, **shared)
+
+
+def test_embeddings(dit: Any, dit_io: dict[str, Tensor], row: int, close: Any) -> None:
+    branch, one = _branch(dit_io, row), slice(row, row + 1)
+    close("patch embedding", patchify(dit, dit_io["in.x"][one]), dit_io["mid.img_in_x"][one], TOLERANCE)
+    close("patch embedding", patchify(dit, branch.reference), dit_io["mid.img_in_ref"][one], TOLERANCE)
+    vec = conditioning_vector(dit, dit_io["in.t"][one], branch)
+    close("conditioning vector", vec, dit_io["mid.vec"][one], TOLERANCE)
+
+
+def test_refiner_rows_padding_included(dit: Any, dit_io: dict[str, Tensor], row: int, close: Any) -> None:
+    branch, one = _branch(dit_io, row), slice(row, row + 1)
+    seen: dict[str, Tensor] = {}
+    refiner = dit.context_embedder
+    hooks = [
+        refiner.time_text_embed.text_embedder.register_forward_hook(lambda *io: seen.update(context=io[2])),
+        refiner.token_refiner.refiner_blocks[0].register_forward_hook(lambda *io: seen.update(block0=io[2])),
+    ]
+    out = refiner(branch.text, dit_io["in.t"][one], branch.mask)
+    for hook in hooks:
+        hook.remove()
+    close("token refiner", seen["context"], dit_io["mid.txt_in_context"][one], TOLERANCE)
+    close("token refiner", seen["block0"], dit_io["mid.txt_in_block0"][one], TOLERANCE)
+    close("token refiner", out, dit_io["mid.txt_in"][one], TOLERANCE)
+
+
+def test_every_block(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, close: Any) -> None:
+    branch, one = _branch(dit_io, row), slice(row, row + 1)
+    vec = conditioning_vector(dit, dit_io["in.t"][one], branch)
+    image = patchify(dit, torch.cat([branch.reference, dit_io["in.x"][one]], dim=2))
+    text = dit_io["mid.txt_in"][one, : branch.valid]
+    image_rope = (rope[0][:IMAGE_TOKENS], rope[1][:IMAGE_TOKENS])
+    for index, block in enumerate(dit.transformer_blocks):
+        image, text = double_block(block, image, text, vec, image_rope)
+        close("double blocks", image, dit_io[f"mid.double{index}.img"][one], TOLERANCE)
+        close("double blocks", text, dit_io[f"mid.double{index}.txt"][one, : branch.valid], TOLERANCE)
+    x = torch.cat([image, text], dim=1)
+    joint_rope = (rope[0][: x.shape[1]], rope[1][: x.shape[1]])
+    for index, block in enumerate(dit.single_transformer_blocks):
+        x = single_block(block, x, vec, joint_rope)
+        close("single blocks", x, dit_io[f"mid.single{index}.x"][one, : x.shape[1]], TOLERANCE)
+
+
+def test_velocity(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, close: Any) -> None:
+    counted: list[None] = []
+    velocity = _forward(dit, dit_io, _branch(dit_io, row), rope, counted=counted)
+    close("velocity", velocity, dit_io[f"out.x_row{row}_alone"], TOLERANCE)
+    close("velocity", velocity, dit_io["out.x_cfg_batch"][row : row + 1], TOLERANCE)
+    assert len(counted) == len(dit.transformer_blocks) + len(dit.single_transformer_blocks)
+
+
+def test_velocities_of_identity_guidance(dit: Any, dit_io: dict[str, Tensor], rope: Any, close: Any) -> None:
+    white = dit_io["in.ip.uncond_ref"]
+    for index, (row, reference) in enumerate([(0, white), (1, white), (1, None)]):
+        velocity = _forward(dit, dit_io, _branch(dit_io, row, reference), rope)
+        close("velocity, ip-CFG batch", velocity, dit_io["out.x_ipcfg_batch3"][index : index + 1], TOLERANCE)
+
+
+def test_cached_step(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, close: Any) -> None:
+    """The trunk of one step under the head of another; the other step's latents do not enter."""
+    branch, one = _branch(dit_io, row), slice(row, row + 1)
+    shared = {"branch": branch, "rope": rope, "on_block": lambda: None}
+    vec = conditioning_vector(dit, dit_io["in.t"][one], branch)
+    x = trunk(dit, dit_io["in.x"][one], timestep=dit_io["in.t"][one], vec=vec, **shared)
+    later = conditioning_vector(dit, dit_io["in.cache.t"][one], branch)
+    velocity = head(dit, x, vec=later, size=dit_io["in.x"][one].shape, **shared)
+    close("cached step", velocity, dit_io["out.x_cached_step"][one], TOLERANCE)
+    close("cached step", x, dit_io["mid.cache_out"][one, : x.shape[1]], TOLERANCE)
