@@ -23,6 +23,7 @@ request_table = sa.Table(
     sa.Column("owner", sa.String(64), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("place", sa.Integer, nullable=False, default=0),  # in line, made by `queue_line.py`
     sa.Column("input_json", sa.Text, nullable=False),
     sa.Column("seed", sa.String(20), nullable=False),  # text: 2**64 - 1 does not fit a signed 64-bit column
     sa.Column("base_url", sa.Text, nullable=False),
@@ -31,26 +32,38 @@ request_table = sa.Table(
     sa.Column("video_key", sa.Text),
     sa.Column("video_bytes", sa.BigInteger),
     sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    sa.Column("faults", sa.Integer, nullable=False, default=0),
+    sa.Column("worker_id", sa.String(64)),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("started_at", sa.Float),
     sa.Column("finished_at", sa.Float),
     sa.Column("start_deadline", sa.Float),
+    sa.Column("no_retry", sa.Boolean, nullable=False, default=False),
+    sa.Column("store_io", sa.Boolean, nullable=False, default=True),
+    sa.Column("media_ttl_s", sa.Float),
+    sa.Column("media_deleted", sa.Boolean, nullable=False, default=False),
+    sa.Column("idempotency_key", sa.String(255)),
     sa.Column("inference_time", sa.Float),
     sa.Column("response_status", sa.Integer),
     sa.Column("response_json", sa.Text),
     sa.Column("response_headers", sa.Text),
     sa.Column("error_type", sa.String(64)),
     sa.Column("error", sa.Text),
+    sa.Column("webhook_url", sa.Text),
     sqlite_autoincrement=True,
 )
 sa.Index(
     "request_waiting",
     request_table.c.priority,
+    request_table.c.place,
     request_table.c.seq,
     sqlite_where=request_table.c.status == "IN_QUEUE",
     postgresql_where=request_table.c.status == "IN_QUEUE",
 )
+sa.Index("request_idempotency", request_table.c.owner, request_table.c.idempotency_key, unique=True)
+sa.Index("request_by_video", request_table.c.video_key)
+sa.Index("request_finished", request_table.c.finished_at)
 
 log_table = sa.Table(
     "request_log",
@@ -71,9 +84,68 @@ worker_table = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("generator_pid", sa.Integer),
     sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("draining", sa.Boolean, nullable=False, default=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("heartbeat_at", sa.Float, nullable=False),
 )
+
+# Secrets are never stored, only their SHA-256: they are random, so nothing slower is needed.
+key_table = sa.Table(
+    "api_key",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(80), nullable=False),
+    sa.Column("secret_sha256", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("revoked_at", sa.Float),
+)
+
+# What this server signs with: made once, the same for all its processes, part of every backup.
+secret_table = sa.Table(
+    "secret",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("value", sa.String(64), nullable=False),  # hex
+)
+
+upload_table = sa.Table(
+    "upload",
+    metadata,
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+)
+sa.Index("upload_by_owner", upload_table.c.owner)
+sa.Index("upload_by_expiry", upload_table.c.expires_at)
+
+webhook_table = sa.Table(
+    "webhook",
+    metadata,
+    sa.Column("request_id", sa.String(36), primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("next_at", sa.Float, nullable=False),
+    sa.Column("leased_until", sa.Float, nullable=False, default=0.0),
+    sa.Column("outcome", sa.Text, nullable=False, default=""),
+)
+sa.Index("webhook_due", webhook_table.c.state, webhook_table.c.next_at)
+
+# Outlives the requests: no foreign key, no user text.
+usage_table = sa.Table(
+    "usage_record",
+    metadata,
+    sa.Column("request_id", sa.String(36), primary_key=True),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("finished_at", sa.Float, nullable=False),
+    sa.Column("outcome", sa.String(64), nullable=False),
+    sa.Column("gpu_seconds", sa.Float, nullable=False),
+    sa.Column("frames", sa.Integer),
+    sa.Column("resolution", sa.String(16)),
+)
+sa.Index("usage_by_time", usage_table.c.finished_at)
 
 
 def create_engine(url: str) -> sa.Engine:

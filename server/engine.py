@@ -1,4 +1,4 @@
-"""The job engine (DBOS) seen from both sides: three queues' worth of names, and how work is handed over.
+"""The job engine (DBOS) seen from both sides: its queues' names, and how work is handed over.
 
 Everything DBOS-specific that submit needs is here; the workflows themselves are in `workflows.py`.
 """
@@ -59,6 +59,21 @@ def enqueue_publish(request_id: str, attempt: int, rendered: str, inference_time
     """From `render`: store the file while the GPU goes on with the next job."""
     options = _options(IO_QUEUE, "publish", f"{request_id}:{attempt}")
     DBOS.enqueue_workflow_with_options(options, request_id, attempt, rendered, inference_time)
+
+
+def enqueue_again(client: DBOSClient, job: Job) -> None:
+    """Start the chain of a job whose workflows were lost; what its row knows is not repeated."""
+    client.enqueue(_options(IO_QUEUE, "prepare", job.id), job.id)
+
+
+def workflow_ids(request_id: str, attempt: int) -> list[str]:
+    """All workflows that can be under way for a job whose current attempt is this one."""
+    return [f"{request_id}:prepare", f"{request_id}:render", f"{request_id}:{attempt}:publish"]
+
+
+def queue_of(workflow: str) -> str:
+    """Where a workflow belongs."""
+    return GPU_QUEUE if workflow == "render" else IO_QUEUE
 
 
 def _options(queue: str, workflow: str, key: str) -> EnqueueOptions:

@@ -6,12 +6,20 @@ ServerError
 │   ├── NotFound              404, the one answer for unknown, foreign and malformed ids
 │   ├── BadRequest            400
 │   ├── BodyTooLarge          413
+│   ├── BodyTooSlow           400, never 408: clients retry a 408
+│   ├── HeadersTooLarge       431
+│   ├── Unauthorized          401
+│   ├── Forbidden             403, a foreign website behind the browser of a user of a server without keys
+│   ├── TooManyRequests       429 + Retry-After
+│   ├── Overloaded            503 + Retry-After
 │   ├── StillInProgress       400
 │   ├── AlreadyCompleted      400
 │   ├── Cancelled             499, the result of a cancelled request
 │   ├── StartTimeout          504, the start deadline passed in the queue
 │   ├── RunnerDisconnected    503, the generator died
 │   ├── RunnerStalled         504, the generator fell silent
+│   ├── GpuOutOfMemory        503, also with the smallest memory plan
+│   ├── InsufficientStorage   503, refused at submit
 │   └── InternalError         500
 └── ModelError                fal's model errors: {"detail": [{"loc", "msg", "type", ...}]}
     ├── InvalidInput          422, a list made by pydantic
@@ -20,6 +28,7 @@ ServerError
 Sources: fal_protocol (the wire), https://docs.fal.ai/errors for types and messages.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -88,6 +97,56 @@ class BodyTooLarge(RequestError):
     status, error_type, detail = 413, "bad_request", "Request body too large"
 
 
+class BodyTooSlow(RequestError):
+    """The body did not arrive in time. Not 408: fal's client would send it again, ten times."""
+
+    status, error_type, detail = 400, "bad_request", "Request body did not arrive in time"
+
+
+class HeadersTooLarge(RequestError):
+    """Request line and headers are longer than the server accepts."""
+
+    status, error_type, detail = 431, "bad_request", "Request headers too large"
+
+
+class Unauthorized(RequestError):
+    """No key, or one that nobody has. The text is fal's; the body has no error_type there."""
+
+    status, error_type, detail = 401, "unauthorized", "No user found for Key ID and Secret"
+
+    def response(self) -> ErrorResponse:
+        """fal's gateway answers a bare detail."""
+        return ErrorResponse(401, {"detail": str(self)}, self.error_type, {"WWW-Authenticate": "Key"})
+
+
+class Forbidden(RequestError):
+    """A name or an origin that a server without keys does not answer to."""
+
+    status, error_type, detail = 403, "forbidden", "Host not allowed"
+
+
+class TooManyRequests(RequestError):
+    """A limit of the owner or of the queue is reached; fal's clients try again by themselves."""
+
+    status, error_type, detail = 429, "too_many_requests", "Too many requests"
+
+    def __init__(self, detail: str | None = None, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+    def response(self) -> ErrorResponse:
+        """With the time after which it makes sense to try again."""
+        plain = super().response()
+        wait = {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
+        return ErrorResponse(plain.status, plain.body, plain.error_type, {**plain.headers, **wait})
+
+
+class Overloaded(TooManyRequests):
+    """The server has no memory left for this body."""
+
+    status, error_type, detail = 503, "runner_scheduling_failure", "The server is busy, try again"
+
+
 class StillInProgress(RequestError):
     """The result was asked for before the request finished."""
 
@@ -133,6 +192,18 @@ class RunnerStalled(RequestError):
     """The generator made no progress within the stall limit."""
 
     status, error_type, detail = 504, "runner_connection_timeout", "The generator made no progress and was stopped"
+
+
+class GpuOutOfMemory(RequestError):
+    """The request does not fit the GPU, not even with the smallest memory plan."""
+
+    status, error_type, detail = 503, "runner_server_error", "CUDA error: out of memory"
+
+
+class InsufficientStorage(RequestError):
+    """The disk is nearly full: a job that cannot store its video is not accepted."""
+
+    status, error_type, detail = 503, "internal_error", "The server's disk is full; try again later"
 
 
 class InternalError(RequestError):

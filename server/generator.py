@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import assert_never
+from typing import assert_never, get_args
 
 from server.errors import ServerError
 from server.messages import (
@@ -23,12 +23,14 @@ from server.messages import (
     Generate,
     Load,
     LoadFailed,
+    Loading,
     Log,
     Ready,
     Working,
     from_generator,
 )
-from server.settings import Settings
+from server.patience import Patience
+from server.settings import MemoryPlan, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class GeneratorDied(ServerError):
 
 
 class GeneratorStalled(ServerError):
-    """The child was silent for longer than the stall limit and was killed."""
+    """The child was silent for longer than the limit and was killed."""
 
 
 class GenerationCancelled(ServerError):
@@ -52,6 +54,10 @@ class GenerationError(ServerError):
     """The model raised; the same request would fail again."""
 
 
+class OutOfMemory(ServerError):
+    """The request does not fit into memory under the current memory plan."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Died:
     """The end of a child, seen by the request that was running."""
@@ -59,38 +65,9 @@ class _Died:
     exit_code: int
 
 
-class _Watch:
-    """The clocks of one running request."""
-
-    def __init__(self, cancel_requested: Callable[[], bool], settings: Settings) -> None:
-        self.limits = settings.generator
-        self.last_sign = self._last_look = time.monotonic()
-        self.cancelled_at: float | None = None
-        self._cancel_requested = cancel_requested
-        self._look_every_s = settings.jobs.cancel_poll_s
-
-    def cancel_arrived(self) -> bool:
-        """True once: when the user's cancel is first seen."""
-        now = time.monotonic()
-        if self.cancelled_at is not None or now - self._last_look < self._look_every_s:
-            return False
-        self._last_look = now
-        if self._cancel_requested():
-            self.cancelled_at = now
-        return self.cancelled_at is not None
-
-    def cancel_ignored(self) -> bool:
-        """Whether the child has had its time to react to a cancel."""
-        return self.cancelled_at is not None and time.monotonic() - self.cancelled_at > self.limits.cancel_grace_s
-
-    def stalled(self) -> bool:
-        """Whether the child has been silent for too long."""
-        return time.monotonic() - self.last_sign > self.limits.stall_timeout_s
-
-
 @dataclass(frozen=True, slots=True)
 class GeneratorState:
-    """What the heartbeat reports: `loading`, `ready` or `failed`, and a sentence about it."""
+    """What the heartbeat reports: `loading`, `ready`, `idle` or `failed`, and a sentence about it."""
 
     name: str
     detail: str
@@ -102,12 +79,15 @@ class Generator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._plan: MemoryPlan = settings.generator.memory_plan
         self._state = GeneratorState("loading", "starting", None)
         self._ready = threading.Event()
-        self._stopping = threading.Event()
+        self._wanted = threading.Event()
+        self._wanted.set()
+        self._last_used = time.monotonic()
         self._inbox: queue.SimpleQueue[Working | Log | Finished | Failed | _Died] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel[Ready | LoadFailed | Working | Log | Finished | Failed] | None = None
+        self._channel: Channel[Ready | Loading | LoadFailed | Working | Log | Finished | Failed] | None = None
         self._running = threading.Lock()
         # Children are started by this thread alone, since the kernel ends them with the thread that started them.
         self._keeper = threading.Thread(target=self._keep_alive, name="generator-keeper", daemon=True)
@@ -117,18 +97,37 @@ class Generator:
         """What the child is doing."""
         return self._state
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is running."""
+        return self._running.locked()
+
     def start(self) -> None:
         """Start the child and keep one running from now on."""
         self._keeper.start()
 
-    def stop(self) -> None:
-        """Kill the child and start no other."""
-        self._stopping.set()
-        self._kill()
-
     def wait_until_ready(self) -> None:
         """Block until a model is loaded, however long that takes: jobs stay queued meanwhile."""
+        self._last_used = time.monotonic()
+        self._wanted.set()
         self._ready.wait()
+
+    def unload_if_idle(self) -> None:
+        """End a child that nobody has used for the configured time; the next request loads it again."""
+        limit = self._settings.generator.idle_unload_s
+        if limit and self._ready.is_set() and not self.busy and time.monotonic() - self._last_used > limit:
+            self._wanted.clear()
+            self._kill()
+
+    def shrink(self) -> MemoryPlan | None:
+        """Go on with the next smaller memory plan in a fresh child; None when this is the smallest."""
+        plans: tuple[MemoryPlan, ...] = get_args(MemoryPlan)
+        smaller = plans[plans.index(self._plan) + 1 :]
+        if not smaller:
+            return None
+        self._plan = smaller[0]
+        self._kill()
+        return self._plan
 
     def run(
         self,
@@ -140,50 +139,52 @@ class Generator:
         """Have the child make one video.
 
         Raises:
-            GenerationCancelled, GenerationError, GeneratorStalled, GeneratorDied
+            GenerationCancelled, GenerationError, GeneratorStalled, GeneratorDied, OutOfMemory
         """
         with self._running:
             self._drain_inbox()
             self._send(job)
-            return self._follow(job, on_message, cancel_requested)
+            try:
+                return self._follow(job, on_message, cancel_requested)
+            finally:
+                self._last_used = time.monotonic()
 
     def _follow(
         self, job: Generate, on_message: Callable[[Working | Log], None], cancel_requested: Callable[[], bool]
     ) -> Finished:
-        watch = _Watch(cancel_requested, self._settings)
+        patience = Patience(self._settings.generator, cancel_requested, look_every_s=self._settings.jobs.cancel_poll_s)
         while True:
-            self._enforce(watch, job)
+            self._enforce(patience, job)
             try:
                 message = self._inbox.get(timeout=_TICK_S)
             except queue.Empty:
                 continue
-            watch.last_sign = time.monotonic()
+            patience.saw(message)
             match message:
                 case Working() | Log():
                     on_message(message)
                 case Finished():
                     return message
-                case Failed(reason="cancelled"):
-                    raise GenerationCancelled(message.message)
                 case Failed():
-                    raise GenerationError(message.message)
+                    raise _failure(message)
                 case _Died():
-                    if watch.cancelled_at is not None:
+                    if patience.cancelled:
                         raise GenerationCancelled("cancelled; the generator ended")
                     raise GeneratorDied(_describe_exit(message.exit_code))
                 case _:
                     assert_never(message)
 
-    def _enforce(self, watch: "_Watch", job: Generate) -> None:
+    def _enforce(self, patience: Patience, job: Generate) -> None:
         """Pass a cancel on, and end a child that does not react or has fallen silent."""
-        if watch.cancel_arrived():
+        if patience.cancel_arrived():
             self._send(Cancel(request_id=job.request_id))
-        if watch.cancel_ignored():
+        if patience.cancel_ignored():
             self._kill()
             raise GenerationCancelled("cancelled; the generator did not react in time and was killed")
-        if watch.stalled():
+        limit = patience.stalled()
+        if limit is not None:
             self._kill()
-            raise GeneratorStalled(f"no progress for {watch.limits.stall_timeout_s:g} s; the generator was killed")
+            raise GeneratorStalled(f"no progress for {limit:g} s; the generator was killed")
 
     def _send(self, message: Generate | Cancel) -> None:
         try:
@@ -202,11 +203,16 @@ class Generator:
     # -- the child's life --------------------------------------------------------------------------------------
 
     def _keep_alive(self) -> None:
-        delay = self._settings.generator.restart_delay_s
-        while not self._stopping.is_set():
+        first = delay = self._settings.generator.restart_delay_s
+        while True:
             was_ready = self._live_once()
-            delay = self._settings.generator.restart_delay_s if was_ready else delay * 2
-            self._stopping.wait(min(delay, _LONGEST_RESTART_DELAY_S))
+            delay = first if was_ready else min(delay * 2, _LONGEST_RESTART_DELAY_S)
+            if not self._wanted.is_set():
+                self._state = GeneratorState("idle", "unloaded until the next request", None)
+                self._wanted.wait()
+                self._state = GeneratorState("loading", "starting", None)
+            elif delay:
+                time.sleep(delay)
 
     def _live_once(self) -> bool:
         """One child from start to end; whether it ever was ready."""
@@ -220,7 +226,7 @@ class Generator:
         overdue.daemon = True
         overdue.start()
         try:
-            self._begin_loading()
+            self._begin_loading(self._channel)
             for message in self._channel:
                 self._receive(message, process.pid)
         finally:
@@ -235,26 +241,29 @@ class Generator:
             self._inbox.put(_Died(exit_code))
         return was_ready
 
-    def _begin_loading(self) -> None:
+    def _begin_loading(
+        self, channel: Channel[Ready | Loading | LoadFailed | Working | Log | Finished | Failed]
+    ) -> None:
         settings = self._settings
         load = Load(
-            generator=settings.generator,
+            generator=settings.generator.model_copy(update={"memory_plan": self._plan}),
             video=settings.video,
             image=settings.image,
             data_dir=str(settings.data_dir),
         )
         try:
-            assert self._channel is not None  # noqa: S101 - set by the only caller
-            self._channel.send(load)
+            channel.send(load)
         except OSError:
             logger.warning("the generator ended before it could load")
 
-    def _receive(self, message: Ready | LoadFailed | Working | Log | Finished | Failed, pid: int) -> None:
+    def _receive(self, message: Ready | Loading | LoadFailed | Working | Log | Finished | Failed, pid: int) -> None:
         match message:
             case Ready():
                 logger.info("generator %d: %s loaded in %.1f s", pid, message.model, message.seconds)
                 self._state = GeneratorState("ready", message.model, pid)
                 self._ready.set()
+            case Loading():
+                self._state = GeneratorState("loading", message.message, pid)
             case LoadFailed():
                 logger.error("generator %d: %s", pid, message.message)
                 self._state = GeneratorState("failed", message.message, None)
@@ -272,6 +281,18 @@ class Generator:
         process = self._process
         if process is not None and process.poll() is None:
             process.kill()
+
+
+def _failure(message: Failed) -> ServerError:
+    match message.reason:
+        case "cancelled":
+            return GenerationCancelled(message.message)
+        case "out_of_memory":
+            return OutOfMemory(message.message)
+        case "error":
+            return GenerationError(message.message)
+        case _:
+            assert_never(message.reason)
 
 
 def _describe_exit(exit_code: int) -> str:

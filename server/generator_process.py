@@ -46,6 +46,14 @@ class Renderer(Protocol):
         """Write the MP4 to `job.output`, reporting every block, tile and step; `report` may raise to stop it."""
 
 
+class OutOfMemory(Exception):
+    """Raised by a renderer: the request does not fit."""
+
+
+class DeviceLost(Exception):
+    """Raised by a renderer: the GPU is in no state to go on; only a new process helps."""
+
+
 class _Cancelled(Exception):
     """Raised into the renderer from `report`."""
 
@@ -89,6 +97,13 @@ class GeneratorProcess:
         except _Cancelled:
             Path(job.output).unlink(missing_ok=True)
             return Failed(reason="cancelled", message="cancelled")
+        except DeviceLost:
+            logger.exception("request %s: the device is lost", job.request_id)
+            os._exit(1)  # not through torch's own cleanup, which would touch the device again
+        except OutOfMemory as error:
+            logger.warning("request %s: %s", job.request_id, error)
+            Path(job.output).unlink(missing_ok=True)
+            return Failed(reason="out_of_memory", message=_one_line(error))
         except Exception as error:
             logger.exception("request %s failed", job.request_id)
             Path(job.output).unlink(missing_ok=True)

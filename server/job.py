@@ -4,8 +4,9 @@
         └───────────── cancel, invalid, bad image ──────────┘
 
 `COMPLETED` is terminal and says nothing about success: the stored response does (fal has no FAILED state).
-A job goes back to IN_PROGRESS from IN_PROGRESS only when its worker was lost, with a higher `attempt`; every
-write of a worker carries its attempt, so one that was presumed dead changes nothing when it wakes up.
+Every claim raises `attempt`, and every write of a worker carries its attempt: one that was presumed dead changes
+nothing when it wakes up. A claim of a job that was IN_PROGRESS means that its worker or generator was lost, which
+counts as one of its `faults`; a worker that stops in order puts its job back to IN_QUEUE, which does not.
 """
 
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class NewJob:
     base_url: str
     source_key: str | None = None
     start_deadline: float | None = None
+    webhook_url: str | None = None
+    no_retry: bool = False
+    store_io: bool = True  # False: the input is blanked when the job is over
+    media_ttl_s: float | None = None  # None: the server's own retention
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Job:
     owner: str
     status: Status
     priority: Priority
+    place: int
     input_json: str
     seed: int
     base_url: str
@@ -75,17 +82,21 @@ class Job:
     video_key: str | None
     video_bytes: int | None
     attempt: int
+    faults: int
+    worker_id: str | None
     cancel_requested: bool
     created_at: float
     started_at: float | None
     finished_at: float | None
     start_deadline: float | None
+    no_retry: bool
     inference_time: float | None
     response_status: int | None
     response_json: str | None
     response_headers: str | None
     error_type: str | None
     error: str | None
+    webhook_url: str | None
 
     @property
     def input(self) -> HunyuanCustomInput:
@@ -94,8 +105,8 @@ class Job:
 
     @property
     def order(self) -> int:
-        """Place in the line as one number: by priority, then by arrival (`seq` starts at 1)."""
-        return self.priority * 1_000_000_000 + self.seq
+        """Position in the engine's line as one number: by priority, then by place (see `queue_line.py`)."""
+        return self.priority * 1_000_000_000 + self.place
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from server.database import log_table, request_table, worker_table
+from server.database import log_table, request_table
 from server.engine import enqueue_prepare
 from server.errors import Cancelled, ErrorResponse, StartTimeout
 from server.job import CancelOutcome, Job, LogLine, NewJob, Priority, Status
 
 _job_columns = [request_table.c[name] for name in Job.__slots__]
+# X-Fal-Store-IO: 0 asks that the payload is forgotten with the end of the job; its result stays.
+_kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_="null")
 
 
 class JobStore:
@@ -51,6 +53,10 @@ class JobStore:
             "base_url": job.base_url,
             "source_key": job.source_key,
             "start_deadline": job.start_deadline,
+            "no_retry": job.no_retry,
+            "store_io": job.store_io,
+            "media_ttl_s": job.media_ttl_s,
+            "idempotency_key": job.idempotency_key,
             "created_at": self._clock(),
         }
 
@@ -84,6 +90,20 @@ class JobStore:
         with self._database.connect() as connection:
             return [LogLine(*row) for row in connection.execute(query)]
 
+    def open_jobs(self, *, older_than_s: float) -> list[Job]:
+        """Jobs that are not over and were submitted at least so long ago."""
+        query = sa.select(*_job_columns).where(
+            request_table.c.status != Status.COMPLETED, request_table.c.created_at <= self._clock() - older_than_s
+        )
+        with self._database.connect() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def is_over(self, request_id: str) -> bool:
+        """Whether a job has its result."""
+        query = sa.select(request_table.c.status).where(request_table.c.id == request_id)
+        with self._database.connect() as connection:
+            return bool(connection.execute(query).scalar_one_or_none() == Status.COMPLETED)
+
     def cancel_is_requested(self, request_id: str) -> bool:
         """Whether the user has given up on a running job."""
         query = sa.select(request_table.c.cancel_requested).where(request_table.c.id == request_id)
@@ -111,14 +131,17 @@ class JobStore:
         with self._database.begin() as transaction:
             return str(transaction.execute(reserving.returning(request_table.c.video_key)).scalar_one())
 
-    def claim(self, request_id: str) -> Job | None:
+    def claim(self, request_id: str, worker_id: str) -> Job | None:
         """Start an attempt; None when the job is over (cancelled while it waited) or unknown."""
+        lost = sa.case((request_table.c.status == Status.IN_PROGRESS, 1), else_=0)
         starting = (
             _update(request_id)
             .where(request_table.c.status != Status.COMPLETED)
             .values(
                 status=Status.IN_PROGRESS,
                 attempt=request_table.c.attempt + 1,
+                faults=request_table.c.faults + lost,
+                worker_id=worker_id,
                 started_at=sa.func.coalesce(request_table.c.started_at, self._clock()),
             )
             .returning(*_job_columns)
@@ -126,6 +149,14 @@ class JobStore:
         with self._database.begin() as transaction:
             row = transaction.execute(starting).one_or_none()
         return None if row is None else _job(row)
+
+    def release(self, job: Job) -> bool:
+        """Give a running job back in order: it waits at its old place, and the attempt was no fault."""
+        running = _update(job.id).where(
+            request_table.c.status == Status.IN_PROGRESS, request_table.c.attempt == job.attempt
+        )
+        with self._database.begin() as transaction:
+            return bool(transaction.execute(running.values(status=Status.IN_QUEUE, worker_id=None)).rowcount)
 
     def complete(self, job: Job, *, video_bytes: int, inference_time: float) -> bool:
         """Record success, or the cancel that came first; False: the video belongs to no job any more."""
@@ -156,7 +187,7 @@ class JobStore:
         overdue = (
             request_table.update()
             .where(request_table.c.status == Status.IN_QUEUE, request_table.c.start_deadline < self._clock())
-            .values(status=Status.COMPLETED, **self._error_values(StartTimeout().response()))
+            .values(status=Status.COMPLETED, input_json=_kept_input, **self._error_values(StartTimeout().response()))
         )
         with self._database.begin() as transaction:
             return int(transaction.execute(overdue).rowcount)
@@ -171,38 +202,17 @@ class JobStore:
                 return CancelOutcome.WAS_RUNNING
             waiting = _update(request_id).where(request_table.c.status == Status.IN_QUEUE)
             over = self._error_values(Cancelled().response())
-            if transaction.execute(waiting.values(status=Status.COMPLETED, **over)).rowcount:
+            final = waiting.values(status=Status.COMPLETED, input_json=_kept_input, **over)
+            if transaction.execute(final).rowcount:
                 return CancelOutcome.WAS_QUEUED
         return CancelOutcome.ALREADY_COMPLETED
-
-    # -- workers -----------------------------------------------------------------------------------------------
-
-    def beat(self, worker_id: str, *, pid: int, generator_pid: int | None, state: str, detail: str) -> None:
-        """Record that a worker lives, and what its generator is doing."""
-        values = {
-            "pid": pid,
-            "generator_pid": generator_pid,
-            "state": state,
-            "detail": detail,
-            "heartbeat_at": self._clock(),
-        }
-        with self._database.begin() as transaction:
-            known = worker_table.update().where(worker_table.c.id == worker_id).values(**values)
-            if not transaction.execute(known).rowcount:
-                transaction.execute(worker_table.insert().values(id=worker_id, **values))
-
-    def workers(self, *, fresh_s: float) -> list[dict[str, Any]]:
-        """Workers heard of within the last `fresh_s` seconds."""
-        query = sa.select(worker_table).where(worker_table.c.heartbeat_at > self._clock() - fresh_s)
-        with self._database.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
 
     # -- shared ------------------------------------------------------------------------------------------------
 
     def _finish(self, request_id: str, *conditions: sa.ColumnElement[bool], **values: Any) -> bool:
         """The one door to COMPLETED for a job that ran: through it once, or not at all."""
         open_job = _update(request_id).where(request_table.c.status != Status.COMPLETED, *conditions)
-        final = {"finished_at": self._clock(), **values, "status": Status.COMPLETED}
+        final = {"finished_at": self._clock(), "input_json": _kept_input, **values, "status": Status.COMPLETED}
         with self._database.begin() as transaction:
             return bool(transaction.execute(open_job.values(**final)).rowcount)
 

@@ -33,7 +33,10 @@ class Load(_Message):
 
 
 class Generate(_Message):
-    """Make one video. Sizes in pixels as delivered; `image` and `output` are local paths."""
+    """Make one video. Sizes in pixels as delivered; `image`, `output` and `checkpoint` are local paths.
+
+    A checkpoint that is there is where an earlier attempt got to.
+    """
 
     kind: Literal["generate"] = "generate"
     request_id: str
@@ -41,6 +44,7 @@ class Generate(_Message):
     negative_prompt: str
     image: str
     output: str
+    checkpoint: str
     width: int
     height: int
     num_frames: int
@@ -69,6 +73,13 @@ class Ready(_Message):
     kind: Literal["ready"] = "ready"
     model: str
     seconds: float
+
+
+class Loading(_Message):
+    """How far the loading is, in words."""
+
+    kind: Literal["loading"] = "loading"
+    message: str
 
 
 class LoadFailed(_Message):
@@ -106,14 +117,16 @@ class Failed(_Message):
     """No video. The process is well and takes the next request; `reason` decides what the user is told."""
 
     kind: Literal["failed"] = "failed"
-    reason: Literal["cancelled", "error"]
+    reason: Literal["cancelled", "out_of_memory", "error"]
     message: str
 
 
-FromGenerator = Annotated[Ready | LoadFailed | Working | Log | Finished | Failed, Field(discriminator="kind")]
+FromGenerator = Annotated[Ready | Loading | LoadFailed | Working | Log | Finished | Failed, Field(discriminator="kind")]
 
 to_generator: TypeAdapter[Load | Generate | Cancel] = TypeAdapter(ToGenerator)
-from_generator: TypeAdapter[Ready | LoadFailed | Working | Log | Finished | Failed] = TypeAdapter(FromGenerator)
+from_generator: TypeAdapter[Ready | Loading | LoadFailed | Working | Log | Finished | Failed] = TypeAdapter(
+    FromGenerator
+)
 
 
 class Channel(Generic[Received]):

@@ -1,5 +1,7 @@
 """Is it alive, and can it make a video?"""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
@@ -18,7 +20,7 @@ async def live() -> dict[str, str]:
 async def ready(request: Request) -> JSONResponse:
     """200 when a worker with a loaded model is there; else 503 with the reason. A full queue is still ready."""
     parts = services(request)
-    workers = parts.store.workers(fresh_s=parts.settings.jobs.heartbeat_stale_s)
-    shown = [{key: row[key] for key in ("id", "state", "detail", "pid", "generator_pid")} for row in workers]
-    ok = any(row["state"] == "ready" for row in workers)
+    workers = parts.workers.fresh(within_s=parts.settings.jobs.heartbeat_stale_s)
+    shown = [asdict(worker) for worker in workers]
+    ok = any(worker.state in {"ready", "idle"} and not worker.draining for worker in workers)
     return JSONResponse({"status": "ready" if ok else "not ready", "workers": shown}, 200 if ok else 503)

@@ -11,6 +11,7 @@ from server.intake import Intake
 from server.job_store import JobStore
 from server.settings import Settings
 from server.storage import LocalStorage
+from server.worker_registry import WorkerRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Services:
 
     settings: Settings
     store: JobStore
+    workers: WorkerRegistry
     storage: LocalStorage
     engine: DBOSClient
     intake: Intake
@@ -28,7 +30,8 @@ class Services:
         """Connect to the database and the storage; the schema must exist."""
         database = create_engine(settings.database_url)
         store, storage, engine = JobStore(database), LocalStorage(settings.data_dir), engine_client(database)
-        return cls(settings, store, storage, engine, Intake(store, storage, engine, settings.image))
+        workers = WorkerRegistry(database)
+        return cls(settings, store, workers, storage, engine, Intake(store, storage, engine, settings.image))
 
 
 def services(request: Request) -> Services:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +25,9 @@ if not CONFIGS.is_dir():  # a checkout: configs/ stands beside the packages; in 
     CONFIGS = Path(__file__).parent.parent / "configs"
 
 
+MemoryPlan = Literal["resident", "offload_encoders", "stream_blocks"]
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and strict about its keys."""
 
@@ -38,6 +41,13 @@ class ApiSettings(Section):
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port")
     public_base_url: str | None = Field(default=None, description="base of all URLs in answers; else the Host header")
     max_body_bytes: int = Field(default=30 * 2**20, gt=0)
+    max_header_bytes: int = Field(default=16 * 2**10, gt=0, description="request line and headers together")
+    header_timeout_s: float = Field(default=10.0, gt=0, description="a connection must send its headers within this")
+    body_timeout_s: float = Field(default=60.0, gt=0, description="a body must arrive within this")
+    body_idle_s: float = Field(default=10.0, gt=0, description="a body may pause for this long")
+    body_memory_bytes: int = Field(default=32 * 2**20, gt=0, description="bodies in memory at once; others wait")
+    max_connections: int = Field(default=4000, gt=0, description="more are answered 503")
+    allowed_hosts: tuple[str, ...] = Field(default=(), description="further Host names of a server without keys")
     shutdown_grace_s: float = Field(default=10.0, gt=0, description="open streams end within this time")
     sync_poll_s: float = Field(default=0.1, gt=0, description="how often a sync run looks for its result")
 
@@ -47,7 +57,10 @@ class JobSettings(Section):
 
     engine_poll_s: float = Field(default=0.2, gt=0, description="how often the worker asks for the next job")
     cancel_poll_s: float = Field(default=0.25, gt=0, description="how often a running job looks for a cancel")
-    max_attempts: int = Field(default=3, ge=1, description="runs of one job across lost workers")
+    max_attempts: int = Field(default=3, ge=1, description="runs of one job whose generator or worker is lost")
+    reconcile_s: float = Field(default=30.0, gt=0, description="how often open jobs are compared with the engine")
+    shutdown_grace_s: float = Field(default=0.0, ge=0, description="a stopping worker lets its job run for so long")
+    min_free_bytes: int = Field(default=2 * 10**9, ge=0, description="less free disk than this refuses new jobs")
     prepare_concurrency: int = Field(default=4, ge=1, description="images fetched at once")
     heartbeat_s: float = Field(default=2.0, gt=0)
     heartbeat_stale_s: float = Field(default=20.0, gt=0, description="a worker silent for longer counts as gone")
@@ -64,7 +77,11 @@ class GeneratorSettings(Section):
     render_divisor: int = Field(default=1, ge=1, description="delivered side / rendered side (demo: 4)")
     step_cache: Literal["none", "reference"] = Field(default="none", description="skip blocks as the reference does")
     load_timeout_s: float = Field(default=1800.0, gt=0)
-    stall_timeout_s: float = Field(default=120.0, gt=0, description="silence for longer kills the generator")
+    first_block_timeout_s: float = Field(default=900.0, gt=0, description="until the first transformer block is done")
+    stall_timeout_s: float = Field(default=120.0, gt=0, description="later silence for longer kills the generator")
+    idle_unload_s: float = Field(default=0.0, ge=0, description="idle for so long frees the GPU; 0 keeps the model")
+    checkpoint_every_steps: int = Field(default=1, ge=0, description="0 writes no checkpoints")
+    memory_plan: MemoryPlan = Field(default="resident", description="what stays on the GPU; OOM takes the next one")
     cancel_grace_s: float = Field(default=30.0, gt=0, description="then a cancelled generator is killed")
     restart_delay_s: float = Field(default=1.0, ge=0, description="pause before a dead generator is replaced")
 
@@ -85,7 +102,32 @@ class ImageSettings(Section):
     max_pixels: int = Field(default=40_000_000, ge=1)
     connect_timeout_s: float = Field(default=5.0, gt=0)
     total_timeout_s: float = Field(default=30.0, gt=0)
+    decode_memory_bytes: int = Field(default=1536 * 2**20, gt=0, description="address space of a decoding process")
+    decode_timeout_s: float = Field(default=20.0, gt=0, description="of a decoding process, wall and processor time")
+    decode_concurrency: int = Field(default=2, ge=1, description="decoding processes at once")
     alpha: Literal["white", "drop"] = Field(default="white", description='"drop" is what the reference does')
+
+
+class LimitSettings(Section):
+    """How much one owner, and all together, may ask for. Reading (status, result, files) is never limited."""
+
+    max_queue: int = Field(default=1000, ge=1, description="waiting requests")
+    max_queue_per_owner: int = Field(default=50, ge=1, description="waiting requests of one owner, where keys exist")
+    posts_per_s: float = Field(default=50.0, gt=0, description="submits and uploads of one owner, sustained")
+    posts_burst: int = Field(default=200, ge=1, description="submits and uploads of one owner at once")
+    upload_bytes_per_owner: int = Field(default=2**30, gt=0, description="uploads of one owner that are kept")
+    upload_ttl_s: float = Field(default=7 * 86400.0, gt=0, description="an upload is deleted after this")
+
+
+class WebhookSettings(Section):
+    """Delivery of results to `fal_webhook`."""
+
+    timeout_s: float = Field(default=15.0, gt=0, description="of the first attempt")
+    retry_timeout_s: float = Field(default=120.0, gt=0, description="of the later ones")
+    retry_delays_s: tuple[float, ...] = (5, 15, 30, 60, 120, 300, 600, 1200, 2400)
+    jitter: float = Field(default=0.2, ge=0, lt=1, description="each delay is longer or shorter by up to this share")
+    poll_s: float = Field(default=0.5, gt=0, description="how often the worker looks for due deliveries")
+    concurrency: int = Field(default=8, ge=1, description="deliveries at once")
 
 
 class Settings(BaseSettings):
@@ -104,6 +146,11 @@ class Settings(BaseSettings):
     generator: GeneratorSettings = GeneratorSettings()
     video: VideoSettings = VideoSettings()
     image: ImageSettings = ImageSettings()
+    limits: LimitSettings = LimitSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    allow_private_networks: tuple[IPvAnyNetwork, ...] = Field(
+        default=(), description="networks that image_url and webhooks may reach although they are private; any port"
+    )
 
     @classmethod
     def settings_customise_sources(

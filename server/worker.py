@@ -1,4 +1,4 @@
-"""The worker process: runs the workflows, owns one generator, and says regularly that it lives."""
+"""The worker process: runs the workflows, owns one generator, and looks after what others left behind."""
 
 import logging
 import os
@@ -9,11 +9,13 @@ import time
 from dbos import DBOS
 
 from server.database import create_engine
-from server.engine import GPU_QUEUE, IO_QUEUE, engine_config
+from server.engine import GPU_QUEUE, IO_QUEUE, engine_client, engine_config
 from server.generator import Generator
 from server.job_store import JobStore
+from server.recovery import Reaper, reconcile
 from server.settings import Settings
 from server.storage import LocalStorage
+from server.worker_registry import WorkerRegistry
 from server.workflows import Workflows
 
 logger = logging.getLogger(__name__)
@@ -21,35 +23,83 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.2
 
 
+class WorkerProcess:
+    """Everything a worker does beside the workflows, one tick after the other."""
+
+    def __init__(self, settings: Settings) -> None:
+        database = create_engine(settings.database_url)
+        self._settings = settings
+        self._store = JobStore(database)
+        self._registry = WorkerRegistry(database)
+        self._generator = Generator(settings)
+        self._workflows = Workflows(self._store, LocalStorage(settings.data_dir), self._generator, settings)
+        self._engine = engine_client(database)
+        self._reaper = Reaper(self._registry, self._engine, stale_s=settings.jobs.heartbeat_stale_s)
+        self._said: object = None
+        self._said_at = self._reconciled_at = -float("inf")
+        DBOS(config=engine_config(database, executor_id=settings.worker_id))
+        _register(self._workflows)
+
+    def start(self) -> None:
+        """Load the model, take back the jobs of this worker's last life, and wait for new ones."""
+        self._generator.start()
+        DBOS.launch()
+        jobs = self._settings.jobs
+        DBOS.register_queue(
+            IO_QUEUE, worker_concurrency=jobs.prepare_concurrency, polling_interval_sec=jobs.engine_poll_s
+        )
+        DBOS.register_queue(GPU_QUEUE, worker_concurrency=1, polling_interval_sec=jobs.engine_poll_s)
+
+    def tick(self) -> None:
+        """Called a few times a second."""
+        now, jobs = time.monotonic(), self._settings.jobs
+        state = self._generator.state
+        if state != self._said or now - self._said_at >= jobs.heartbeat_s:
+            draining = self._beat()
+            (self._workflows.stop_claiming if draining else self._workflows.claim_again)()
+            self._said, self._said_at = state, now
+            self._store.expire_overdue()
+            self._reaper.sweep()
+        if now - self._reconciled_at >= jobs.reconcile_s:
+            self._reconciled_at = now
+            reconcile(self._store, self._engine, older_than_s=jobs.reconcile_s)
+        self._generator.unload_if_idle()
+
+    def finish(self, second_signal: threading.Event) -> None:
+        """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
+        self._workflows.stop_claiming()
+        deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
+        while self._generator.busy and time.monotonic() < deadline and not second_signal.wait(_TICK_S):
+            self._beat()
+        self._workflows.release_running()
+        DBOS.destroy()
+
+    def _beat(self) -> bool:
+        state = self._generator.state
+        return self._registry.beat(
+            self._settings.worker_id,
+            pid=os.getpid(),
+            generator_pid=state.pid,
+            state=state.name,
+            detail=state.detail,
+        )
+
+
 def run_worker(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT. Jobs that are under way then start again with the next worker."""
-    stopping = threading.Event()
+    """Work until SIGTERM or SIGINT; a second signal ends the grace of the running job."""
+    first, second = threading.Event(), threading.Event()
+
+    def on_signal(*_: object) -> None:
+        (second if first.is_set() else first).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-
-    database = create_engine(settings.database_url)
-    store, storage, generator = JobStore(database), LocalStorage(settings.data_dir), Generator(settings)
-    workflows = Workflows(store, storage, generator, settings)
-
-    DBOS(config=engine_config(database, executor_id=settings.worker_id))
-    _register(workflows)
-    generator.start()
-    DBOS.launch()
-    poll = settings.jobs.engine_poll_s
-    DBOS.register_queue(IO_QUEUE, worker_concurrency=settings.jobs.prepare_concurrency, polling_interval_sec=poll)
-    DBOS.register_queue(GPU_QUEUE, worker_concurrency=1, polling_interval_sec=poll)
-
-    said, said_at = None, 0.0
-    while not stopping.wait(_TICK_S):
-        state, now = generator.state, time.monotonic()
-        if state != said or now - said_at >= settings.jobs.heartbeat_s:
-            store.beat(
-                settings.worker_id, pid=os.getpid(), generator_pid=state.pid, state=state.name, detail=state.detail
-            )
-            store.expire_overdue()
-            said, said_at = state, now
+        signal.signal(number, on_signal)
+    worker = WorkerProcess(settings)
+    worker.start()
+    while not first.wait(_TICK_S):
+        worker.tick()
     logger.info("stopping")
-    DBOS.destroy()
+    worker.finish(second)
     # Not through the interpreter's shutdown: it would wait for the workflow that renders. The engine still has that
     # workflow as running and starts it again with the next worker; the generator ends with this process.
     os._exit(0)

@@ -5,6 +5,7 @@ Each may run again after a crash, so each looks at the job's row first and write
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from server.errors import (
     ErrorResponse,
     FileDownloadError,
     GenerationFailed,
+    GpuOutOfMemory,
     InternalError,
     ModelError,
     RunnerDisconnected,
@@ -26,6 +28,7 @@ from server.generator import (
     Generator,
     GeneratorDied,
     GeneratorStalled,
+    OutOfMemory,
 )
 from server.image_check import sanitise
 from server.job import Job, Status
@@ -58,6 +61,9 @@ class Workflows:
         self._generator = generator
         self._settings = settings
         self._clock = clock
+        self._open = threading.Event()
+        self._open.set()
+        self._rendering: Job | None = None
 
     # -- prepare -----------------------------------------------------------------------------------------------
 
@@ -73,7 +79,7 @@ class Workflows:
             self._store.log(job.id, [("ERROR", str(error))])
             self._store.fail(job.id, error.response())
         except Exception:
-            self._fail_unexpectedly(job)
+            self._fail_unexpectedly(job.id)
         else:
             enqueue_render(job)
 
@@ -92,35 +98,67 @@ class Workflows:
     # -- render ------------------------------------------------------------------------------------------------
 
     def render(self, request_id: str) -> None:
-        """Hold the GPU slot: have the generator make the video, then hand it on."""
-        self._generator.wait_until_ready()
-        job = self._store.claim(request_id)
-        if job is None:
-            return
+        """Hold the GPU slot: have the generator make the video, then hand it on.
+
+        A generator that dies is an infrastructure fault: the job runs again in a fresh one, up to `max_attempts` times
+        and without leaving the slot, so that a poison job delays the others and nothing more.
+        """
         try:
-            refused = self._reason_not_to_run(job)
-            if refused is not None:
-                self._store.fail(job.id, refused, attempt=job.attempt)
-                return
-            self._generate(job)
+            while (job := self._claim(request_id)) is not None:
+                try:
+                    self._generate(job)
+                except GeneratorDied as error:
+                    self._store.log(job.id, [("WARN", f"Generator lost: {error}")])
+                else:
+                    return
         except Exception:
-            self._fail_unexpectedly(job)
+            self._fail_unexpectedly(request_id)
+
+    def stop_claiming(self) -> None:
+        """From now on every job waits where it is."""
+        self._open.clear()
+
+    def claim_again(self) -> None:
+        """Take jobs as before."""
+        self._open.set()
+
+    def release_running(self) -> None:
+        """Give the job that renders back to the queue, without blame."""
+        job = self._rendering
+        if job is not None and self._store.release(job):
+            self._store.log(job.id, [("WARN", "The worker is stopping; the job goes on with the next one")])
+
+    def _claim(self, request_id: str) -> Job | None:
+        self._open.wait()
+        self._generator.wait_until_ready()
+        job = self._store.claim(request_id, self._settings.worker_id)
+        if job is None:
+            return None
+        refused = self._reason_not_to_run(job)
+        if refused is not None:
+            self._store.fail(job.id, refused, attempt=job.attempt)
+            return None
+        return job
 
     def _reason_not_to_run(self, job: Job) -> ErrorResponse | None:
         if job.attempt == 1 and job.start_deadline is not None and self._clock() > job.start_deadline:
             return StartTimeout().response()
-        if job.attempt > self._settings.jobs.max_attempts:
+        if job.faults >= self._settings.jobs.max_attempts:
             return RunnerDisconnected().response()
         return None
 
     def _generate(self, job: Job) -> None:
+        """One attempt.
+
+        Raises:
+            GeneratorDied: another attempt may succeed.
+        """
         with JobLog(self._store, job.id) as log:
-            if job.attempt > 1:
-                log.add(f"Worker lost; attempt {job.attempt}", "WARN")
-            for skipped in _skipped(job):
-                log.add(skipped, "WARN")
+            for line in [f"Attempt {job.attempt}"] if job.attempt > 1 else _skipped(job):
+                log.add(line, "WARN")
+            message = self._message(job)
+            self._rendering = job
             try:
-                message = self._message(job)
                 finished = self._generator.run(
                     message,
                     on_message=log.on_message,
@@ -128,17 +166,30 @@ class Workflows:
                 )
             except GenerationCancelled:
                 self._store.finish_cancelled(job)
-            except GeneratorDied as error:
-                log.add(str(error), "ERROR")
-                self._store.fail(job.id, RunnerDisconnected().response(), attempt=job.attempt)
             except GeneratorStalled as error:
                 log.add(str(error), "ERROR")
                 self._store.fail(job.id, RunnerStalled().response(), attempt=job.attempt)
             except GenerationError as error:
                 logger.warning("request %s: %s", job.id, error)
                 self._store.fail(job.id, GenerationFailed().response(), attempt=job.attempt)
+            except OutOfMemory as error:
+                self._make_room(job, log, error)
             else:
                 enqueue_publish(job.id, job.attempt, message.output, finished.seconds)
+            finally:
+                self._rendering = None
+                if self._store.is_over(job.id):
+                    Path(message.checkpoint).unlink(missing_ok=True)
+
+    def _make_room(self, job: Job, log: JobLog, error: OutOfMemory) -> None:
+        """Once per job: try again in a fresh generator that keeps less on the GPU."""
+        plan = self._generator.shrink() if job.faults == 0 else None
+        if plan is None:
+            log.add(str(error), "ERROR")
+            self._store.fail(job.id, GpuOutOfMemory().response(), attempt=job.attempt)
+            return
+        log.add(f"Out of GPU memory; trying again with the memory plan {plan}", "WARN")
+        raise GeneratorDied("out of memory")
 
     def _message(self, job: Job) -> Generate:
         wanted = job.input
@@ -154,6 +205,7 @@ class Workflows:
             negative_prompt=wanted.negative_prompt,
             image=str(image),
             output=str(self._storage.rendering(f"{job.id}-{job.attempt}.mp4")),
+            checkpoint=str(self._storage.rendering(f"{job.id}.checkpoint")),
             width=width,
             height=height,
             num_frames=wanted.num_frames,
@@ -182,11 +234,11 @@ class Workflows:
             if not self._store.complete(job, video_bytes=stored.stat().st_size, inference_time=inference_time):
                 self._storage.delete(key)
         except Exception:
-            self._fail_unexpectedly(job)
+            self._fail_unexpectedly(job.id)
 
-    def _fail_unexpectedly(self, job: Job) -> None:
-        logger.exception("request %s failed", job.id)
-        self._store.fail(job.id, InternalError().response(), attempt=job.attempt)
+    def _fail_unexpectedly(self, request_id: str) -> None:
+        logger.exception("request %s failed", request_id)
+        self._store.fail(request_id, InternalError().response())
 
 
 def _skipped(job: Job) -> list[str]:

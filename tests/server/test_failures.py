@@ -27,9 +27,11 @@ def test_a_generator_that_raises_fails_that_request_only(server: Server) -> None
 
 
 @pytest.mark.parametrize("fault", ["EXITS", "IS_KILLED"])
-def test_a_generator_that_dies_fails_that_request_only(server: Server, fault: str) -> None:
+def test_a_generator_that_dies_is_tried_three_times_and_fails_that_request_only(server: Server, fault: str) -> None:
     failed, after = server.submit(example(prompt=fault)), server.submit()
     answer = server.finish(failed)
+    lost = [line for line in server.status(failed, logs=True)["logs"] if "Generator lost" in line["message"]]
+    assert len(lost) == 3
     assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
     assert answer.headers["x-fal-error-type"] == "runner_disconnected"
     assert server.finish(after).status_code == 200
@@ -85,7 +87,7 @@ def test_a_killed_worker_takes_its_generator_along_and_its_job_runs_again(
     worker = server.worker()
     os.kill(worker["pid"], signal.SIGKILL)
     until(lambda: not psutil.pid_exists(worker["generator_pid"]), timeout_s=5)
-    until(lambda: any("attempt 2" in line["message"] for line in server.status(running, logs=True)["logs"] or []))
+    until(lambda: any("Attempt 2" in line["message"] for line in server.status(running, logs=True)["logs"] or []))
     server.cancel(running)
     assert server.finish(running).status_code == 499
 

@@ -1,0 +1,83 @@
+"""What DBOS does not do by itself: notice that a worker is gone, and that its own tables were lost.
+
+Only public calls of the engine. A resumed workflow is always given its queue: without one it would run beside another
+job on the same GPU.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dbos import DBOSClient
+
+from server.engine import enqueue_again, queue_of, workflow_ids
+from server.errors import InternalError
+from server.job_store import JobStore
+from server.worker_registry import WorkerRegistry
+
+logger = logging.getLogger(__name__)
+
+_ENDED = {"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    heartbeat_at: float
+    since: float
+
+
+class Reaper:
+    """Hands the work of silent workers to the others.
+
+    Silence is measured on this process's monotonic clock, from when a heartbeat was last seen to *change*: no
+    difference between machines' clocks, and no jump of one, can take work away from a worker that lives.
+    """
+
+    def __init__(
+        self,
+        workers: WorkerRegistry,
+        engine: DBOSClient,
+        *,
+        stale_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._workers = workers
+        self._engine = engine
+        self._stale_s = stale_s
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    def sweep(self) -> None:
+        """Look at all workers once; two reapers at work at the same time do no harm."""
+        now = self._clock()
+        for worker in self._workers.all():
+            seen = self._seen.get(worker.id)
+            if seen is None or seen.heartbeat_at != worker.heartbeat_at:
+                self._seen[worker.id] = _Seen(worker.heartbeat_at, now)
+            elif now - seen.since > self._stale_s:
+                self._take_over(worker.id)
+                del self._seen[worker.id]
+
+    def _take_over(self, worker_id: str) -> None:
+        orphans = self._engine.list_workflows(executor_id=worker_id, status="PENDING", load_input=False)
+        logger.warning("worker %s is gone; %d workflows go to other workers", worker_id, len(orphans))
+        for workflow in orphans:
+            self._engine.resume_workflow(workflow.workflow_id, queue_name=queue_of(workflow.name))
+        self._workers.forget(worker_id)
+
+
+def reconcile(store: JobStore, engine: DBOSClient, *, older_than_s: float) -> None:
+    """Give every open job that the engine has forgotten back to it, and end those whose workflow ended without them.
+
+    Young jobs are left alone: theirs may be between two workflows.
+    """
+    for job in store.open_jobs(older_than_s=older_than_s):
+        ids = workflow_ids(job.id, job.attempt)
+        known = engine.list_workflows(workflow_ids=ids, load_input=False, load_output=False)
+        if not known:
+            logger.warning("request %s was unknown to the engine and is queued again", job.id)
+            enqueue_again(engine, job)
+        elif all(workflow.status in _ENDED for workflow in known):
+            logger.error("request %s was left behind by its workflows", job.id)
+            store.fail(job.id, InternalError().response(), attempt=job.attempt)
