@@ -5,13 +5,13 @@ drawn from a seed or set by rule (`demo_codec.py`, `demo_transformer.py`), so th
 torch is imported only when a model is really built.
 """
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 MARKER = "demo.json"
-VERSION = 1  # of the recipe: a folder built by another version is built again
 NOTE = (
     "Untrained demonstration model: weights drawn from a seed or set by hand, nothing learned. "
     "It exercises every step of the pipeline; its videos are not HunyuanCustom's."
@@ -26,7 +26,7 @@ def build_demo_model(folder: Path, *, seed: int = 0) -> Path:
 
     Raises FileExistsError if `folder` holds anything but a demo model, OSError if it cannot be written.
     """
-    facts = {"demo": True, "name": "hunyuan-custom-demo", "version": VERSION, "seed": seed, "note": NOTE}
+    facts = {"demo": True, "name": "hunyuan-custom-demo", "recipe": _recipe(), "seed": seed, "note": NOTE}
     if demo_facts(folder) == facts:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +56,12 @@ def render_size(width: int, height: int, *, scale: int, multiple: int = 16) -> t
         return width, height
     step = scale * multiple
     return -(-width // step) * multiple, -(-height // step) * multiple
+
+
+def _recipe() -> str:
+    """Changes with the code that builds the model: a folder that older code built is built again."""
+    sources = sorted(Path(__file__).parent.glob("demo*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 def _move_into_place(built: Path, folder: Path, facts: dict[str, Any]) -> None:

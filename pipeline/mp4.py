@@ -39,8 +39,8 @@ def write_mp4(
     """Encode exactly `num_frames` frames as `path` and return its size in bytes.
 
     `frames` yields uint8 chunks `[n, h, w, 3]` of one size, which is scaled to `width` x `height` pixels; frames beyond
-    `num_frames` are dropped. `threads` bounds the encoder; `crf` is x264's quality, lower is better (the reference
-    writes 10, i.e. quality 8 of imageio). Neither a partial file nor an ffmpeg process survives an error.
+    `num_frames` are read and dropped. `threads` bounds the encoder; `crf` is x264's quality, lower is better (the
+    reference writes 10, i.e. quality 8 of imageio). Neither a partial file nor an ffmpeg process survives an error.
 
     Raises ValueError for arguments or chunks that can never be encoded, Mp4Error for everything that fails on the way,
     and whatever `frames` itself raises.
@@ -71,7 +71,8 @@ def write_mp4(
             ffmpeg.finish()
         return _publish(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # most often it is gone; never hide the error that led here
+            part.unlink()
 
 
 def _exactly(num_frames: int, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -84,12 +85,11 @@ def _exactly(num_frames: int, frames: Iterable[np.ndarray]) -> Iterator[np.ndarr
         size = size or chunk.shape[1:]
         if chunk.shape[1:] != size:
             raise ValueError(f"the frame size changed from {size} to {chunk.shape[1:]}")
-        if len(chunk):
-            yield chunk[:left]
-            left -= min(left, len(chunk))
-        if not left:
-            return
-    raise Mp4Error(f"only {num_frames - left} of {num_frames} frames were rendered")
+        if kept := min(left, len(chunk)):
+            yield chunk[:kept]
+            left -= kept
+    if left:
+        raise Mp4Error(f"only {num_frames - left} of {num_frames} frames were rendered")
 
 
 def _arguments(part: Path, *, source: str, fps: int, width: int, height: int, threads: int, crf: int) -> list[str]:

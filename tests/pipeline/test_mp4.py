@@ -84,7 +84,9 @@ def test_colours_and_order_survive_the_way_through_yuv(tmp_path: Path) -> None:
 
 def test_extra_frames_are_dropped_and_small_frames_are_scaled(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
-    write_mp4(clip(133, size=(16, 28), chunk=49), path, fps=25, num_frames=130, width=112, height=64, threads=1)
+    frames = clip(133, size=(16, 28), chunk=3)
+    write_mp4(frames, path, fps=25, num_frames=130, width=112, height=64, threads=1)
+    assert not list(frames), "the source was not read to its end"
     assert "112x64" in probe(path)
     assert len(decode(path, width=112, height=64)) == 130
 
@@ -154,9 +156,11 @@ def test_a_failure_keeps_the_older_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"older"
 
 
-def test_a_directory_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(Mp4Error, match="No such file"):
-        write_mp4(clip(5), tmp_path / "gone" / "video.mp4", fps=25, num_frames=5, width=96, height=64, threads=1)
+@pytest.mark.parametrize(("name", "why"), [("gone", "No such file"), ("file", "Not a directory")])
+def test_a_directory_that_cannot_be_written(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Mp4Error, match=why):
+        write_mp4(clip(5), tmp_path / name / "video.mp4", fps=25, num_frames=5, width=96, height=64, threads=1)
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
