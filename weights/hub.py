@@ -79,10 +79,12 @@ def _reported(what: str) -> Iterator[None]:
     except GatedRepoError as error:
         raise DownloadError(f"{what}: gated; accept its terms on the hub and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
-        raise DownloadError(f"{what}: not found, or private (is HF_TOKEN right?)") from error
+        raise DownloadError(f"{what}: not found, or private (is HF_TOKEN set?)") from error
     except RevisionNotFoundError as error:
         raise DownloadError(f"{what}: no such revision") from error
     except HfHubHTTPError as error:
+        if error.response.status_code in {401, 403}:
+            raise DownloadError(f"{what}: refused; is HF_TOKEN set, and has it access?") from error
         raise DownloadError(f"{what}: the hub answered {error.response.status_code}; run again to resume") from error
     except (HTTPError, InvalidURL) as error:
         raise DownloadError(f"{what}: {type(error).__name__}: {_line(error)}; run again to resume") from error
