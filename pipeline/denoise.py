@@ -1,6 +1,7 @@
 """The sampling loop: Euler steps along the velocity that guidance composes from the branches' predictions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,42 @@ from torch import Tensor
 
 from pipeline.blocks import Rope
 from pipeline.memory import onloaded
-from pipeline.step_cache import StepCache
+from pipeline.step_cache import StepCache, StepCacheName, full_steps
 from pipeline.transformer import Branch, OnBlock, conditioning_vector, head, trunk
 
 
 class Interrupted(Exception):
     """Raised by `on_block` to stop at once; the loop returns the latents of the last finished step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample: `guidance_scale` up to 1 is off, `ip_cfg_scale` (guidance by the identity) is off at 0."""
+
+    steps: int
+    guidance_scale: float
+    ip_cfg_scale: float
+    step_cache: StepCacheName | None
+    start_step: int = 0  # above 0: go on from latents that a stopped run had before that step
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"`num_inference_steps` must be at least 1, got {self.steps}")
+        if self.ip_cfg_scale < 0:
+            raise ValueError(f"`ip_cfg_scale` must not be negative, got {self.ip_cfg_scale}")
+        if self.ip_cfg_scale > 0 and not self.guided:
+            raise ValueError("`ip_cfg_scale` needs a `guidance_scale` above 1: it refines that guidance")
+        if not 0 <= self.start_step < self.steps or not self.full_steps[self.start_step]:
+            allowed = [step for step, full in enumerate(self.full_steps) if full]
+            raise ValueError(f"`start_step` must be a step that runs in full ({allowed}), got {self.start_step}")
+
+    @property
+    def guided(self) -> bool:
+        return self.guidance_scale > 1
+
+    @property
+    def full_steps(self) -> tuple[bool, ...]:
+        return full_steps(self.step_cache, self.steps)
 
 
 def sigma_schedule(scheduler: Any, steps: int) -> tuple[Tensor, Tensor]:
@@ -25,29 +56,28 @@ def sigma_schedule(scheduler: Any, steps: int) -> tuple[Tensor, Tensor]:
     return scheduler.timesteps, scheduler.sigmas
 
 
-def block_count(transformer: Any, branches: int, cache: StepCache) -> int:
+def block_count(transformer: Any, branches: int, sampling: Sampling) -> int:
     """How many transformer blocks a whole run takes."""
     trunk_blocks = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks) - 1
-    return branches * (sum(cache.full_steps) * trunk_blocks + len(cache.full_steps))
+    ahead = sampling.full_steps[sampling.start_step :]
+    return branches * (sum(ahead) * trunk_blocks + len(ahead))
 
 
 def denoise(
     transformer: Any,
     latents: Tensor,
     branches: Sequence[Branch],
+    *,
     rope: Rope,
     schedule: tuple[Tensor, Tensor],
-    *,
-    guidance_scale: float,
-    ip_cfg_scale: float,
-    cache: StepCache,
+    sampling: Sampling,
     on_block: OnBlock,
     on_step: Callable[[int, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """latents: fp32 noise [1,16,T,h,w] -> fp32 latents. Branches go from least to most conditioned (`guidance.py`)."""
+    cache = StepCache(sampling.full_steps)
     timesteps, sigmas = schedule
-    ip_scale, steps = ip_cfg_scale, len(timesteps)
-    for step in range(steps):
+    for step in range(sampling.start_step, sampling.steps):
         timestep = timesteps[step : step + 1].to(latents.device)
         try:
             v = [
@@ -58,12 +88,13 @@ def denoise(
             ]
         except Interrupted:
             break
+        # Guidance by the identity runs out to about 1 at the last step.
+        ip_scale = sampling.ip_cfg_scale - step * (sampling.ip_cfg_scale - 1) / (sampling.steps - 1 + 1e-3)
         velocity = v[0]
-        for less, more, scale in zip(v, v[1:], (guidance_scale, ip_scale), strict=False):
+        for less, more, scale in zip(v, v[1:], (sampling.guidance_scale, ip_scale), strict=False):
             velocity = velocity + scale * (more - less)
         latents = latents + (sigmas[step + 1] - sigmas[step]).item() * velocity
         latents = on_step(step, timesteps[step], latents)
-        ip_scale -= (ip_cfg_scale - 1) / (steps - 1 + 1e-3)  # the reference lets it run out to about 1
     return latents
 
 

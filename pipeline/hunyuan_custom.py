@@ -15,13 +15,13 @@ from transformers import CLIPTextModel, CLIPTokenizer, LlavaForConditionalGenera
 
 from pipeline.blocks import Rope
 from pipeline.conditioning import ConditionEncoder, Subject
-from pipeline.denoise import Interrupted, block_count, denoise, sigma_schedule
+from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
 from pipeline.identity_image import rgb_pixels
 from pipeline.pacing import Pacer
 from pipeline.progress import ProgressCallback, StageProgress
 from pipeline.rope import rotary_tables
 from pipeline.shapes import LatentShape, PixelShape, Strides, TokenGrid
-from pipeline.step_cache import StepCache, StepCacheName
+from pipeline.step_cache import StepCacheName
 from pipeline.transformer import Branch
 from pipeline.vae import decode_chunks, decode_stream, decode_tile_count
 
@@ -97,6 +97,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         subject_name: str = "object",
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
+        start_step: int = 0,
         ref_latents: Tensor | None = None,
         step_cache: StepCacheName | None = None,
         output_type: OutputType = "pil",
@@ -109,77 +110,115 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         """Generates one video of `image`'s subject.
 
         height, width: multiples of 16; num_frames: 4n+1. guidance_scale: no guidance up to 1. ip_cfg_scale: guidance
-        by the identity, off at 0. latents: the initial noise [1,16,T,h,w]; ref_latents: the encoded identity image
-        [1,16,1,h,w], already scaled. step_cache: "reference" spares the blocks of 8 steps in 30.
-        callback_on_step_end: diffusers' protocol, over "latents". callback_on_progress: called after every encoder
-        pass, block and tile; what it raises ends the call and leaves the pipeline ready for the next.
+        by the identity, off at 0. latents: the initial noise [1,16,T,h,w], or with a `start_step` what an interrupted
+        run had before that step; ref_latents: the encoded identity image [1,16,1,h,w], already scaled. step_cache:
+        "reference" spares the blocks of 8 steps in 30. callback_on_step_end: diffusers' protocol, over "latents".
+        callback_on_progress: called after every encoder pass, block and tile; what it raises ends the call and leaves
+        the pipeline ready for the next.
         """
         self._interrupt = False
-        _check_prompts(prompt, negative_prompt, image)
-        _check_options(
-            num_inference_steps, guidance_scale, ip_cfg_scale, output_type, callback_on_step_end_tensor_inputs
-        )
+        _check_types(prompt, negative_prompt, image)
+        _check_names(output_type, callback_on_step_end_tensor_inputs)
         size = PixelShape(frames=num_frames, height=height, width=width)
-        strides = Strides.of(self.vae.config, self.transformer.config)
-        shape = LatentShape.from_pixels(size, strides)
-        channels = self.transformer.config.in_channels
-        _check_shape("latents", latents, (1, channels, shape.frames, shape.height, shape.width))
-        _check_shape("ref_latents", ref_latents, (1, channels, 1, shape.height, shape.width))
-        cache = StepCache.named(step_cache, num_inference_steps)
-        device = self._execution_device
+        sampling = Sampling(
+            steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            ip_cfg_scale=ip_cfg_scale,
+            step_cache=step_cache,
+            start_step=start_step,
+        )
+        if start_step > 0 and latents is None:
+            raise ValueError("`start_step` needs the `latents` of the run it goes on with")
         subject = Subject(
             pixels=rgb_pixels(image, alpha=self.config.alpha),
             prompt=prompt,
             subject_name=subject_name,
-            negative_prompt=(negative_prompt or "") if guidance_scale > 1 else None,
+            negative_prompt=(negative_prompt or "") if sampling.guided else None,
             negative_subject_name=self.config.negative_subject_name,
             reference=ref_latents,
             identity_guidance=ip_cfg_scale > 0,
         )
         try:
-            noise = self.prepare_latents(shape, generator, latents).to(device)
-            branches = ConditionEncoder(
-                self,
-                device=device,
-                posterior=self.config.reference_posterior,
-                generator=generator,
-                callback=callback_on_progress,
-            ).branches(subject, size)
-            progress = StageProgress(
-                "denoise", block_count(self.transformer, len(branches), cache), callback_on_progress
-            )
-            pacer = Pacer(device)
-            result = denoise(
-                self.transformer,
-                noise,
-                branches,
-                self.rotary_tables(TokenGrid.from_latents(shape, strides), branches, device),
-                sigma_schedule(self.scheduler, num_inference_steps),
-                guidance_scale=guidance_scale,
-                ip_cfg_scale=ip_cfg_scale,
-                cache=cache,
-                on_block=lambda: self._finish_block(pacer, progress),
-                on_step=lambda *finished: self._finish_step(callback_on_step_end, *finished),
-            )
-            frames = self.decode(result, output_type, callback_on_progress)
+            noise = self.prepare_latents(size, generator, latents, ref_latents)
+            branches = self.encode(subject, size, generator, callback_on_progress)
+            denoised = self.denoise(noise, branches, sampling, callback_on_step_end, callback_on_progress)
+            frames = self.decode(denoised, output_type, callback_on_progress)
         finally:
             self.maybe_free_model_hooks()
         return HunyuanCustomPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def prepare_latents(self, shape: LatentShape, generator: torch.Generator | None, latents: Tensor | None) -> Tensor:
+    def prepare_latents(
+        self, size: PixelShape, generator: torch.Generator | None, latents: Tensor | None, ref_latents: Tensor | None
+    ) -> Tensor:
         """The initial noise, fp32: `latents` or a draw. A CPU generator's draw means the same on every device."""
-        if latents is not None:
-            return latents.float()
-        device = "cpu" if generator is None else generator.device
-        size = (1, self.transformer.config.in_channels, shape.frames, shape.height, shape.width)
-        return torch.randn(size, generator=generator, device=device, dtype=torch.float32)
+        shape = LatentShape.from_pixels(size, self._strides)
+        channels = self.transformer.config.in_channels
+        noise_size = (1, channels, shape.frames, shape.height, shape.width)
+        _check_shape("latents", latents, noise_size)
+        _check_shape("ref_latents", ref_latents, (1, channels, 1, shape.height, shape.width))
+        if latents is None:
+            drawn_on = "cpu" if generator is None else generator.device
+            latents = torch.randn(noise_size, generator=generator, device=drawn_on, dtype=torch.float32)
+        return latents.to(self._execution_device, torch.float32)
 
-    def rotary_tables(self, grid: TokenGrid, branches: Sequence[Branch], device: torch.device) -> Rope:
+    def encode(
+        self,
+        subject: Subject,
+        size: PixelShape,
+        generator: torch.Generator | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> list[Branch]:
+        """Prompts and pictures -> the guidance branches."""
+        encoder = ConditionEncoder(
+            self,
+            device=self._execution_device,
+            posterior=self.config.reference_posterior,
+            generator=generator,
+            callback=callback,
+        )
+        return encoder.branches(subject, size)
+
+    def denoise(
+        self,
+        noise: Tensor,
+        branches: Sequence[Branch],
+        sampling: Sampling,
+        on_step_end: StepEndCallback | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> Tensor:
+        """Noise [1,16,T,h,w] -> latents of the video; up to the last whole step if interrupted."""
+        pacer = Pacer(noise.device)
+        progress = StageProgress("denoise", block_count(self.transformer, len(branches), sampling), callback)
+
+        def on_block() -> None:
+            pacer()
+            progress.advance()
+            if self._interrupt:
+                raise Interrupted
+
+        def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            if on_step_end is None:
+                return latents
+            return on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
+
+        return denoise(
+            self.transformer,
+            noise,
+            branches,
+            rope=self._rotary_tables(noise, branches),
+            schedule=sigma_schedule(self.scheduler, sampling.steps),
+            sampling=sampling,
+            on_block=on_block,
+            on_step=on_step,
+        )
+
+    def _rotary_tables(self, noise: Tensor, branches: Sequence[Branch]) -> Rope:
         """One pair of tables for all branches, long enough for the longest text."""
         config = self.transformer.config
+        grid = TokenGrid.from_latents(LatentShape(*noise.shape[2:]), self._strides)
         text_rows = max(branch.valid for branch in branches)
         cos, sin = rotary_tables(grid, config.rope_axes_dim, config.rope_theta, text_rows=text_rows)
-        return cos.to(device), sin.to(device)
+        return cos.to(noise.device), sin.to(noise.device)
 
     def decode(self, latents: Tensor, output_type: OutputType, callback: ProgressCallback | None) -> Frames:
         """Denoised latents [1,16,T,h,w] -> frames as `output_type` says."""
@@ -193,20 +232,12 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         video = torch.cat([chunk.cpu() for chunk in chunks], dim=2).transpose(1, 2)  # [1,F,3,H,W]
         return video if output_type == "pt" else video.permute(0, 1, 3, 4, 2).numpy()
 
-    def _finish_block(self, pacer: Pacer, progress: StageProgress) -> None:
-        pacer()
-        progress.advance()
-        if self._interrupt:
-            raise Interrupted
-
-    def _finish_step(self, callback: StepEndCallback | None, step: int, timestep: Tensor, latents: Tensor) -> Tensor:
-        """diffusers' protocol: the callback may hand back other latents to go on from."""
-        if callback is None:
-            return latents
-        return callback(self, step, timestep, {"latents": latents}).get("latents", latents)
+    @property
+    def _strides(self) -> Strides:
+        return Strides.of(self.vae.config, self.transformer.config)
 
 
-def _check_prompts(prompt: str, negative_prompt: str | None, image: Image.Image) -> None:
+def _check_types(prompt: str, negative_prompt: str | None, image: Image.Image) -> None:
     for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt or "")):
         if not isinstance(value, str):
             raise TypeError(f"`{name}` must be one string, got {type(value).__name__}")
@@ -219,15 +250,7 @@ def _check_shape(name: str, tensor: Tensor | None, expected: tuple[int, ...]) ->
         raise ValueError(f"`{name}` must have shape {expected}, got {tuple(tensor.shape)}")
 
 
-def _check_options(
-    steps: int, guidance_scale: float, ip_cfg_scale: float, output_type: str, tensor_inputs: Sequence[str]
-) -> None:
-    if steps < 1:
-        raise ValueError(f"`num_inference_steps` must be at least 1, got {steps}")
-    if ip_cfg_scale < 0:
-        raise ValueError(f"`ip_cfg_scale` must not be negative, got {ip_cfg_scale}")
-    if ip_cfg_scale > 0 and guidance_scale <= 1:
-        raise ValueError("`ip_cfg_scale` needs a `guidance_scale` above 1: it refines that guidance")
+def _check_names(output_type: str, tensor_inputs: Sequence[str]) -> None:
     if output_type not in get_args(OutputType):
         raise ValueError(f"`output_type` must be one of {get_args(OutputType)}, got {output_type!r}")
     if unknown := set(tensor_inputs) - {"latents"}:

@@ -42,6 +42,7 @@ def tokenize(tokenizer: Any, prompt: str, subject_name: str, *, image_token_id: 
     An `<image>` typed by the user is dropped: there is one image, and it has its place.
     """
     prompt, subject_name = (text.replace(IMAGE_TOKEN, "") for text in (prompt, subject_name))
+    _check_tokenizer(tokenizer, image_token_id)
     crop_start = len(_ids(tokenizer, TEMPLATE))
     # The ending opens with a special token, so it reads the same on its own as after any prompt.
     ending = _ids(tokenizer, ENDING.format(name=subject_name), special=False)
@@ -49,12 +50,18 @@ def tokenize(tokenizer: Any, prompt: str, subject_name: str, *, image_token_id: 
         raise ValueError(f"`subject_name` is too long: {len(ending)} of {TEXT_LENGTH} tokens with its sentence")
     ids = _ids(tokenizer, TEMPLATE + prompt + ENDING.format(name=subject_name))
     body = ids[: len(ids) - len(ending)][: crop_start + TEXT_LENGTH - len(ending)]
-    if ending[-1] != image_token_id or ids[-len(ending) :] != ending:
-        raise ValueError(
-            f"the tokenizer ({type(tokenizer).__name__}) does not read {IMAGE_TOKEN} as LLaVA's image token "
-            f"{image_token_id}; a Llama-3 tokenizer must be loaded as PreTrainedTokenizerFast, not LlamaTokenizerFast"
-        )
     return PromptTokens(ids=(*body, *ending), crop_start=crop_start)
+
+
+def _check_tokenizer(tokenizer: Any, image_token_id: int) -> None:
+    """Some classes load Llama-3's files and silently misread text: LlamaTokenizerFast of transformers 5 does."""
+    ids = _ids(tokenizer, TEMPLATE + IMAGE_TOKEN, special=False)
+    if ids[-1] != image_token_id:
+        raise ValueError(f"the tokenizer reads {IMAGE_TOKEN} as {ids[-1]}, LLaVA's config says {image_token_id}")
+    if tokenizer.decode(ids[:-1], clean_up_tokenization_spaces=False) != TEMPLATE:
+        raise ValueError(
+            f"{type(tokenizer).__name__} does not give the prompt's template back; load it as PreTrainedTokenizerFast"
+        )
 
 
 def _ids(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:

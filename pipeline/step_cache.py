@@ -17,6 +17,15 @@ def reference_schedule(steps: int) -> tuple[bool, ...]:
     return tuple(i < start or i >= steps - end or (i - start + 1) % 3 == 0 for i in range(steps))
 
 
+def full_steps(name: StepCacheName | None, steps: int) -> tuple[bool, ...]:
+    """Which of `steps` run in full under the cache of that name."""
+    if name is None:
+        return (True,) * steps
+    if name == "reference":
+        return reference_schedule(steps)
+    raise ValueError(f"`step_cache` must be 'reference' or None, got {name!r}")
+
+
 class StepCache:
     """Keeps, per guidance row, the input of the last block: [reference, video, text] after all others."""
 
@@ -26,11 +35,7 @@ class StepCache:
 
     @classmethod
     def named(cls, name: StepCacheName | None, steps: int) -> "StepCache":
-        if name is None:
-            return cls([True] * steps)
-        if name == "reference":
-            return cls(reference_schedule(steps))
-        raise ValueError(f"`step_cache` must be 'reference' or None, got {name!r}")
+        return cls(full_steps(name, steps))
 
     def recall(self, step: int, row: int) -> Tensor | None:
         """What to go on from at a cached step; None at a full one."""

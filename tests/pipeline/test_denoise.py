@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline import denoise as module
-from pipeline.denoise import Interrupted, block_count, denoise, sigma_schedule
-from pipeline.step_cache import StepCache
+from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +30,17 @@ def _run(
 ) -> Tensor:
     """The loop over branches that always predict `velocities`."""
     monkeypatch.setattr(module, "_predict", lambda _model, _latents, _timestep, branch, **_: branch)
-    settings: dict[str, Any] = {
-        "guidance_scale": 1.0,
-        "ip_cfg_scale": 0.0,
-        "cache": StepCache.named(None, steps),
-        "on_block": lambda: None,
-        "on_step": lambda _step, _timestep, latents: latents,
-    }
-    schedule = sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), steps)
-    return denoise(None, noise, velocities, (noise, noise), schedule, **(settings | options))  # type: ignore[arg-type]
+    scales = {"guidance_scale": options.get("guidance_scale", 1.0), "ip_cfg_scale": options.get("ip_cfg_scale", 0.0)}
+    return denoise(
+        None,
+        noise,
+        velocities,  # type: ignore[arg-type]
+        rope=(noise, noise),
+        schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), steps),
+        sampling=Sampling(steps=steps, step_cache=None, **scales),
+        on_block=lambda: None,
+        on_step=options.get("on_step", lambda _step, _timestep, latents: latents),
+    )
 
 
 def test_euler_steps_equal_the_reference(
@@ -84,5 +86,6 @@ def test_an_interrupt_gives_back_the_last_whole_step(monkeypatch: pytest.MonkeyP
 
 
 def test_block_count_of_cached_schedules(dit: Any) -> None:
-    assert block_count(dit, 2, StepCache.named(None, 30)) == 2 * 30 * 4
-    assert block_count(dit, 2, StepCache.named("reference", 30)) == 2 * (22 * 4 + 8 * 1)
+    full = Sampling(steps=30, guidance_scale=7.5, ip_cfg_scale=0.0, step_cache=None)
+    assert block_count(dit, 2, full) == 2 * 30 * 4
+    assert block_count(dit, 2, replace(full, step_cache="reference")) == 2 * (22 * 4 + 8 * 1)

@@ -1,7 +1,9 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaTokenizerFast
 
 from pipeline.prompt import ENDING, IMAGE_TOKEN, TEMPLATE, TEXT_LENGTH, tokenize
 
@@ -69,6 +71,12 @@ def test_an_endless_subject_name_is_refused(read: Any) -> None:
         read("a dog", "very " * 500 + "long")
 
 
-def test_a_tokenizer_that_misreads_the_image_is_refused(llava_tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="must be loaded as PreTrainedTokenizerFast"):
+def test_another_image_token_is_refused(llava_tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="LLaVA's config says 3"):
         tokenize(llava_tokenizer, "a dog", "dog", image_token_id=3)
+
+
+def test_a_class_that_misreads_the_files_is_refused(golden_folder: Path, llava: Any) -> None:
+    wrong = LlamaTokenizerFast.from_pretrained(golden_folder / "tiny_llava")
+    with pytest.raises(ValueError, match="load it as PreTrainedTokenizerFast"):
+        tokenize(wrong, "a dog", "dog", image_token_id=llava.config.image_token_id)

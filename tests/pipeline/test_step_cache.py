@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.step_cache import StepCache, reference_schedule
+from pipeline.step_cache import StepCache, full_steps, reference_schedule
 
 
 def test_thirty_steps_are_the_reference_s(pipeline_io: dict[str, torch.Tensor]) -> None:
@@ -43,9 +43,9 @@ def test_rows_do_not_share() -> None:
 
 
 def test_without_a_cache_every_step_is_full() -> None:
-    assert StepCache.named(None, 30).full_steps == (True,) * 30
+    assert full_steps(None, 30) == (True,) * 30
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="`step_cache` must be 'reference' or None"):
-        StepCache.named("first_block", 30)  # type: ignore[arg-type]
+        full_steps("first_block", 30)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import HunyuanVideoTransformer3DModel
 from torch import Tensor
 
 from pipeline.blocks import double_block, single_block
@@ -114,3 +115,27 @@ def test_cached_step(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, c
     velocity = head(dit, x, vec=later, size=dit_io["in.x"][one].shape, **shared)
     close("cached step", velocity, dit_io["out.x_cached_step"][one], TOLERANCE)
     close("cached step", x, dit_io["mid.cache_out"][one, : x.shape[1]], TOLERANCE)
+
+
+def test_full_size_shapes() -> None:
+    """The published configuration at 720p and 129 frames, without values."""
+    with torch.device("meta"):
+        model = HunyuanVideoTransformer3DModel(guidance_embeds=False).bfloat16()
+        latents, frame = torch.empty(1, 16, 33, 90, 160), torch.empty(1, 16, 1, 90, 160)
+        branch = Branch(
+            text=torch.empty(1, 831, 4096, dtype=torch.bfloat16),
+            mask=torch.ones(1, 831, dtype=torch.long),
+            pooled=torch.empty(1, 768, dtype=torch.bfloat16),
+            reference=frame,
+            valid=596,
+        )
+        table = torch.empty(34 * 3600 + 831, 128)
+        counted: list[None] = []
+        shared: dict[str, Any] = {"branch": branch, "rope": (table, table), "on_block": lambda: counted.append(None)}
+        vec = conditioning_vector(model, torch.empty(1), branch)
+        x = trunk(model, latents, timestep=torch.empty(1), vec=vec, **shared)
+        velocity = head(model, x, vec=vec, size=latents.shape, **shared)
+    assert x.shape == (1, 34 * 3600 + 596, 3072)
+    assert x.dtype == torch.bfloat16
+    assert velocity.shape == latents.shape
+    assert len(counted) == 60
