@@ -16,6 +16,8 @@ from server.database import log_table, request_table
 from server.engine import enqueue_prepare
 from server.errors import Cancelled, ErrorResponse, StartTimeout
 from server.job import CancelOutcome, Job, LogLine, NewJob, Priority, Status
+from server.job_end import record_end
+from server.queue_line import Caps, enforce_caps, next_place
 
 _job_columns = [request_table.c[name] for name in Job.__slots__]
 # X-Fal-Store-IO: 0 asks that the payload is forgotten with the end of the job; its result stays.
@@ -25,23 +27,34 @@ _kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), el
 class JobStore:
     """Jobs in SQL. `clock` gives Unix seconds."""
 
-    def __init__(self, database: sa.Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: sa.Engine, clock: Callable[[], float] = time.time, *, caps: Caps | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._caps = caps
 
     # -- submit ------------------------------------------------------------------------------------------------
 
     def add(self, job: NewJob, engine: DBOSClient) -> None:
-        """Accept a valid request: its row and its place in the engine's queue appear together or not at all."""
+        """Accept a valid request: its row and its place in the engine's queue appear together or not at all.
+
+        Raises:
+            TooManyRequests: the line is as long as the caps allow; nothing is written.
+        """
         with self._database.begin() as transaction:
             transaction.execute(request_table.insert().values(**self._new_row(job), status=Status.IN_QUEUE))
+            enforce_caps(transaction, job.owner, self._caps)
+            place = next_place(transaction, job.owner, job.priority)
+            transaction.execute(_update(job.id).values(place=place))
             enqueue_prepare(engine, transaction, job.id)
 
     def add_finished(self, job: NewJob, error: ErrorResponse) -> None:
         """Accept a request that is over already (an invalid body): it has an id and a result, and never runs."""
         with self._database.begin() as transaction:
             row = {**self._new_row(job), **self._error_values(error), "status": Status.COMPLETED}
-            transaction.execute(request_table.insert().values(**row))
+            added = transaction.execute(request_table.insert().values(**row).returning(*_job_columns)).one()
+            record_end(transaction, _job(added))
 
     def _new_row(self, job: NewJob) -> dict[str, Any]:
         return {
@@ -52,6 +65,7 @@ class JobStore:
             "seed": str(job.seed),
             "base_url": job.base_url,
             "source_key": job.source_key,
+            "webhook_url": job.webhook_url,
             "start_deadline": job.start_deadline,
             "no_retry": job.no_retry,
             "store_io": job.store_io,
@@ -73,8 +87,8 @@ class JobStore:
 
     def queue_position(self, job: Job) -> int:
         """How many waiting jobs come before this one; 0 is next."""
-        before = sa.tuple_(request_table.c.priority, request_table.c.seq) < sa.tuple_(
-            sa.literal(int(job.priority)), sa.literal(job.seq)
+        before = sa.tuple_(request_table.c.priority, request_table.c.place, request_table.c.seq) < sa.tuple_(
+            sa.literal(int(job.priority)), sa.literal(job.place), sa.literal(job.seq)
         )
         query = sa.select(sa.func.count()).where(request_table.c.status == Status.IN_QUEUE, before)
         with self._database.connect() as connection:
@@ -187,10 +201,10 @@ class JobStore:
         overdue = (
             request_table.update()
             .where(request_table.c.status == Status.IN_QUEUE, request_table.c.start_deadline < self._clock())
-            .values(status=Status.COMPLETED, input_json=_kept_input, **self._error_values(StartTimeout().response()))
+            .values(**self._error_values(StartTimeout().response()))
         )
         with self._database.begin() as transaction:
-            return int(transaction.execute(overdue).rowcount)
+            return _end(transaction, overdue)
 
     # -- cancel ------------------------------------------------------------------------------------------------
 
@@ -202,19 +216,17 @@ class JobStore:
                 return CancelOutcome.WAS_RUNNING
             waiting = _update(request_id).where(request_table.c.status == Status.IN_QUEUE)
             over = self._error_values(Cancelled().response())
-            final = waiting.values(status=Status.COMPLETED, input_json=_kept_input, **over)
-            if transaction.execute(final).rowcount:
+            if _end(transaction, waiting.values(**over)):
                 return CancelOutcome.WAS_QUEUED
         return CancelOutcome.ALREADY_COMPLETED
 
     # -- shared ------------------------------------------------------------------------------------------------
 
     def _finish(self, request_id: str, *conditions: sa.ColumnElement[bool], **values: Any) -> bool:
-        """The one door to COMPLETED for a job that ran: through it once, or not at all."""
+        """End a job that ran."""
         open_job = _update(request_id).where(request_table.c.status != Status.COMPLETED, *conditions)
-        final = {"finished_at": self._clock(), "input_json": _kept_input, **values, "status": Status.COMPLETED}
         with self._database.begin() as transaction:
-            return bool(transaction.execute(open_job.values(**final)).rowcount)
+            return bool(_end(transaction, open_job.values(finished_at=self._clock(), **values)))
 
     def _error_values(self, error: ErrorResponse) -> dict[str, Any]:
         return {
@@ -229,6 +241,15 @@ class JobStore:
 
 def _update(request_id: str) -> sa.Update:
     return request_table.update().where(request_table.c.id == request_id)
+
+
+def _end(transaction: sa.Connection, closing: sa.Update) -> int:
+    """The one door to COMPLETED: through it once, or not at all, leaving usage record and webhook behind."""
+    ended = transaction.execute(closing.values(status=Status.COMPLETED).returning(*_job_columns)).all()
+    for row in ended:
+        record_end(transaction, _job(row))
+        transaction.execute(_update(row.id).values(input_json=_kept_input))
+    return len(ended)
 
 
 def _job(row: Any) -> Job:

@@ -9,7 +9,11 @@ from server.database import create_engine
 from server.engine import engine_client
 from server.intake import Intake
 from server.job_store import JobStore
-from server.settings import Settings
+from server.keys import KeyRing
+from server.queue_line import Caps
+from server.rate_limit import RateLimit
+from server.settings import Settings, is_loopback
+from server.signing import UPLOADS, Tokens, load_secret
 from server.storage import LocalStorage
 from server.worker_registry import WorkerRegistry
 
@@ -24,14 +28,29 @@ class Services:
     storage: LocalStorage
     engine: DBOSClient
     intake: Intake
+    keys: KeyRing
+    rates: RateLimit
+    tokens: Tokens
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
         """Connect to the database and the storage; the schema must exist."""
         database = create_engine(settings.database_url)
-        store, storage, engine = JobStore(database), LocalStorage(settings.data_dir), engine_client(database)
+        caps = Caps(settings.limits.max_queue, settings.limits.max_queue_per_owner)
+        store = JobStore(database, caps=caps)
+        storage, engine = LocalStorage(settings.data_dir), engine_client(database)
         workers = WorkerRegistry(database)
-        return cls(settings, store, workers, storage, engine, Intake(store, storage, engine, settings.image))
+        return cls(
+            settings,
+            store,
+            workers,
+            storage,
+            engine,
+            Intake(store, storage, engine, settings.image),
+            KeyRing(database, always_required=not is_loopback(settings.api.host)),
+            RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
+            Tokens(load_secret(database, UPLOADS)),
+        )
 
 
 def services(request: Request) -> Services:

@@ -4,6 +4,7 @@ A default exists here and nowhere else. Times are seconds and are settings so th
 Environment: `HUNYUAN_CUSTOM_` + name, sections joined by two underscores (`HUNYUAN_CUSTOM_API__PORT=9000`).
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -195,6 +196,14 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     except ValueError as error:  # TOML syntax, or JSON in a variable that pydantic-settings could not parse
         raise SettingsError(f"{config or 'settings'}: {error}") from error
     return loaded.model_copy(update={"data_dir": loaded.data_dir.absolute()})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on that address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _refuse_unknown_environment() -> None:
