@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,8 @@ def convert(
     components = plan(files)
     require_space(target, sum(component.nbytes_written for component in components) + SMALL_FILES)
     start(sum(component.nbytes for component in components))
-    with staged_folder(target) as staging:
-        written = [file for component in components for file in _write(component, staging, progress)]
-        _check_encoders(staging)
-        written.append(_named(write_text(staging / "model_index.json", json_text(MODEL_INDEX)), ""))
-        record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
-        write_text(staging / MARKER, json_text(record | {"files": [asdict(file) for file in written]}))
+    record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
+    write_components(components, target, record=record, progress=progress)
     transformer = components[0]
     return Conversion(
         target=target,
@@ -88,6 +84,22 @@ def convert(
         produced_keys=sum(len(move.pieces) for move in transformer.moves),
         nbytes=sum(component.nbytes for component in components),
     )
+
+
+def write_components(
+    components: list[Component],
+    target: Path,
+    *,
+    record: Mapping[str, object] | None = None,
+    progress: Progress = lambda count: None,  # noqa: ARG005
+) -> None:
+    """Write and check all components, then let them take `target`'s place. Without `record`, a part of a model."""
+    with staged_folder(target) as staging:
+        written = [file for component in components for file in _write(component, staging, progress)]
+        if record is not None:
+            _check_encoders(staging)
+            written.append(_named(write_text(staging / "model_index.json", json_text(MODEL_INDEX)), ""))
+            write_text(staging / MARKER, json_text({**record, "files": [asdict(file) for file in written]}))
 
 
 def plan(files: OriginalFiles) -> list[Component]:
