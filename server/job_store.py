@@ -226,7 +226,7 @@ class JobStore:
         """End a job that ran."""
         open_job = _update(request_id).where(request_table.c.status != Status.COMPLETED, *conditions)
         with self._database.begin() as transaction:
-            return bool(_end(transaction, open_job.values(finished_at=self._clock(), **values)))
+            return bool(_end(transaction, open_job.values(**{"finished_at": self._clock(), **values})))
 
     def _error_values(self, error: ErrorResponse) -> dict[str, Any]:
         return {
