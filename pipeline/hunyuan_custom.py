@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -22,6 +23,7 @@ from pipeline.progress import ProgressCallback, StageProgress
 from pipeline.rope import rotary_tables
 from pipeline.shapes import LatentShape, PixelShape, Strides, TokenGrid
 from pipeline.step_cache import StepCacheName
+from pipeline.stored_model import has_fp8_layers, load_stored
 from pipeline.transformer import Branch
 from pipeline.vae import decode_chunks, decode_stream, decode_tile_count
 
@@ -76,6 +78,16 @@ class HunyuanCustomPipeline(DiffusionPipeline):
             alpha=alpha, negative_subject_name=negative_subject_name, reference_posterior=reference_posterior
         )
         self._interrupt = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "HunyuanCustomPipeline":
+        """diffusers' own, which would read fp8 layers without their scales: those are loaded here."""
+        stored = Path(pretrained_model_name_or_path) / "transformer"
+        if "transformer" not in kwargs and has_fp8_layers(stored):
+            dtype = kwargs.get("torch_dtype")
+            dtype = dtype.get("transformer", dtype.get("default")) if isinstance(dtype, dict) else dtype
+            kwargs["transformer"] = load_stored(HunyuanVideoTransformer3DModel, stored, dtype)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @property
     def interrupt(self) -> bool:

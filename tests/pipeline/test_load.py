@@ -51,7 +51,15 @@ def test_weights_that_do_not_fit_exactly_are_refused(change: str, file: str, fol
         load_pipeline(folder, device="cpu", dtype="float32")
 
 
-def test_fp8_layers_load_by_their_scales(folder: Path, pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
+def test_a_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no model_index\.json"):
+        load_pipeline(tmp_path / "absent", device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["from_pretrained", "load_pipeline"])
+def test_fp8_layers_load_with_their_scales(
+    plain: bool, folder: Path, pipe: HunyuanCustomPipeline, identity: Image.Image, tmp_path: Path
+) -> None:
     state = load_file(folder / WEIGHTS)
     name = "single_transformer_blocks.0.proj_mlp"
     weight = state[f"{name}.weight"]
@@ -59,9 +67,25 @@ def test_fp8_layers_load_by_their_scales(folder: Path, pipe: HunyuanCustomPipeli
     state[f"{name}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
     state[f"{name}.weight_scale"] = scale
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    loaded = load_pipeline(folder, device="cpu", dtype="float32")
+
+    def load(source: Path) -> HunyuanCustomPipeline:
+        if plain:
+            return HunyuanCustomPipeline.from_pretrained(source)
+        return load_pipeline(source, device="cpu", dtype="float32")
+
+    loaded = load(folder)
     rounded = copy.deepcopy(pipe.transformer)
     rounded.get_submodule(name).weight.copy_(state[f"{name}.weight"].float() * scale)
     expected = HunyuanCustomPipeline(**(pipe.components | {"transformer": rounded}))
     arguments = SMALL | {"latents": torch.randn(1, 16, 2, 4, 6)}
-    assert torch.equal(loaded("x", identity, **arguments).frames, expected("x", identity, **arguments).frames)
+    frames = expected("x", identity, **arguments).frames
+    assert torch.equal(loaded("x", identity, **arguments).frames, frames)
+    loaded.save_pretrained(tmp_path / "again")
+    assert torch.equal(load(tmp_path / "again")("x", identity, **arguments).frames, frames)
+
+
+def test_a_scale_without_its_layer_is_refused(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS) | {"no.such.layer.weight_scale": torch.ones(1)}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="does not hold exactly the weights"):
+        load_pipeline(folder, device="cpu", dtype="float32")
