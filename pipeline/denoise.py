@@ -42,6 +42,10 @@ class Sampling:
     def guided(self) -> bool:
         return self.guidance_scale > 1
 
+    def ip_scale(self, step: int) -> float:
+        """Guidance by the identity runs out to about 1 at the last step, as in the reference."""
+        return self.ip_cfg_scale - step * (self.ip_cfg_scale - 1) / (self.steps - 1 + 1e-3)
+
     @property
     def full_steps(self) -> tuple[bool, ...]:
         return full_steps(self.step_cache, self.steps)
@@ -88,11 +92,11 @@ def denoise(
             ]
         except Interrupted:
             break
-        # Guidance by the identity runs out to about 1 at the last step.
-        ip_scale = sampling.ip_cfg_scale - step * (sampling.ip_cfg_scale - 1) / (sampling.steps - 1 + 1e-3)
         velocity = v[0]
-        for less, more, scale in zip(v, v[1:], (sampling.guidance_scale, ip_scale), strict=False):
-            velocity = velocity + scale * (more - less)
+        if sampling.guidance_scale > 1:
+            velocity = v[0] + sampling.guidance_scale * (v[1] - v[0])
+        if sampling.ip_cfg_scale > 0:
+            velocity = velocity + sampling.ip_scale(step) * (v[2] - v[1])
         latents = latents + (sigmas[step + 1] - sigmas[step]).item() * velocity
         latents = on_step(step, timesteps[step], latents)
     return latents

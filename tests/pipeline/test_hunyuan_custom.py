@@ -11,6 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3D
 from PIL import Image
 from torch import Tensor
 
+from pipeline.conditioning import Subject
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.progress import Progress
 from pipeline.shapes import PixelShape
@@ -86,18 +87,24 @@ def test_the_identity_image_is_encoded_like_the_reference(
     pipe: HunyuanCustomPipeline, pipeline_io: dict[str, Tensor], close: Any
 ) -> None:
     """Mode, and the reference's samples: identity first, then white, from one generator."""
-    from pipeline.identity_image import vae_view, white_pixels
-    from pipeline.vae import encode_reference
-
     small = pipeline_io["in.ref_u8"][0, :, 0].permute(1, 2, 0)
-    pixels = small.repeat_interleave(8, 0).repeat_interleave(8, 1).numpy()
-    view = vae_view(pixels, 64, 96)
-    mode = encode_reference(pipe.vae, view, posterior="mode", generator=None)
-    close("identity latents", mode, pipeline_io["in.ref_latents_mode"], 2e-5)
-    generator = torch.Generator().manual_seed(1024)
-    for pictured, name in ((pixels, "ref_latents"), (white_pixels(), "uncond_ref_latents")):
-        sample = encode_reference(pipe.vae, vae_view(pictured, 64, 96), posterior="sample", generator=generator)
-        close("identity latents", sample, pipeline_io[f"in.{name}"], 2e-5)
+    subject = Subject(
+        pixels=small.repeat_interleave(8, 0).repeat_interleave(8, 1).numpy(),
+        prompt="a dog",
+        subject_name="dog",
+        negative_prompt="",
+        negative_subject_name="person",
+        reference=None,
+        identity_guidance=True,
+    )
+    size = PixelShape(9, 64, 96)
+    *_, mode = pipe.encode(subject, size)
+    close("identity latents", mode.reference, pipeline_io["in.ref_latents_mode"], 2e-5)
+    sampling = _with(pipe, reference_posterior="sample")
+    negative, positive, full = sampling.encode(subject, size, torch.Generator().manual_seed(1024))
+    close("identity latents", full.reference, pipeline_io["in.ref_latents"], 2e-5)
+    close("identity latents", positive.reference, pipeline_io["in.uncond_ref_latents"], 2e-5)
+    assert negative.reference is positive.reference
 
 
 def test_a_seed_means_the_reference_s_noise(pipe: HunyuanCustomPipeline, pipeline_io: dict[str, Tensor]) -> None:
