@@ -1,6 +1,5 @@
 """The API process: routes, error translation, nothing of the model. It never imports torch."""
 
-import logging
 from http import HTTPStatus
 
 from fastapi import FastAPI, HTTPException, Request
@@ -8,27 +7,40 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from server import routes_files, routes_health, routes_queue, routes_run
+from server import openapi, routes_files, routes_health, routes_queue, routes_run
+from server.api_docs import document
+from server.cors import Cors
 from server.doors import Doors
-from server.errors import InternalError, ModelError, RequestError
+from server.errors import ModelError, RequestError
+from server.last_resort import LastResort
+from server.request_ids import RequestIds
 from server.services import Services
 from server.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the API on an existing database."""
-    app = FastAPI(title="hunyuan-custom-server", version="0.1.0", redirect_slashes=False)
+    app = FastAPI(
+        title="hunyuan-custom-server",
+        version="0.1.0",
+        description="Self-hosted fal-ai/hunyuan-custom. Every answer carries `x-fal-request-id`.",
+        redirect_slashes=False,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.services = Services.open(settings)
-    for routes in (routes_queue, routes_run, routes_files, routes_health):
+    for routes in (routes_queue, routes_run, routes_files, routes_health, openapi):
         app.include_router(routes.router)
-    app.add_middleware(Doors)
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    # The last one added is the outermost.
+    app.add_middleware(Doors, public_base_url=settings.api.public_base_url)
+    app.add_middleware(LastResort)
+    app.add_middleware(Cors, origins=settings.api.cors_origins)
+    app.add_middleware(RequestIds)
     app.add_exception_handler(RequestError, _typed_error)
     app.add_exception_handler(ModelError, _typed_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(StarletteHTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
     return app
 
 
@@ -46,10 +58,11 @@ async def _parameter_error(_request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """404 and 405 in fal's words."""
     assert isinstance(error, HTTPException | StarletteHTTPException)  # noqa: S101
-    detail = error.detail
+    detail, headers = error.detail, dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = _not_found_detail(request.url.path)
-    return JSONResponse({"detail": detail}, error.status_code, error.headers)
+        detail = _not_found_detail(request.scope["path"])
+        headers["x-fal-billable-units"] = "0"
+    return JSONResponse({"detail": detail}, error.status_code, headers)
 
 
 def _not_found_detail(path: str) -> str:
@@ -59,9 +72,3 @@ def _not_found_detail(path: str) -> str:
             return f'Application "{application.removeprefix("fal-ai/").split("/")[0]}" not found'
         path = path.removeprefix(f"{prefix}fal-ai/hunyuan-custom")
     return f"Path {path} not found"
-
-
-async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    response = InternalError().response()
-    return JSONResponse({"detail": response.body["detail"]}, response.status, response.headers)

@@ -11,11 +11,14 @@ ServerError
 │   ├── Unauthorized          401
 │   ├── Forbidden             403, a foreign website behind the browser of a user of a server without keys
 │   ├── TooManyRequests       429 + Retry-After
+│   │   └── QueueTooLong      429, longer than fal_max_queue_length
 │   ├── Overloaded            503 + Retry-After
 │   ├── StillInProgress       400
 │   ├── AlreadyCompleted      400
 │   ├── Cancelled             499, the result of a cancelled request
 │   ├── StartTimeout          504, the start deadline passed in the queue
+│   ├── Gone                  410, a video past its retention
+│   ├── Restarting            503, to a sync caller; the job goes on
 │   ├── RunnerDisconnected    503, the generator died
 │   ├── RunnerStalled         504, the generator fell silent
 │   ├── GpuOutOfMemory        503, also with the smallest memory plan
@@ -141,6 +144,12 @@ class TooManyRequests(RequestError):
         return ErrorResponse(plain.status, plain.body, plain.error_type, {**plain.headers, **wait})
 
 
+class QueueTooLong(TooManyRequests):
+    """More requests wait than the sender accepts."""
+
+    detail = "The queue is longer than fal_max_queue_length"
+
+
 class Overloaded(TooManyRequests):
     """The server has no memory left for this body."""
 
@@ -180,6 +189,18 @@ class StartTimeout(RequestError):
         return ErrorResponse(
             plain.status, plain.body, plain.error_type, {**plain.headers, "X-Fal-Request-Timeout-Type": "user"}
         )
+
+
+class Gone(RequestError):
+    """A file that was here and was removed in time."""
+
+    status, error_type, detail = 410, "expired", "File expired"
+
+
+class Restarting(RequestError):
+    """The server stops before the answer of a sync run is there."""
+
+    status, error_type, detail = 503, "runner_disconnected", "The server is restarting"
 
 
 class RunnerDisconnected(RequestError):

@@ -1,18 +1,21 @@
 """From the bytes of a POST to an accepted job. The queue and the sync run share this path."""
 
 import secrets
+import time
 import uuid
 from dataclasses import dataclass
 
 from dbos import DBOSClient
+from sqlalchemy.exc import IntegrityError
 
 from server.data_uri import PREFIX, decode_data_uri
-from server.errors import ErrorResponse, ModelError
-from server.job import NewJob, Priority
+from server.errors import ErrorResponse, InsufficientStorage, ModelError
+from server.job import NewJob
 from server.job_store import JobStore
 from server.schemas import HunyuanCustomInput, parse_json_object, validate_input
-from server.settings import ImageSettings
+from server.settings import Settings
 from server.storage import LocalStorage
+from server.submit_options import SubmitOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,7 @@ class Submission:
     body: bytes
     owner: str
     base_url: str
-    priority: Priority = Priority.NORMAL
-    start_deadline: float | None = None
+    options: SubmitOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +39,53 @@ class Accepted:
 class Intake:
     """Validates, stores the image that came along, and writes the job."""
 
-    def __init__(self, store: JobStore, storage: LocalStorage, engine: DBOSClient, image: ImageSettings) -> None:
+    def __init__(self, store: JobStore, storage: LocalStorage, engine: DBOSClient, settings: Settings) -> None:
         self._store = store
         self._storage = storage
         self._engine = engine
-        self._image = image
+        self._image = settings.image
+        self._min_free_bytes = settings.jobs.min_free_bytes
 
     def accept(self, submission: Submission) -> Accepted:
-        """Write the job in one transaction.
+        """Write the job in one transaction; a repeated idempotency key leads to the job it made first.
 
         An invalid body becomes a finished job with the 422 as its result, as on fal (decision 6).
 
         Raises:
             InvalidInput: the body is no JSON object; nothing is written.
+            InsufficientStorage: the disk is too full for another video.
         """
+        if self._storage.free_bytes() < self._min_free_bytes:
+            raise InsufficientStorage
+        known = self._known(submission)
+        if known is not None:
+            return known
         request_id = str(uuid.uuid4())
         fields = parse_json_object(submission.body)
+        body, source_key, refused = None, None, None
         try:
             body, source_key = self._detach_image(request_id, validate_input(fields))
         except ModelError as error:
             refused = error.response()
-            self._store.add_finished(_new_job(request_id, submission, None, None), refused)
-            return Accepted(request_id, refused)
-        self._store.add(_new_job(request_id, submission, body, source_key), self._engine)
-        return Accepted(request_id)
+        job = _new_job(request_id, submission, body, source_key)
+        try:
+            if refused is None:
+                self._store.add(job, self._engine)
+            else:
+                self._store.add_finished(job, refused)
+        except IntegrityError:  # somebody with the same key was faster
+            known = self._known(submission)
+            if known is None:
+                raise
+            if source_key is not None:
+                self._storage.delete(source_key)
+            return known
+        return Accepted(request_id, refused)
+
+    def _known(self, submission: Submission) -> Accepted | None:
+        key = submission.options.idempotency_key
+        request_id = None if key is None else self._store.id_of_key(submission.owner, key)
+        return None if request_id is None else Accepted(request_id)
 
     def _detach_image(self, request_id: str, body: HunyuanCustomInput) -> tuple[HunyuanCustomInput, str | None]:
         """Put a data: URI into storage (decision 8), so that rows stay small."""
@@ -76,13 +101,19 @@ def _new_job(
     request_id: str, submission: Submission, body: HunyuanCustomInput | None, source_key: str | None
 ) -> NewJob:
     seed = body.seed if body and body.seed is not None else secrets.randbelow(2**32)
+    options = submission.options
+    timeout = options.start_timeout_s
     return NewJob(
         id=request_id,
         owner=submission.owner,
         input=body,
         seed=seed,
-        priority=submission.priority,
+        priority=options.priority,
         base_url=submission.base_url,
         source_key=source_key,
-        start_deadline=submission.start_deadline,
+        start_deadline=None if timeout is None else time.time() + timeout,
+        no_retry=options.no_retry,
+        store_io=options.store_io,
+        media_ttl_s=options.media_ttl_s,
+        idempotency_key=options.idempotency_key,
     )

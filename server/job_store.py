@@ -85,6 +85,14 @@ class JobStore:
             row = connection.execute(query).one_or_none()
         return None if row is None else _job(row)
 
+    def id_of_key(self, owner: str, idempotency_key: str) -> str | None:
+        """The request that this owner made with that Idempotency-Key."""
+        query = sa.select(request_table.c.id).where(
+            request_table.c.owner == owner, request_table.c.idempotency_key == idempotency_key
+        )
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
     def queue_position(self, job: Job) -> int:
         """How many waiting jobs come before this one; 0 is next."""
         before = sa.tuple_(request_table.c.priority, request_table.c.place, request_table.c.seq) < sa.tuple_(
@@ -111,6 +119,12 @@ class JobStore:
         )
         with self._database.connect() as connection:
             return [_job(row) for row in connection.execute(query)]
+
+    def count_running(self) -> int:
+        """How many jobs are IN_PROGRESS."""
+        query = sa.select(sa.func.count()).where(request_table.c.status == Status.IN_PROGRESS)
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one()
 
     def is_over(self, request_id: str) -> bool:
         """Whether a job has its result."""

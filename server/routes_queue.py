@@ -1,50 +1,78 @@
-"""fal's queue API: submit, status, result, cancel."""
+"""fal's queue API: submit, status, status stream, result, cancel."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from server import views
+from server.api_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
 from server.auth import current_owner
-from server.doors import REQUEST_ID
-from server.errors import AlreadyCompleted, NotFound, StillInProgress
+from server.errors import AlreadyCompleted, NotFound, QueueTooLong, StillInProgress
+from server.event_stream import status_events
 from server.intake import Submission
-from server.job import CancelOutcome, Job, Priority, Status
+from server.job import CancelOutcome, Job, Status
+from server.public_url import base_url
 from server.request_body import read_body
+from server.request_ids import REQUEST_ID
 from server.schemas import ENDPOINT
-from server.services import base_url, services
+from server.services import services
+from server.status_reads import JobState
+from server.submit_options import SubmitOptions
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
 
-LogsFlag = Annotated[bool, Query(description="Whether to include logs (`1`) in the response or not (`0`).")]
+MaxQueueLength = Annotated[
+    int | None, Query(ge=0, le=2**31 - 1, description="Refuse with 429 if more requests than this wait already.")
+]
+
+_NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-@router.post("")
-async def submit(request: Request) -> JSONResponse:
+@router.post("", openapi_extra=SUBMIT.extra, responses=SUBMIT.responses)
+async def submit(request: Request, fal_max_queue_length: MaxQueueLength = None) -> JSONResponse:
     """Put a request into the queue. Any JSON object is accepted; an invalid one finishes with its 422."""
     parts = services(request)
     submission = await read_submission(request)
+    if fal_max_queue_length is not None and await parts.reads.waits_more_than(fal_max_queue_length):
+        raise QueueTooLong
     accepted = await run_in_threadpool(parts.intake.accept, submission)
-    job = find_job(request, accepted.request_id)
-    body = views.submitted(job.base_url, job.id, parts.store.queue_position(job))
-    return JSONResponse(body, headers={REQUEST_ID: job.id})
+    state = await find_state(request, accepted.request_id)
+    body = views.submitted(state.base_url, state.id, await parts.reads.position(state))
+    return JSONResponse(body, headers={REQUEST_ID: state.id})
 
 
-@router.get("/requests/{request_id}/status")
-async def status(request: Request, request_id: str, logs: LogsFlag = False) -> JSONResponse:
+@router.get("/requests/{request_id}/status", openapi_extra=STATUS.extra, responses=STATUS.responses)
+async def status(request: Request, request_id: str) -> JSONResponse:
     """Where a request is: 202 while it waits or runs, 200 when it is over."""
-    parts = services(request)
-    job = find_job(request, request_id)
-    position = parts.store.queue_position(job) if job.status is Status.IN_QUEUE else None
-    lines = parts.store.logs(job.id) if logs and job.status is not Status.IN_QUEUE else None
-    code = 200 if job.status is Status.COMPLETED else 202
-    return JSONResponse(views.status(job, queue_position=position, logs=lines), code, {REQUEST_ID: job.id})
+    reads = services(request).reads
+    state = await find_state(request, request_id)
+    waiting = state.status is Status.IN_QUEUE
+    position = await reads.position(state) if waiting else None
+    lines = await reads.logs(state.id) if _wants_logs(request) and not waiting else None
+    code = 200 if state.status is Status.COMPLETED else 202
+    return JSONResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
 
 
-@router.get("/requests/{request_id}")
-@router.get("/requests/{request_id}/response")
+@router.get(
+    "/requests/{request_id}/status/stream",
+    openapi_extra=STREAM.extra,
+    response_class=StreamingResponse,
+    responses=STREAM.responses,
+)
+async def status_stream(request: Request, request_id: str) -> StreamingResponse:
+    """The same as events, one per change, until the request is over; `Accept` decides nothing."""
+    state = await find_state(request, request_id)
+    last = request.headers.get("last-event-id", "")
+    after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
+    events = status_events(services(request).tail, state.id, logs=_wants_logs(request), after=after)
+    headers = {REQUEST_ID: state.id, **_NO_BUFFER}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+@router.get("/requests/{request_id}", responses=RESULT.responses)
+@router.get("/requests/{request_id}/response", responses=RESULT.responses)
 async def result(request: Request, request_id: str) -> Response:
     """The output, or the failure's own status and body."""
     job = find_job(request, request_id)
@@ -53,26 +81,34 @@ async def result(request: Request, request_id: str) -> Response:
     return result_response(job)
 
 
-@router.put("/requests/{request_id}/cancel")
+@router.put("/requests/{request_id}/cancel", status_code=202, responses=CANCEL.responses)
 async def cancel(request: Request, request_id: str) -> JSONResponse:
     """Stop a request: a waiting one is over at once, a running one as soon as the generator has stopped."""
     parts = services(request)
-    job = find_job(request, request_id)
-    outcome = await run_in_threadpool(parts.store.cancel, job.id)
+    state = await find_state(request, request_id)
+    outcome = await run_in_threadpool(parts.store.cancel, state.id)
     if outcome is CancelOutcome.ALREADY_COMPLETED:
         raise AlreadyCompleted
-    return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202, {REQUEST_ID: job.id})
+    return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202, {REQUEST_ID: state.id})
 
 
 async def read_submission(request: Request) -> Submission:
     """Body and headers of a POST that wants a video."""
+    options = SubmitOptions.from_headers(request.headers)
     body = await read_body(request, limit=services(request).settings.api.max_body_bytes)
-    low = request.headers.get("x-fal-queue-priority", "normal").strip().lower() == "low"
-    return Submission(body, current_owner(request), base_url(request), Priority.LOW if low else Priority.NORMAL)
+    return Submission(body, current_owner(request), base_url(request), options)
+
+
+async def find_state(request: Request, request_id: str) -> JobState:
+    """The state of the caller's job, or the one 404 for unknown, foreign and malformed ids."""
+    state = await services(request).reads.state(request_id, owner=current_owner(request))
+    if state is None:
+        raise NotFound
+    return state
 
 
 def find_job(request: Request, request_id: str) -> Job:
-    """The caller's job, or the one 404 for unknown, foreign and malformed ids."""
+    """The same as the whole record."""
     job = services(request).store.get(request_id, owner=current_owner(request)) if len(request_id) == 36 else None
     if job is None:
         raise NotFound
@@ -85,4 +121,10 @@ def result_response(job: Job) -> Response:
     headers = {REQUEST_ID: job.id}
     if failure is not None:
         return JSONResponse(failure.body, failure.status, {**failure.headers, **headers})
-    return JSONResponse(views.output(job).model_dump(exclude_none=True), headers=headers)
+    body = views.output(job).model_dump(exclude_none=True)
+    return JSONResponse(body, headers={**headers, "x-fal-billable-units": "1"})
+
+
+def _wants_logs(request: Request) -> bool:
+    """JS says 1 or 0, Python true or false."""
+    return request.query_params.get("logs", "").lower() in {"1", "true", "yes"}

@@ -6,9 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from server.doors import REQUEST_ID
-from server.errors import Cancelled
+from server.api_docs import RUN
+from server.errors import Cancelled, Restarting
+from server.event_stream import Tail
 from server.job import Status
+from server.request_ids import REQUEST_ID
 from server.routes_queue import find_job, read_submission, result_response
 from server.schemas import ENDPOINT
 from server.services import services
@@ -16,18 +18,48 @@ from server.services import services
 router = APIRouter(prefix=f"/run/{ENDPOINT}", tags=["run"])
 
 
-@router.post("")
+@router.post("", openapi_extra=RUN.extra, responses=RUN.responses)
 async def run(request: Request) -> Response:
-    """Make a video and answer with it. A caller who hangs up cancels the job: retrying clients start another."""
+    """Make a video and answer with it.
+
+    A caller who hangs up cancels the job, since retrying clients start another; with an Idempotency-Key the job goes
+    on, since the same call will find it again.
+    """
     parts = services(request)
-    accepted = await run_in_threadpool(parts.intake.accept, await read_submission(request))
+    submission = await read_submission(request)
+    accepted = await run_in_threadpool(parts.intake.accept, submission)
+    request_id = accepted.request_id
     if accepted.refused is not None:
         refused = accepted.refused
-        return JSONResponse(refused.body, refused.status, {**refused.headers, REQUEST_ID: accepted.request_id})
-    while (job := find_job(request, accepted.request_id)).status is not Status.COMPLETED:
-        if await request.is_disconnected():
-            await run_in_threadpool(parts.store.cancel, job.id)
-            gone = Cancelled().response()
-            return JSONResponse(gone.body, gone.status, {**gone.headers, REQUEST_ID: job.id})
-        await asyncio.sleep(parts.settings.api.sync_poll_s)
-    return result_response(job)
+        return JSONResponse(refused.body, refused.status, {**refused.headers, REQUEST_ID: request_id})
+
+    over = asyncio.create_task(_is_over(parts.tail, request_id))
+    gone = asyncio.create_task(_hangs_up(request))
+    try:
+        await asyncio.wait({over, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        over.cancel()
+        gone.cancel()
+    if over.done() and not over.cancelled():
+        if not over.result():
+            raise Restarting(f"The server is restarting; request {request_id} goes on and can be had from the queue")
+        return result_response(find_job(request, request_id))
+    if submission.options.idempotency_key is None:
+        await run_in_threadpool(parts.store.cancel, request_id)
+    left = Cancelled().response()
+    return JSONResponse(left.body, left.status, {**left.headers, REQUEST_ID: request_id})
+
+
+async def _is_over(tail: Tail, request_id: str) -> bool:
+    """Wait for the end of a job; False when this process stops before."""
+    with tail.watch(request_id) as watch:
+        while (update := await watch.next()) is not None:
+            if update.state.status is Status.COMPLETED:
+                return True
+    return False
+
+
+async def _hangs_up(request: Request) -> None:
+    """Wait until the caller is gone; its body has been read, so nothing else can arrive."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

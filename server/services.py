@@ -7,6 +7,7 @@ from fastapi import Request
 
 from server.database import create_engine
 from server.engine import engine_client
+from server.event_stream import Tail
 from server.intake import Intake
 from server.job_store import JobStore
 from server.keys import KeyRing
@@ -14,6 +15,7 @@ from server.queue_line import Caps
 from server.rate_limit import RateLimit
 from server.settings import Settings, is_loopback
 from server.signing import UPLOADS, Tokens, load_secret
+from server.status_reads import StatusReads
 from server.storage import LocalStorage
 from server.worker_registry import WorkerRegistry
 
@@ -31,6 +33,8 @@ class Services:
     keys: KeyRing
     rates: RateLimit
     tokens: Tokens
+    reads: StatusReads
+    tail: Tail
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -40,16 +44,19 @@ class Services:
         store = JobStore(database, caps=caps)
         storage, engine = LocalStorage(settings.data_dir), engine_client(database)
         workers = WorkerRegistry(database)
+        reads = StatusReads.open(database)
         return cls(
             settings,
             store,
             workers,
             storage,
             engine,
-            Intake(store, storage, engine, settings.image),
+            Intake(store, storage, engine, settings),
             KeyRing(database, always_required=not is_loopback(settings.api.host)),
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
             Tokens(load_secret(database, UPLOADS)),
+            reads,
+            Tail(reads, poll_s=settings.api.tail_poll_s),
         )
 
 
@@ -57,9 +64,3 @@ def services(request: Request) -> Services:
     """The services of the app that handles this request."""
     found: Services = request.app.state.services
     return found
-
-
-def base_url(request: Request) -> str:
-    """Scheme and host that clients can reach: the configured one, else the one they used."""
-    configured = services(request).settings.api.public_base_url
-    return (configured or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")

@@ -50,7 +50,11 @@ class ApiSettings(Section):
     max_connections: int = Field(default=4000, gt=0, description="more are answered 503")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="further Host names of a server without keys")
     shutdown_grace_s: float = Field(default=10.0, gt=0, description="open streams end within this time")
-    sync_poll_s: float = Field(default=0.1, gt=0, description="how often a sync run looks for its result")
+    tail_poll_s: float = Field(default=0.1, gt=0, description="how often streams and sync runs look for news")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="whose X-Forwarded-* are believed")
+    cors_origins: tuple[str, ...] = Field(default=("local",), description='origins, "local" (any port here) or "*"')
+    tls_cert: Path | None = Field(default=None, description="PEM certificate (chain); turns TLS on")
+    tls_key: Path | None = Field(default=None, description="its PEM key")
 
 
 class JobSettings(Section):
@@ -65,6 +69,14 @@ class JobSettings(Section):
     prepare_concurrency: int = Field(default=4, ge=1, description="images fetched at once")
     heartbeat_s: float = Field(default=2.0, gt=0)
     heartbeat_stale_s: float = Field(default=20.0, gt=0, description="a worker silent for longer counts as gone")
+
+
+class RetentionSettings(Section):
+    """How long finished work is kept; 0 keeps it for ever."""
+
+    media_s: float = Field(default=7 * 86400.0, ge=0, description="images and videos of a finished request")
+    records_s: float = Field(default=30 * 86400.0, ge=0, description="its status, log and result; ends its media too")
+    sweep_s: float = Field(default=60.0, gt=0, description="how often expired things are removed")
 
 
 class GeneratorSettings(Section):
@@ -144,6 +156,7 @@ class Settings(BaseSettings):
     )
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()
+    retention: RetentionSettings = RetentionSettings()
     generator: GeneratorSettings = GeneratorSettings()
     video: VideoSettings = VideoSettings()
     image: ImageSettings = ImageSettings()

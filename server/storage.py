@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_KEY = re.compile(r"(inputs|files)/[A-Za-z0-9_-]{2}/([A-Za-z0-9_-]{32})/[A-Za-z0-9._-]{1,80}")
+_KEY = re.compile(r"(inputs|files|uploads)/[A-Za-z0-9_-]{2}/([A-Za-z0-9_-]{32})/[A-Za-z0-9._-]{1,80}")
 
 
 class LocalStorage:
@@ -20,7 +20,7 @@ class LocalStorage:
 
     @staticmethod
     def new_key(area: str, name: str) -> str:
-        """A fresh key like `files/AB/<token>/<name>`; area is `inputs` or `files`."""
+        """A fresh key like `files/AB/<token>/<name>`; area is `inputs`, `uploads` or `files`."""
         token = secrets.token_urlsafe(24)
         return f"{area}/{token[:2]}/{token}/{name}"
 
@@ -54,6 +54,10 @@ class LocalStorage:
             return None
         path = self._path(key)
         return path if path.is_file() and not path.is_symlink() else None
+
+    def free_bytes(self) -> int:
+        """Space left on the storage's file system."""
+        return shutil.disk_usage(self._root).free
 
     def delete(self, key: str) -> None:
         """Remove a file and its token's directory; nothing happens if it is not there."""

@@ -9,6 +9,7 @@ from typing import Any
 from server.errors import ErrorResponse
 from server.job import Job, LogLine, Status
 from server.schemas import ENDPOINT, File, HunyuanCustomOutput
+from server.status_reads import JobState
 
 
 def request_urls(base_url: str, request_id: str) -> dict[str, str]:
@@ -34,7 +35,7 @@ def submitted(base_url: str, request_id: str, queue_position: int) -> dict[str, 
     }
 
 
-def status(job: Job, *, queue_position: int | None, logs: Sequence[LogLine] | None) -> dict[str, Any]:
+def status(job: JobState, *, queue_position: int | None, logs: Sequence[LogLine] | None) -> dict[str, Any]:
     """Answer of a status call.
 
     `logs` is a list when logs were asked for and null otherwise: fal's own examples iterate over it.

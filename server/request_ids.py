@@ -1,0 +1,39 @@
+"""Every response carries `x-fal-request-id`: fal's JS client knows its request by that header alone, and the Python
+client repeats a 502, 503 or 504 without it."""
+
+import uuid
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID: Final = "x-fal-request-id"
+_SCOPE_KEY: Final = "hunyuan_custom.request_id"
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of this HTTP exchange, for logs and error answers; a job's answers carry the job's id instead."""
+    return str(scope.get(_SCOPE_KEY, ""))
+
+
+class RequestIds:
+    """The outermost ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Give the exchange an id, and its response the header unless a route has set one."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope[_SCOPE_KEY] = str(uuid.uuid4())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if REQUEST_ID not in headers:
+                    headers[REQUEST_ID] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
