@@ -19,15 +19,17 @@ from threading import Event
 import torch
 from torch import Tensor
 
+from weights.crc32 import combine
 from weights.errors import BadValuesError, CheckpointError, TargetError, WeightsError
 from weights.key_map import Piece
 from weights.safetensors_file import list_safetensors, safetensors_header
 from weights.stored_tensor import FLOAT8, StoredTensor, check_finite
 
-SHARD_BYTES = 5_000_000_000
-BUFFER_BYTES = 16 * 2**20
+SHARD_BYTES = 3_000_000_000
+BUFFER_BYTES = 2**20  # small enough to stay in the processor's cache between reading, checking and writing
+PREFETCH_BYTES = 32 * 2**20
 FLOAT8_OVERFLOW = 464.0  # half a step above 448, the largest float8_e4m3fn; torch's cast would saturate silently
-THREADS = 2  # one waits for the disk while the other computes checksums
+THREADS = 3  # shards at a time: while one waits for the disk the others compute checksums
 
 Progress = Callable[[int], None]
 """Called, from several threads, with the number of bytes just written."""
@@ -104,14 +106,14 @@ def write_shards(
 def scan_file(path: Path, *, progress: Progress) -> WrittenFile:
     """Read a safetensors file through: refuse NaN and infinity, record its checksum. Raises as `write_shards`."""
     stored = list_safetensors(path)
+    size = path.stat().st_size
     with path.open("rb") as file:
-        crc = zlib.crc32(file.read(min((tensor.offset for tensor in stored.values()), default=path.stat().st_size)))
+        crc = zlib.crc32(file.read(min((tensor.offset for tensor in stored.values()), default=size)))
     buffer = torch.empty(BUFFER_BYTES, dtype=torch.uint8)
     for tensor in stored.values():
-        for chunk in _converted_chunks(Move.whole(tensor, tensor.key), buffer):
-            crc = zlib.crc32(chunk.numpy(), crc)
-            progress(chunk.numel())
-    return WrittenFile(name=path.name, size=path.stat().st_size, crc32=crc)
+        part = _stream(Move.whole(tensor, tensor.key), buffer, lambda chunk: progress(chunk.numel()))
+        crc = combine(crc, part, tensor.nbytes)
+    return WrittenFile(name=path.name, size=size, crc32=crc)
 
 
 def write_text(path: Path, text: str) -> WrittenFile:
@@ -146,16 +148,17 @@ def _write_shard(moves: Sequence[Move], path: Path, *, progress: Progress, stop:
     crc, size = zlib.crc32(header), len(header)
     try:
         with path.open("wb", buffering=0) as file:
+
+            def emit(chunk: Tensor) -> None:
+                if stop.is_set():
+                    raise _StoppedError(str(path))
+                _write(file.fileno(), memoryview(chunk.numpy()))
+                progress(chunk.numel())
+
             _write(file.fileno(), memoryview(header))
             for move in moves:
-                for chunk in _converted_chunks(move, buffer):
-                    if stop.is_set():
-                        raise _StoppedError(str(path))
-                    view = memoryview(chunk.numpy())
-                    crc = zlib.crc32(view, crc)
-                    _write(file.fileno(), view)
-                    size += len(view)
-                    progress(len(view))
+                crc = combine(crc, _stream(move, buffer, emit), move.nbytes)
+                size += move.nbytes
             os.fsync(file.fileno())
     except OSError as error:
         stop.set()
@@ -172,26 +175,40 @@ def _write(handle: int, view: memoryview) -> None:
         view = view[os.write(handle, view) :]
 
 
-def _converted_chunks(move: Move, buffer: Tensor) -> Iterator[Tensor]:
-    """The pieces' bytes in order (flat uint8), scanned for NaN, cast, and checked against the source's checksum."""
+def _stream(move: Move, buffer: Tensor, emit: Callable[[Tensor], None]) -> int:
+    """Hand the pieces' bytes, in order, to `emit` (flat uint8); return their CRC-32.
+
+    They are scanned for NaN, cast, and compared with the checksum the source's container recorded. Pieces in the order
+    of their rows are the source's own bytes, so that one pass over them serves both checksums.
+    """
     source = move.source
     ranges = [bounds for piece in move.pieces for bounds in piece.rows]
+    same_bytes = ranges == sorted(ranges) and move.dtype == source.dtype
     if ranges != sorted(ranges):  # the swapped final layer: tens of MB, read in order once
-        memory = source.load()
-        _check_crc(source, zlib.crc32(memory.reshape(-1).view(torch.uint8).numpy()))
-        source = StoredTensor(key=source.key, path=source.path, dtype=source.dtype, shape=source.shape, memory=memory)
-    crc = 0
-    step = max(1, BUFFER_BYTES // max(source.row_bytes, 1))
+        source = _in_memory(source)
+    crc_read = crc_emitted = 0
+    step = max(1, len(buffer) // max(source.row_bytes, 1))
     for start, stop in ranges:
         for first in range(start, stop, step):
             last = min(first + step, stop)
+            source.prefetch(last, PREFETCH_BYTES)
             fits = (last - first) * source.row_bytes <= len(buffer)
             raw = source.read_bytes(first, last, buffer if fits else None)
-            crc = zlib.crc32(raw.numpy(), crc)
+            crc_read = zlib.crc32(raw.numpy(), crc_read)
             values = raw.view(source.dtype)
             check_finite(values, source)
-            yield raw if move.dtype == source.dtype else _cast(values, move).view(torch.uint8)
-    _check_crc(source, crc)
+            if not same_bytes:
+                raw = _cast(values, move).view(torch.uint8)
+                crc_emitted = zlib.crc32(raw.numpy(), crc_emitted)
+            emit(raw)
+    _check_crc(source, crc_read)
+    return crc_read if same_bytes else crc_emitted
+
+
+def _in_memory(source: StoredTensor) -> StoredTensor:
+    memory = source.load()
+    _check_crc(source, zlib.crc32(memory.reshape(-1).view(torch.uint8).numpy()))
+    return StoredTensor(key=source.key, path=source.path, dtype=source.dtype, shape=source.shape, memory=memory)
 
 
 def _cast(values: Tensor, move: Move) -> Tensor:
