@@ -7,13 +7,16 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from server.errors import SettingsError
 from server.logs import configure_logging
 from server.settings import CONFIGS, Settings, load_settings
+
+if TYPE_CHECKING:
+    from server.tls import TlsFiles
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ app = typer.Typer(
 
 Config = Annotated[Path, typer.Option(help="TOML file with the settings of this deployment.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where database and files live (data_dir).")]
+TlsCert = Annotated[Path | None, typer.Option(help="PEM certificate to serve https with (api.tls_cert).")]
+TlsKey = Annotated[Path | None, typer.Option(help="Its PEM key (api.tls_key).")]
 _DEMO_CONFIG = CONFIGS / "demo.toml"
 
 
@@ -34,18 +39,33 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (api.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (api.port).")] = None,
     data_dir: DataDir = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_self_signed: Annotated[
+        bool, typer.Option("--tls-self-signed", help="Make a certificate under data_dir/tls; print what clients need.")
+    ] = False,
 ) -> None:
     """Run the server: API, worker and generator, until Ctrl-C or SIGTERM."""
     from server.supervisor import Supervisor
 
     configure_logging("serve")
-    settings = _settings(config, data_dir, host=host, port=port)
+    settings = _settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    tls = _self_signed(settings) if tls_self_signed else None
+    if tls is not None:
+        tls_cert, tls_key = tls.certificate, tls.key
+        settings = _settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    only_api = {"--host": host, "--tls-cert": tls_cert, "--tls-key": tls_key}
+    api_arguments = [word for name, value in only_api.items() if value is not None for word in (name, str(value))]
     _refuse_beyond_loopback(settings.api.host)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with Supervisor(settings, _child_arguments(config, data_dir)) as server:
+    with Supervisor(settings, _child_arguments(config, data_dir), api_arguments=api_arguments) as server:
         typer.echo(f"hunyuan-custom-server listens on {server.url}")
+        if tls is not None:
+            from server.tls import environment_lines
+
+            typer.echo(environment_lines(tls, server.url))
         stopping.wait()
         logger.info("stopping")
 
@@ -63,6 +83,9 @@ def demo(data_dir: DataDir = None) -> None:
 def api(
     config: Config = _DEMO_CONFIG,
     data_dir: DataDir = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (api.host).")] = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     listen_fd: Annotated[int | None, typer.Option(help="An inherited listening socket.", hidden=True)] = None,
 ) -> None:
     """Run the API process alone (many per cluster)."""
@@ -70,7 +93,7 @@ def api(
     from server.parent_death import die_with_parent
 
     configure_logging("api")
-    settings = _settings(config, data_dir)
+    settings = _settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
     if listen_fd is None:
         _refuse_beyond_loopback(settings.api.host)
         run_api(settings, None)
@@ -99,6 +122,19 @@ def migrate(config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
     migrate_database(settings.database_url, settings.data_dir / "migrate.lock")
 
 
+@app.command()
+def drain(
+    config: Config = _DEMO_CONFIG,
+    data_dir: DataDir = None,
+    undo: Annotated[bool, typer.Option(help="Take jobs again.")] = False,
+) -> None:
+    """Have all workers finish what they run and take no more jobs; returns when none is running."""
+    from server.drain import drain_workers
+
+    drain_workers(_settings(config, data_dir), undo=undo)
+    typer.echo("workers take jobs again" if undo else "drained: no job is running, waiting ones stay in the queue")
+
+
 def main() -> None:
     """Entry point: a wrong setting is one line on stderr and exit code 2."""
     try:
@@ -108,8 +144,9 @@ def main() -> None:
         sys.exit(2)
 
 
-def _settings(config: Path, data_dir: Path | None, *, host: str | None = None, port: int | None = None) -> Settings:
-    door = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+def _settings(config: Path, data_dir: Path | None, **api: Any) -> Settings:
+    """Settings with the options of `serve` and `api` on top; `api` are keys of that section."""
+    door = {key: value for key, value in api.items() if value is not None}
     overrides: dict[str, Any] = {"api": door} if door else {}
     if data_dir is not None:
         overrides["data_dir"] = data_dir
@@ -119,6 +156,18 @@ def _settings(config: Path, data_dir: Path | None, *, host: str | None = None, p
 def _child_arguments(config: Path, data_dir: Path | None) -> list[str]:
     """The options that lead a child process to the same settings; its socket is inherited."""
     return ["--config", str(config), *(["--data-dir", str(data_dir)] if data_dir else [])]
+
+
+def _self_signed(settings: Settings) -> "TlsFiles":
+    """A certificate for every name under which this server may be called."""
+    import datetime
+    from urllib.parse import urlsplit
+
+    from server.tls import self_signed
+
+    public = urlsplit(settings.api.public_base_url or "").hostname
+    names = [name for name in (settings.api.host, public) if name and name not in {"0.0.0.0", "::"}]  # noqa: S104
+    return self_signed(settings.data_dir / "tls", names, datetime.datetime.now(datetime.UTC))
 
 
 def _refuse_beyond_loopback(host: str) -> None:

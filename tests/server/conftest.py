@@ -89,12 +89,15 @@ def example(**changes: Any) -> dict[str, Any]:
     return {"prompt": "a colour", "image_url": photo_uri(), "num_inference_steps": 10, "num_frames": 81} | changes
 
 
-def launch(data_dir: Path, *, ready: bool = True, renderer: str = "by_prompt", **settings: Any) -> Server:
-    """Start `serve`; settings as `section__key=value`."""
+def launch(
+    data_dir: Path, *, ready: bool = True, renderer: str = "by_prompt", root: Path = ROOT, **settings: Any
+) -> Server:
+    """Start `serve` of the packages at `root`; settings as `section__key=value`."""
+    data_dir.mkdir(exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
     environment |= {f"{ENV_PREFIX}{key.upper()}": str(value) for key, value in settings.items()}
     environment[f"{ENV_PREFIX}GENERATOR__RENDERER"] = f"tests.fakes.{renderer}:Renderer"
-    environment["PYTHONPATH"] = str(ROOT)
+    environment["PYTHONPATH"] = str(root)
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--data-dir", str(data_dir)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=data_dir)
     assert process.stdout is not None

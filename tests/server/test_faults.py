@@ -1,0 +1,255 @@
+"""Faults of machines, disks and processes: nothing is lost and nothing is done twice."""
+
+import concurrent.futures
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.server.cluster import Cluster
+from tests.server.conftest import FAST, ROOT, Server, example, until
+
+STALE_S = 1.5
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Workers that are thought dead soon."""
+    workers = Cluster(tmp_path, **FAST, jobs__heartbeat_stale_s=STALE_S)
+    yield workers
+    workers.stop()
+
+
+@pytest.fixture
+def api(start_server: Callable[..., Server]) -> Iterator[Server]:
+    """A server whose own worker is out of the way."""
+    server = start_server(jobs__heartbeat_stale_s=STALE_S, worker_id="supervised")
+    (worker,) = [child for child in psutil.Process(server.process.pid).children() if "worker" in child.cmdline()]
+    supervisor = psutil.Process(server.process.pid)
+    supervisor.suspend()  # it must not restart the worker
+    worker.kill()
+    until(lambda: not server.http.get("/health/ready").json()["workers"])
+    yield server
+    supervisor.resume()
+
+
+def messages(server: Server, request_id: str) -> list[str]:
+    return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]
+
+
+def test_another_worker_takes_over_from_one_that_is_gone(api: Server, cluster: Cluster) -> None:
+    cluster.start_worker("first")
+    running = api.submit(example(prompt="WORKS_SLOWLY"))
+    api.until_running(running)
+    cluster.start_worker("second")
+    until(lambda: len(api.http.get("/health/ready").json()["workers"]) == 2)
+    cluster.signal("first", signal.SIGKILL)
+    until(lambda: "Attempt 2" in messages(api, running))
+    api.cancel(running)
+    assert api.finish(running).status_code == 499
+
+
+def test_a_worker_that_was_only_frozen_changes_nothing_when_it_thaws(api: Server, cluster: Cluster) -> None:
+    first = psutil.Process(cluster.start_worker("first"))
+    running = api.submit(example(prompt="WORKS_SLOWLY"))
+    api.until_running(running)
+    frozen = [first, *first.children()]
+    for process in frozen:
+        process.suspend()
+    cluster.start_worker("second", renderer="renders_colour")
+    answer = api.finish(running)
+    assert answer.status_code == 200
+    for process in frozen:
+        process.resume()
+    after = api.submit(example(prompt="a colour"))
+    assert api.finish(after).status_code == 200
+    assert api.result(running).json() == answer.json()
+    assert api.http.get(answer.json()["video"]["url"]).status_code == 200
+    videos = list((api.data_dir / "files").rglob("*.mp4"))
+    assert len(videos) == 2, "one file per result"
+
+
+def test_accepted_requests_survive_a_killed_api(start_server: Callable[..., Server]) -> None:
+    server = start_server(renderer="finishes_at_once")
+    accepted: list[str] = []
+
+    def submit(_: int) -> None:
+        accepted.append(server.submit())
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        submitting = [pool.submit(submit, number) for number in range(40)]
+        until(lambda: len(accepted) > random.Random(0).randint(5, 20))
+        (api_process,) = [p for p in psutil.Process(server.process.pid).children() if "api" in p.cmdline()]
+        api_process.kill()
+        concurrent.futures.wait(submitting)
+    assert len(accepted) >= 5
+    assert all(server.finish(request_id).status_code == 200 for request_id in accepted)
+
+
+def test_five_servers_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server.cli", "migrate", "--data-dir", str(tmp_path)]
+    started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(5)]
+    assert [process.communicate()[1] for process in started] == [""] * 5
+    assert [process.returncode for process in started] == [0] * 5
+
+
+def test_jobs_outlive_the_loss_of_the_engines_tables(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    first = start_server()
+    running, waiting = first.submit(example(prompt="WORKS_SLOWLY")), first.submit()
+    first.until_running(running)
+    first.stop()
+    with sqlite3.connect(tmp_path / "hunyuan-custom.sqlite") as database:
+        ours = {"request", "request_log", "worker"}
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        dbos = {name for name in tables if name.startswith(("workflow", "operation", "dbos", "queues", "notif"))}
+        assert ours <= tables
+        for table in dbos | ({"streams", "application_versions"} & tables):
+            database.execute(f"DROP TABLE {table}")
+    database.close()
+    second = start_server(jobs__reconcile_s=0.5)
+    until(lambda: second.status(running)["status"] == "IN_PROGRESS")
+    second.cancel(running)
+    assert second.finish(waiting).status_code == 200
+
+
+def test_queued_jobs_run_on_after_an_upgrade(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    old = start_server(data_dir=tmp_path / "data")
+    running, waiting = old.submit(example(prompt="WORKS_SLOWLY")), old.submit()
+    old.until_running(running)
+    old.stop()
+    upgraded = tmp_path / "upgraded"
+    for package in ("server", "pipeline", "weights", "configs", "tests/fakes"):
+        shutil.copytree(ROOT / package, upgraded / package)
+    worker = upgraded / "server" / "worker.py"
+    source = worker.read_text()
+    changed = source.replace("workflows.prepare(request_id)", "workflows.prepare(str(request_id))")
+    assert changed != source
+    worker.write_text(changed)
+    new = start_server(data_dir=tmp_path / "data", root=upgraded)
+    until(lambda: new.status(running)["status"] == "IN_PROGRESS")
+    new.cancel(running)
+    assert new.finish(waiting).status_code == 200
+
+
+def test_a_stopping_worker_gives_its_job_back_without_blame(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    running = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(running)
+    for _ in range(4):  # more often than faults are forgiven
+        worker = server.worker()["pid"]
+        psutil.Process(worker).terminate()
+        until(lambda worker=worker: server.worker()["pid"] != worker)
+        until(lambda: server.status(running)["status"] == "IN_PROGRESS")
+    assert not any("lost" in message for message in messages(server, running))
+    server.cancel(running)
+    assert server.finish(running).status_code == 499
+
+
+def test_a_stopping_worker_finishes_within_its_grace(start_server: Callable[..., Server]) -> None:
+    server = start_server(jobs__shutdown_grace_s=30)
+    running = server.submit(example(num_inference_steps=30))
+    server.until_running(running)
+    psutil.Process(server.worker()["pid"]).terminate()
+    assert server.finish(running).status_code == 200
+    assert not any("Attempt" in message for message in messages(server, running))
+
+
+def test_a_draining_worker_takes_no_more_jobs(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = start_server()
+    running = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(running)
+    drain = [sys.executable, "-m", "server.cli", "drain", "--data-dir", str(tmp_path)]
+    draining = subprocess.Popen(drain, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    until(lambda: bool(server.http.get("/health/ready").json()["workers"][0]["draining"]))
+    waiting = server.submit()
+    server.cancel(running)
+    assert "drained" in draining.communicate(timeout=20)[0]
+    assert server.status(waiting)["status"] == "IN_QUEUE"
+    subprocess.run([*drain, "--undo"], cwd=ROOT, check=True)
+    assert server.finish(waiting).status_code == 200
+
+
+def test_an_out_of_memory_job_is_tried_once_more_with_less_on_the_gpu(start_server: Callable[..., Server]) -> None:
+    server = start_server(renderer="runs_out_of_memory")
+    fits = server.submit()
+    assert server.finish(fits).status_code == 200
+    assert any("offload_encoders" in message for message in messages(server, fits))
+    never = server.submit(example(prompt="NEVER_FITS"))
+    answer = server.finish(never)
+    assert (answer.status_code, answer.json()["detail"]) == (503, "CUDA error: out of memory")
+    assert server.finish(server.submit()).status_code == 200
+
+
+def test_an_idle_generator_lets_go_of_the_gpu_and_comes_back(start_server: Callable[..., Server]) -> None:
+    server = start_server(generator__idle_unload_s=0.5)
+    first = server.worker()["generator_pid"]
+    until(lambda: server.worker()["state"] == "idle")
+    assert not psutil.pid_exists(first)
+    assert server.http.get("/health/ready").status_code == 200
+    assert server.finish(server.submit()).status_code == 200
+
+
+def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(start_server: Callable[..., Server]) -> None:
+    first = start_server()
+    finished = first.finish(first.submit()).json()["video"]["url"]
+    name = re.sub(r"http://[^/]+", "", finished)
+    first.stop()
+    full = start_server(jobs__min_free_bytes=10**18)
+    answer = full.http.post("/queue/fal-ai/hunyuan-custom", json=example())
+    assert answer.status_code == 503
+    assert "disk is full" in answer.json()["detail"]
+    assert full.http.get(name).status_code == 200
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_while_rendering_fails_the_job_cleanly(
+    start_server: Callable[..., Server], small_disk: Path
+) -> None:
+    server = start_server(data_dir=small_disk, jobs__min_free_bytes=0, renderer="fills_the_disk")
+    failed = server.finish(server.submit())
+    assert failed.status_code == 500
+    assert not list((small_disk / "tmp").glob("*.mp4*"))
+    assert not list(small_disk.rglob("files/**/*.mp4"))
+    server.stop()
+
+
+def test_a_database_that_is_locked_for_a_moment_only_delays(server: Server) -> None:
+    database = sqlite3.connect(server.data_dir / "hunyuan-custom.sqlite", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        submitting = pool.submit(server.submit)
+        concurrent.futures.wait([submitting], timeout=1)
+        assert not submitting.done()
+        database.execute("ROLLBACK")
+        request_id = submitting.result(timeout=10)
+    database.close()
+    assert server.finish(request_id).status_code == 200
+
+
+def test_accepted_jobs_are_synced_to_disk(tmp_path: Path) -> None:
+    from server.database import create_engine
+
+    engine = create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    engine.dispose()

@@ -1,0 +1,223 @@
+"""The life of jobs as a state machine: whatever happens in whatever order, a job ends once and truthfully."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from server.database import create_engine, migrate
+from server.engine import engine_client
+from server.errors import InternalError, RunnerDisconnected
+from server.job import CancelOutcome, Job, NewJob, Priority, Status
+from server.job_store import JobStore
+from server.schemas import HunyuanCustomInput
+
+
+def new_job(priority: Priority = Priority.NORMAL) -> NewJob:
+    body = HunyuanCustomInput(prompt="p", image_url="data:")
+    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+    folder = tmp_path_factory.mktemp("store")
+    url = f"sqlite:///{folder / 'x.sqlite'}"
+    migrate(url, folder / "lock")
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+class Lives(RuleBasedStateMachine):
+    """Submits, claims, crashes, cancels and finishes, by workers of which some are zombies."""
+
+    database: sa.Engine
+    jobs = Bundle("jobs")
+    attempts = Bundle("attempts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = JobStore(self.database)
+        self.engine = engine_client(self.database)
+        self.ids: list[str] = []
+        self.ends: dict[str, tuple[Any, ...]] = {}
+        self.attempts_seen: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        for request_id in self.ids:  # leave an empty line to the next example
+            self.store.fail(request_id, InternalError().response())
+        self.engine.destroy()
+
+    @rule(target=jobs, priority=st.sampled_from(Priority))
+    def submit(self, priority: Priority) -> str:
+        job = new_job(priority)
+        self.store.add(job, self.engine)
+        self.ids.append(job.id)
+        return job.id
+
+    @rule(target=jobs, refused=st.just(InternalError().response()))
+    def submit_invalid(self, refused: Any) -> str:
+        job = new_job()
+        self.store.add_finished(job, refused)
+        self.ids.append(job.id)
+        return job.id
+
+    @rule(target=attempts, job=jobs)
+    def claim(self, job: str) -> Job | None:
+        """Also of a running job: its worker crashed, or is about to become a zombie."""
+        return self.store.claim(job, "w")
+
+    @rule(attempt=attempts)
+    def release(self, attempt: Job | None) -> None:
+        if attempt:
+            self.store.release(attempt)
+
+    @rule(attempt=attempts)
+    def complete(self, attempt: Job | None) -> None:
+        if attempt is None:
+            return
+        before = self.current(attempt.id)
+        self.store.reserve_video(attempt, f"files/aa/{'a' * 32}/x.mp4")
+        done = self.store.complete(attempt, video_bytes=1, inference_time=1.0)
+        assert done == (
+            before.status is not Status.COMPLETED and before.attempt == attempt.attempt and not before.cancel_requested
+        )
+
+    @rule(attempt=attempts)
+    def fail(self, attempt: Job | None) -> None:
+        if attempt:
+            before = self.current(attempt.id)
+            failed = self.store.fail(attempt.id, RunnerDisconnected().response(), attempt=attempt.attempt)
+            assert failed == (before.status is not Status.COMPLETED and before.attempt == attempt.attempt)
+
+    @rule(attempt=attempts)
+    def stop_cancelled(self, attempt: Job | None) -> None:
+        if attempt:
+            self.store.finish_cancelled(attempt)
+
+    @rule(job=jobs)
+    def cancel(self, job: str) -> None:
+        before = self.current(job).status
+        expected = {
+            Status.IN_QUEUE: CancelOutcome.WAS_QUEUED,
+            Status.IN_PROGRESS: CancelOutcome.WAS_RUNNING,
+            Status.COMPLETED: CancelOutcome.ALREADY_COMPLETED,
+        }
+        assert self.store.cancel(job) is expected[before]
+
+    @invariant()
+    def one_end_and_it_stays(self) -> None:
+        for request_id in self.ids:
+            job = self.current(request_id)
+            assert job.attempt >= self.attempts_seen.get(request_id, 0)
+            self.attempts_seen[request_id] = job.attempt
+            assert job.faults <= max(job.attempt - 1, 0)
+            if job.status is Status.COMPLETED:
+                end = (job.response_status, job.response_json, job.video_bytes, job.finished_at)
+                assert self.ends.setdefault(request_id, end) == end
+                assert (job.response_status == 200) == (job.video_bytes is not None), "a result has a file"
+                assert job.finished_at is not None
+            else:
+                assert job.response_status is None
+
+    @invariant()
+    def positions_are_a_permutation(self) -> None:
+        waiting = [job for job in map(self.current, self.ids) if job.status is Status.IN_QUEUE]
+        positions = [self.store.queue_position(job) for job in sorted(waiting, key=lambda job: job.order)]
+        assert positions == list(range(len(waiting)))
+
+    def current(self, request_id: str) -> Job:
+        job = self.store.get(request_id)
+        assert job is not None
+        return job
+
+
+def test_jobs_keep_their_promises(database: sa.Engine) -> None:
+    Lives.database = database
+    case = Lives.TestCase()
+    case.settings = settings(
+        max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    case.runTest()
+
+
+def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
+    """200 rounds, two threads released together: the loser learns that it lost."""
+    store, engine = JobStore(database), engine_client(database)
+    cancelled = 0
+    for _ in range(200):
+        job = new_job()
+        store.add(job, engine)
+        attempt = store.claim(job.id, "w")
+        assert attempt is not None
+        start, outcome = threading.Barrier(2), {}
+
+        def finish(attempt: Job = attempt, start: threading.Barrier = start, outcome: dict[str, Any] = outcome) -> None:
+            start.wait()
+            outcome["finished"] = store.complete(attempt, video_bytes=1, inference_time=1.0)
+
+        thread = threading.Thread(target=finish)
+        thread.start()
+        start.wait()
+        asked = store.cancel(job.id)
+        thread.join()
+        end = store.get(job.id)
+        assert end is not None
+        assert end.status is Status.COMPLETED
+        assert (end.response_status == 200) == outcome["finished"]
+        if asked is CancelOutcome.ALREADY_COMPLETED:
+            assert outcome["finished"]
+        else:
+            assert end.response_status == 499
+            cancelled += 1
+    engine.destroy()
+    assert 0 <= cancelled <= 200
+
+
+def test_a_submit_that_fails_half_way_leaves_nothing(database: sa.Engine) -> None:
+    """The row and the engine's entry are one transaction."""
+    store = JobStore(database)
+
+    class BrokenEngine:
+        def enqueue_in_transaction(self, *_: object) -> None:
+            raise OSError("disk full")
+
+    job = new_job()
+    with pytest.raises(OSError, match="disk full"):
+        store.add(job, BrokenEngine())  # type: ignore[arg-type]
+    assert store.get(job.id) is None
+
+
+@pytest.mark.parametrize("clock_jump_s", [-3600.0, 3600.0])
+def test_a_jumping_clock_takes_no_work_away(database: sa.Engine, clock_jump_s: float) -> None:
+    """Workers are judged by whether their heartbeat changes, on the observer's monotonic clock."""
+    from server.recovery import Reaper
+    from server.worker_registry import WorkerRegistry
+
+    wall, monotonic = [1_000_000.0], [0.0]
+    registry = WorkerRegistry(database, clock=lambda: wall[0])
+    engine = engine_client(database)
+    reaper = Reaper(registry, engine, stale_s=20, clock=lambda: monotonic[0])
+
+    def beat() -> None:
+        registry.beat("w", pid=1, generator_pid=2, state="ready", detail="")
+
+    beat()
+    reaper.sweep()
+    wall[0] += clock_jump_s
+    for _ in range(30):
+        monotonic[0] += 2
+        wall[0] += 2
+        beat()
+        reaper.sweep()
+    assert [worker.id for worker in registry.all()] == ["w"]
+    monotonic[0] += 21
+    reaper.sweep()
+    assert registry.all() == []
+    engine.destroy()
