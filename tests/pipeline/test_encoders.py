@@ -40,9 +40,13 @@ def test_pooled_prompt_equals_the_reference(
     case: str, clip: Any, clip_tokenizer: Any, text_cases: dict[str, Any], text_io: dict[str, Tensor], close: Any
 ) -> None:
     spec = text_cases[case]
+    read: list[Tensor] = []
+    hook = clip.register_forward_pre_hook(lambda _model, inputs: read.append(inputs[0]))
     for side, prompt in (("pos", spec["prompt"]), ("neg", spec["negative"])):
         pooled = encode_pooled(clip, clip_tokenizer, prompt, device=torch.device("cpu"))
         close("CLIP pooled", pooled, text_io[f"{case}.clip.{side}_pooled"], 1e-5)
+    hook.remove()
+    assert torch.equal(read[0], text_io[f"{case}.clip.pos_ids"])
 
 
 def test_image_features_equal_the_reference(llava: Any, identity: Any, text_io: dict[str, Tensor], close: Any) -> None:

@@ -11,6 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3D
 from PIL import Image
 from torch import Tensor
 
+from pipeline import denoise
 from pipeline.conditioning import Subject
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.progress import Progress
@@ -81,6 +82,30 @@ def test_whole_runs_equal_the_reference(
     frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in run.decode(latents, "pil", None)[0]]))
     close("frames in uint8 (levels)", frames.permute(3, 0, 1, 2)[None], pipeline_io[f"{tag}.video_u8"], 1)
     assert not run.text_encoder.training
+
+
+def test_every_prediction_of_a_run_equals_the_reference(
+    pipe: HunyuanCustomPipeline,
+    identity: Image.Image,
+    pipeline_io: dict[str, Tensor],
+    text_cases: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    close: Any,
+) -> None:
+    """Both branches of all 10 steps, before guidance."""
+    predictions: list[Tensor] = []
+    predict = denoise._predict
+
+    def record(*arguments: Any, **options: Any) -> Tensor:
+        predictions.append(predict(*arguments, **options))
+        return predictions[-1]
+
+    monkeypatch.setattr(denoise, "_predict", record)
+    arguments = _words(text_cases["woman"]) | SIZE | {"num_inference_steps": 10, "output_type": "latent"}
+    given = {"latents": pipeline_io["in.initial_noise_seed1024"], "ref_latents": pipeline_io["in.ref_latents"]}
+    pipe(image=identity, **arguments, **given)
+    expected = pipeline_io["cfg7.5_s10_shift13.model_out_per_step"]
+    close("predictions of 10 steps", torch.stack(predictions).reshape(expected.shape), expected, 2e-5)
 
 
 def test_the_identity_image_is_encoded_like_the_reference(
