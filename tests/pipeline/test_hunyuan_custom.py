@@ -105,7 +105,7 @@ def test_every_prediction_of_a_run_equals_the_reference(
     given = {"latents": pipeline_io["in.initial_noise_seed1024"], "ref_latents": pipeline_io["in.ref_latents"]}
     pipe(image=identity, **arguments, **given)
     expected = pipeline_io["cfg7.5_s10_shift13.model_out_per_step"]
-    close("predictions of 10 steps", torch.stack(predictions).reshape(expected.shape), expected, 2e-5)
+    close("predictions of 10 steps", torch.stack(predictions).reshape(expected.shape), expected, 1e-4)
 
 
 def test_the_identity_image_is_encoded_like_the_reference(
