@@ -13,7 +13,6 @@ from pathlib import Path
 from server.engine import enqueue_publish, enqueue_render
 from server.errors import (
     ErrorResponse,
-    FileDownloadError,
     GenerationFailed,
     GpuOutOfMemory,
     InternalError,
@@ -30,12 +29,11 @@ from server.generator import (
     GeneratorStalled,
     OutOfMemory,
 )
-from server.image_check import sanitise
+from server.identity_images import IdentityImages
 from server.job import Job, Status
 from server.job_log import JobLog
 from server.job_store import JobStore
 from server.messages import Generate
-from server.remote_image import fetch
 from server.settings import Settings
 from server.storage import LocalStorage
 
@@ -60,6 +58,7 @@ class Workflows:
         self._storage = storage
         self._generator = generator
         self._settings = settings
+        self._images = IdentityImages(storage, settings)
         self._clock = clock
         self._open = threading.Event()
         self._open.set()
@@ -74,7 +73,7 @@ class Workflows:
             return
         try:
             if job.image_key is None:
-                self._prepare_image(job)
+                self._store.prepared(job.id, self._images.check_in(job))
         except ModelError as error:
             self._store.log(job.id, [("ERROR", str(error))])
             self._store.fail(job.id, error.response())
@@ -82,18 +81,6 @@ class Workflows:
             self._fail_unexpectedly(job.id)
         else:
             enqueue_render(job)
-
-    def _prepare_image(self, job: Job) -> None:
-        if job.source_key is None:
-            content = fetch(job.input.image_url, self._settings.image)
-        else:
-            source = self._storage.find(job.source_key)
-            if source is None:
-                raise FileDownloadError
-            content = source.read_bytes()
-        key = self._storage.new_key("inputs", f"{job.id}.png")
-        self._storage.put_bytes(sanitise(content, self._settings.image), key)
-        self._store.prepared(job.id, key)
 
     # -- render ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,44 @@
+"""From a job's `image_url` to a checked PNG in storage: the work of `prepare`."""
+
+from pathlib import Path
+
+from server.errors import FileDownloadError
+from server.image_decoder import ImageDecoder
+from server.job import Job
+from server.outbound import OutboundPolicy
+from server.own_files import stored_key
+from server.remote_image import ImageFetcher
+from server.settings import Settings
+from server.storage import LocalStorage
+
+
+class IdentityImages:
+    """Finds the bytes (sent along, uploaded, or somewhere else) and has them decoded in a process of their own."""
+
+    def __init__(self, storage: LocalStorage, settings: Settings) -> None:
+        self._storage = storage
+        self._decoder = ImageDecoder(settings.image)
+        self._fetcher = ImageFetcher(settings.image, OutboundPolicy(settings.allow_private_networks))
+
+    def check_in(self, job: Job) -> str:
+        """Store the job's checked image and return its key.
+
+        Raises:
+            ModelError: what is wrong with the image or its URL.
+        """
+        key = self._storage.new_key("inputs", f"{job.id}.png")
+        with self._storage.scratch("source") as fetched, self._storage.scratch("checked.png") as checked:
+            self._decoder.decode(self._source(job, fetched), checked)
+            self._storage.put(checked, key)
+        return key
+
+    def _source(self, job: Job, fetched: Path) -> Path:
+        """The image as it came: in storage already, or fetched now."""
+        key = job.source_key or stored_key(job.input.image_url, self._storage)
+        if key is None:
+            fetched.write_bytes(self._fetcher.fetch(job.input.image_url))
+            return fetched
+        stored = self._storage.find(key)
+        if stored is None:
+            raise FileDownloadError
+        return stored
