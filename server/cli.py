@@ -35,6 +35,7 @@ _DEMO_CONFIG = CONFIGS / "demo.toml"
 
 @app.command()
 def serve(
+    *,
     config: Config = _DEMO_CONFIG,
     host: Annotated[str | None, typer.Option(help="Address to listen on (api.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (api.port).")] = None,
@@ -81,6 +82,7 @@ def demo(data_dir: DataDir = None) -> None:
 
 @app.command()
 def api(
+    *,
     config: Config = _DEMO_CONFIG,
     data_dir: DataDir = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (api.host).")] = None,

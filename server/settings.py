@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -40,7 +40,11 @@ class ApiSettings(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port")
-    public_base_url: str | None = Field(default=None, description="base of all URLs in answers; else the Host header")
+    public_base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#]+[^?#]*$",
+        description="base of all URLs in answers; else the Host header",
+    )
     max_body_bytes: int = Field(default=30 * 2**20, gt=0)
     max_header_bytes: int = Field(default=16 * 2**10, gt=0, description="request line and headers together")
     header_timeout_s: float = Field(default=10.0, gt=0, description="a connection must send its headers within this")
@@ -49,12 +53,12 @@ class ApiSettings(Section):
     body_memory_bytes: int = Field(default=32 * 2**20, gt=0, description="bodies in memory at once; others wait")
     max_connections: int = Field(default=4000, gt=0, description="more are answered 503")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="further Host names of a server without keys")
-    shutdown_grace_s: float = Field(default=10.0, gt=0, description="open streams end within this time")
+    shutdown_grace_s: float = Field(default=10.0, gt=0, description="answers under way end within this time")
     tail_poll_s: float = Field(default=0.1, gt=0, description="how often streams and sync runs look for news")
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="whose X-Forwarded-* are believed")
     cors_origins: tuple[str, ...] = Field(default=("local",), description='origins, "local" (any port here) or "*"')
-    tls_cert: Path | None = Field(default=None, description="PEM certificate (chain); turns TLS on")
-    tls_key: Path | None = Field(default=None, description="its PEM key")
+    tls_cert: FilePath | None = Field(default=None, description="PEM certificate (chain); turns TLS on")
+    tls_key: FilePath | None = Field(default=None, description="its PEM key")
 
 
 class JobSettings(Section):

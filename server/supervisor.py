@@ -77,14 +77,22 @@ class _Child:
 class Supervisor:
     """Context of a running server: bound and migrated on entry, stopped on exit.
 
-    `arguments` are the command-line options that lead a child to the same settings; `log` is where the processes
-    write their logs instead of stderr.
+    `arguments` are the command-line options that lead a child to the same settings, `api_arguments` those that only
+    the API knows; `log` is where the processes write their logs instead of stderr.
     """
 
-    def __init__(self, settings: Settings, arguments: Sequence[str], *, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        arguments: Sequence[str],
+        *,
+        api_arguments: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> None:
         self._settings = settings
         self._log_path = log
         self._arguments = list(arguments)
+        self._api_arguments = list(api_arguments)
         self._stopping = threading.Event()
         # All children are started by this one thread: the kernel ends them with the thread that started them.
         self._thread = threading.Thread(target=self._watch, name="supervisor")
@@ -108,14 +116,15 @@ class Supervisor:
     def url(self) -> str:
         """Where the server listens."""
         host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self._settings.api.tls_cert else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _watch(self) -> None:
         log = self._log_path.open("ab") if self._log_path else None
         python = [sys.executable, "-m", "server.cli"]
         fd = self._socket.fileno()
         children = [
-            _Child("api", [*python, "api", "--listen-fd", str(fd), *self._arguments], [fd], log),
+            _Child("api", [*python, "api", "--listen-fd", str(fd), *self._arguments, *self._api_arguments], [fd], log),
             _Child("worker", [*python, "worker", *self._arguments], [], log),
         ]
         while not self._stopping.wait(_TICK_S):
