@@ -13,6 +13,7 @@ from server.engine import GPU_QUEUE, IO_QUEUE, engine_client, engine_config
 from server.generator import Generator
 from server.job_store import JobStore
 from server.recovery import Reaper, reconcile
+from server.retention import Retention
 from server.settings import Settings
 from server.storage import LocalStorage
 from server.worker_registry import WorkerRegistry
@@ -32,11 +33,13 @@ class WorkerProcess:
         self._store = JobStore(database)
         self._registry = WorkerRegistry(database)
         self._generator = Generator(settings)
-        self._workflows = Workflows(self._store, LocalStorage(settings.data_dir), self._generator, settings)
+        storage = LocalStorage(settings.data_dir)
+        self._workflows = Workflows(self._store, storage, self._generator, settings)
+        self._retention = Retention(database, storage, settings.retention)
         self._engine = engine_client(database)
         self._reaper = Reaper(self._registry, self._engine, stale_s=settings.jobs.heartbeat_stale_s)
         self._said: object = None
-        self._said_at = self._reconciled_at = -float("inf")
+        self._said_at = self._reconciled_at = self._swept_at = -float("inf")
         DBOS(config=engine_config(database, executor_id=settings.worker_id))
         _register(self._workflows)
 
@@ -63,6 +66,9 @@ class WorkerProcess:
         if now - self._reconciled_at >= jobs.reconcile_s:
             self._reconciled_at = now
             reconcile(self._store, self._engine, older_than_s=jobs.reconcile_s)
+        if now - self._swept_at >= self._settings.retention.sweep_s:
+            self._swept_at = now
+            self._retention.sweep()
         self._generator.unload_if_idle()
 
     def finish(self, second_signal: threading.Event) -> None:

@@ -130,7 +130,7 @@ class Workflows:
     def _reason_not_to_run(self, job: Job) -> ErrorResponse | None:
         if job.attempt == 1 and job.start_deadline is not None and self._clock() > job.start_deadline:
             return StartTimeout().response()
-        if job.faults >= self._settings.jobs.max_attempts:
+        if job.faults >= (1 if job.no_retry else self._settings.jobs.max_attempts):
             return RunnerDisconnected().response()
         return None
 
