@@ -7,6 +7,7 @@ files comes before noting it, so that a sweep that was interrupted is simply rep
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -73,11 +74,11 @@ class Retention:
                 transaction.execute(request_table.delete().where(_row.id.in_(ids)))
         return len(found)
 
-    def _find(self, query: sa.Select[tuple[object, ...]]) -> Sequence[sa.Row[tuple[object, ...]]]:
+    def _find(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         with self._database.connect() as connection:
             return connection.execute(query.order_by(_row.seq).limit(_BATCH)).all()
 
-    def _delete_files(self, rows: Sequence[sa.Row[tuple[object, ...]]]) -> None:
+    def _delete_files(self, rows: Sequence[sa.Row[Any]]) -> None:
         for key in (key for row in rows for key in row[1:] if key is not None):
             try:
                 self._storage.delete(str(key))
