@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from server.settings import ENV_PREFIX
-from tests.server.conftest import ROOT
+from tests.live_server import ROOT
 
 
 class Cluster:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import APP, PHOTO, Server, example, photo_uri
+from tests.live_server import APP, PHOTO, Server, example, photo_uri
 
 FIELDS = [
     ({"prompt": None}, "prompt", "string_type", None),

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.server.conftest import APP, Server, example, until
+from tests.live_server import APP, Server, example, until
 
 
 def test_a_generator_that_raises_fails_that_request_only(server: Server) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.live_server import FAST, ROOT, Server, example, until
 from tests.server.cluster import Cluster
-from tests.server.conftest import FAST, ROOT, Server, example, until
 
 STALE_S = 1.5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from tests.server.conftest import APP, Server, example, until
+from tests.live_server import APP, Server, example, until
 
 NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
 

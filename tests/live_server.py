@@ -6,19 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from server.data_uri import PREFIX
 from server.demo import PHOTO, wait_until_ready
 from server.settings import ENV_PREFIX
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 APP = "fal-ai/hunyuan-custom"
 
 
@@ -118,25 +117,3 @@ FAST = {
     "generator__stall_timeout_s": 3,
     "generator__cancel_grace_s": 1,
 }
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave it as they found it."""
-    running = launch(tmp_path_factory.mktemp("server"), **FAST)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Servers of one test, stopped at its end. The same data directory unless another is named."""
-    started: list[Server] = []
-
-    def start(data_dir: Path = tmp_path, **options: Any) -> Server:
-        started.append(launch(data_dir, **{**FAST, **options}))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.stop()
