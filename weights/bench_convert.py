@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -16,6 +14,7 @@ from typing import Any
 
 from weights.errors import CheckpointError, WeightsError
 from weights.original_layout import DIT_NAME, OriginalFiles, Variant
+from weights.process_memory import rss_anon
 from weights.staging import require_space
 
 POLL_SECONDS = 0.05
@@ -66,11 +65,11 @@ def bench_convert(
     from weights.component import json_text
     from weights.plan_transformer import FULL_SIZE
     from weights.structure import transformer_shapes
-    from weights.synthetic import write_original_dit
+    from weights.synthetic import tensor_bytes, write_original_dit
 
     config = FULL_SIZE if config is None else config
     expected = transformer_shapes(config)
-    size = 2 * sum(math.prod(shape) for shape in expected.values())
+    size = tensor_bytes(expected)
     require_space(directory, 2 * size + 1_000_000_000)
     work = directory / "bench-convert"
     work.mkdir(parents=True)
@@ -134,16 +133,6 @@ def _converted_in_a_process(dit: Path, target: Path) -> int:
     if process.exitcode != 0:
         raise WeightsError(f"{dit}: the conversion failed (exit code {process.exitcode})")
     return peak
-
-
-def rss_anon(pid: int) -> int:
-    """Anonymous memory of a process in bytes; 0 if it has just ended. Pages of mapped files do not count."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
 
 
 def _convert_dit(dit: Path, target: Path) -> None:

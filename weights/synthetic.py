@@ -61,6 +61,11 @@ def write_converted_transformer(folder: Path, config: Mapping[str, Any], *, seed
     return sum(move.nbytes for move in moves)
 
 
+def tensor_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Bytes of bf16 tensors of these shapes."""
+    return 2 * sum(math.prod(shape) for shape in shapes.values())
+
+
 def _random_block(seed: int) -> Tensor:
     """Twice the largest tensor of the full-size model, so that any of them can begin anywhere in the first half."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,43 @@
+"""Can this folder be loaded at all? Answered from names, sizes and headers within seconds, before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from weights.component import read_json
+from weights.errors import VerifyError, WeightsError
+from weights.safetensors_file import list_safetensors
+from weights.staging import MARKER
+
+COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
+
+
+def check_loadable(folder: Path) -> None:
+    """Raise `VerifyError`: the first file that is missing, truncated or corrupt, and the command to run."""
+    if not (folder / "model_index.json").is_file():
+        raise VerifyError(f"{folder}: no model in this folder; run: hunyuan-custom weights prepare --out {folder}")
+    for fault in _faults(folder):
+        raise VerifyError(f"{fault}; run: hunyuan-custom weights verify {folder}")
+
+
+def _faults(folder: Path) -> Iterator[str]:
+    try:
+        if (folder / MARKER).is_file():
+            for file in read_json(folder / MARKER)["files"]:
+                path = folder / file["name"]
+                if not path.is_file():
+                    yield f"{path}: missing"
+                elif path.stat().st_size != file["size"]:
+                    yield f"{path}: {path.stat().st_size} bytes instead of {file['size']} (truncated?)"
+        for name in COMPONENTS:
+            if not (folder / name).is_dir():
+                yield f"{folder / name}: missing"
+            for index in sorted((folder / name).glob("*.safetensors.index.json")):
+                for shard in sorted(set(read_json(index)["weight_map"].values())):
+                    if not (folder / name / shard).is_file():
+                        yield f"{folder / name / shard}: missing"
+            for path in sorted((folder / name).glob("*.safetensors")):
+                list_safetensors(path)
+    except (WeightsError, KeyError, TypeError) as error:
+        yield str(error) if isinstance(error, WeightsError) else f"{folder / MARKER}: cannot be read ({error})"
