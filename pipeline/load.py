@@ -1,5 +1,8 @@
 """A folder in diffusers' layout -> a pipeline ready to run."""
 
+import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +13,57 @@ from transformers import CLIPTextModel, LlavaForConditionalGeneration
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory import DtypePolicy
 from pipeline.stored_model import load_stored
+from weights.loading_check import check_loadable
+
+logger = logging.getLogger(__name__)
 
 
-def load_pipeline(folder: Path, *, device: str, dtype: str) -> HunyuanCustomPipeline:
-    """Strictly: a weight that is missing, left over or of another shape raises ValueError. Nothing is downloaded.
+def load_pipeline(
+    folder: Path,
+    *,
+    device: str,
+    dtype: str,
+    on_progress: Callable[[str], None] = lambda message: None,  # noqa: ARG005
+) -> HunyuanCustomPipeline:
+    """Strictly, from the files straight to `device`, never with two copies in host memory. Nothing is downloaded.
 
-    `dtype`: "float32" or "bfloat16", see `DtypePolicy`.
+    `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `on_progress` hears what is being loaded, in words.
+
+    Raises:
+        VerifyError: a file is missing, truncated or corrupt; known within seconds, and says which command to run.
+        ValueError: a weight is missing, left over or of another shape.
     """
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError(f"{folder} is not a pipeline in diffusers' layout: it has no model_index.json")
+
+    def report(message: str) -> None:
+        logger.info("loading %s", message)
+        on_progress(message)
+
+    check_loadable(folder)
     policy = DtypePolicy.named(dtype, device)
-    text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders)
-    text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders)
-    pipe = HunyuanCustomPipeline.from_pretrained(
+    stored = partial(load_stored, device=device, on_file=report)
+    report("text_encoder")
+    text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, device)
+    report("text_encoder_2")
+    text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, device)
+    return HunyuanCustomPipeline.from_pretrained(
         folder,
         local_files_only=True,
-        transformer=load_stored(HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer),
-        vae=load_stored(AutoencoderKLHunyuanVideo, folder / "vae", policy.vae),
+        transformer=stored(HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer),
+        vae=stored(AutoencoderKLHunyuanVideo, folder / "vae", policy.vae),
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,
     )
-    return pipe.to(device)
 
 
-def _pretrained(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
+def _pretrained(model_class: Any, folder: Path, dtype: torch.dtype, device: str) -> Any:
     """A transformers model, whose loader knows the older names of its weights."""
     model, report = model_class.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+        folder,
+        dtype=dtype,
+        device_map=None if device == "cpu" else device,
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
     )
     if problems := {kind: sorted(map(str, found)) for kind, found in report.items() if found}:
         raise ValueError(f"{folder} does not hold exactly the weights of {model_class.__name__}: {problems}")

@@ -16,7 +16,9 @@ COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "token
 def check_loadable(folder: Path) -> None:
     """Raise `VerifyError`: the first file that is missing, truncated or corrupt, and the command to run."""
     if not (folder / "model_index.json").is_file():
-        raise VerifyError(f"{folder}: no model in this folder; run: hunyuan-custom weights prepare --out {folder}")
+        raise VerifyError(
+            f"{folder}: no model here (no model_index.json); run: hunyuan-custom weights prepare --out {folder}"
+        )
     for fault in _faults(folder):
         raise VerifyError(f"{fault}; run: hunyuan-custom weights verify {folder}")
 

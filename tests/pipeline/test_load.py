@@ -1,4 +1,5 @@
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
+from weights.errors import VerifyError
+from weights.process_memory import rss_anon
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
@@ -52,8 +55,29 @@ def test_weights_that_do_not_fit_exactly_are_refused(change: str, file: str, fol
 
 
 def test_a_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no model_index\.json"):
+    with pytest.raises(VerifyError, match=r"no model_index\.json.* run: hunyuan-custom weights prepare"):
         load_pipeline(tmp_path / "absent", device="cpu", dtype="float32")
+
+
+def test_a_truncated_file_is_refused_by_name_before_anything_is_loaded(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
+    heard: list[str] = []
+    with pytest.raises(
+        VerifyError, match=r"transformer/diffusion_pytorch_model.safetensors: truncated.* weights verify"
+    ):
+        load_pipeline(folder, device="cpu", dtype="float32", on_progress=heard.append)
+    assert heard == []
+
+
+def test_progress_names_every_file_and_weights_of_the_right_dtype_stay_in_them(folder: Path) -> None:
+    heard: list[str] = []
+    before = rss_anon(os.getpid())
+    loaded = load_pipeline(folder, device="cpu", dtype="float32", on_progress=heard.append)
+    assert heard == ["text_encoder", "text_encoder_2", "transformer: file 1 of 1", "vae: file 1 of 1"]
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(folder / WEIGHTS) in mapped
+    assert rss_anon(os.getpid()) - before < 500e6
+    assert loaded.device.type == "cpu"
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["from_pretrained", "load_pipeline"])
