@@ -70,6 +70,21 @@ def original(tmp_path: Path, dit_weights: dict[str, Tensor], dit_config: dict[st
     return root.parent
 
 
+@pytest.fixture
+def fp8_original(original: Path, dit_weights: dict[str, Tensor]) -> Path:
+    """`original` with the fp8 variant beside bf16: the reference's fp8 weights and scales."""
+    given = load_file(GOLDEN / "fp8_io.safetensors")
+    weights = {key: value.bfloat16() for key, value in dit_weights.items()}
+    for key, value in given.items():
+        if key.startswith("w8."):
+            weights[key.removeprefix("w8.")] = value.view(torch.float8_e4m3fn)
+    scales = {key.removeprefix("map."): value for key, value in given.items() if key.startswith("map.")}
+    folder = original / "models/hunyuancustom_720P"
+    torch.save({"module": weights}, folder / "mp_rank_00_model_states_fp8.pt")
+    torch.save({"module": scales}, folder / "mp_rank_00_model_states_fp8_map.pt")
+    return original
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of the tensors made by the reference."""

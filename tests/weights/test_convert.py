@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForCo
 from weights import convert as convert_module
 from weights import shard_writer
 from weights.convert import convert, is_current
+from weights.errors import TargetError
 from weights.key_map import convert_transformer_state_dict
 from weights.original_layout import Variant
+from weights.verify import verify
 
 DIT = "models/hunyuancustom_720P/mp_rank_00_model_states.pt"
 
@@ -116,18 +120,13 @@ def test_small_buffers_change_nothing(
 
 @pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.bfloat16, torch.float32])
 def test_fp8_is_cast_and_scaled_per_split_layer(
-    original: Path, tmp_path: Path, golden: Path, dit_weights: dict[str, Tensor], stored: torch.dtype
+    fp8_original: Path, tmp_path: Path, golden: Path, stored: torch.dtype
 ) -> None:
     given = load_file(golden / "fp8_io.safetensors")
-    weights = {key: value.bfloat16() for key, value in dit_weights.items()}
-    for key, value in given.items():
-        if key.startswith("w8."):
-            weights[key.removeprefix("w8.")] = value.view(torch.float8_e4m3fn).to(stored)
-    scales = {key.removeprefix("map."): value for key, value in given.items() if key.startswith("map.")}
-    fp8 = (original / DIT).with_name("mp_rank_00_model_states_fp8.pt")
-    torch.save({"module": weights}, fp8)
-    torch.save({"module": scales}, fp8.with_name("mp_rank_00_model_states_fp8_map.pt"))
-    result = convert(original, tmp_path / "out", variant=Variant.FP8)
+    fp8 = (fp8_original / DIT).with_name("mp_rank_00_model_states_fp8.pt")
+    weights = torch.load(fp8, weights_only=True)["module"]
+    torch.save({key: value.to(stored) if value.itemsize == 1 else value for key, value in weights.items()}, fp8)
+    result = convert(fp8_original, tmp_path / "out", variant=Variant.FP8)
     converted = loaded_shards(tmp_path / "out/transformer")
     assert result.produced_keys == len(converted) == 152 + 2 * 14 + 2 * 6
     key = "double_blocks.1.img_attn_qkv"
@@ -136,9 +135,39 @@ def test_fp8_is_cast_and_scaled_per_split_layer(
         expected = given[f"w8.{key}.weight"][64 * part : 64 * (part + 1)]
         assert converted[f"{module}.weight"].dtype == torch.float8_e4m3fn
         assert torch.equal(converted[f"{module}.weight"].view(torch.uint8), expected)
-        assert torch.equal(converted[f"{module}.weight_scale"], scales[key])
+        assert torch.equal(converted[f"{module}.weight_scale"], given[f"map.{key}"])
     assert converted["x_embedder.proj.weight"].dtype == torch.bfloat16
     assert converted["transformer_blocks.1.attn.to_q.bias"].dtype == torch.bfloat16
+
+
+def test_a_killed_run_leaves_nothing_that_loads_and_the_next_one_starts_cleanly(original: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = """
+import sys, time
+from pathlib import Path
+from weights import convert, shard_writer
+write = shard_writer._write
+def hang_in_the_vae(handle, view):
+    write(handle, view)
+    if "/vae/" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+        print("there", flush=True)
+        time.sleep(600)
+shard_writer._write = hang_in_the_vae
+convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+    command = [sys.executable, "-c", code, str(original), str(out)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        with pytest.raises(TargetError, match="another conversion into this folder is running"):
+            convert(original, out)
+        process.kill()
+    assert not out.exists()
+    assert list(tmp_path.rglob("model_index.json")) == []
+    convert(original, out)
+    assert verify(out) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["originals", "out"]
 
 
 def test_safetensors_encoders_are_hard_linked_and_bin_encoders_streamed(original: Path, tmp_path: Path) -> None:

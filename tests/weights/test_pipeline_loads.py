@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.load import load_pipeline
 from pipeline.prompt import TEMPLATE
 from weights.convert import MODEL_INDEX, SHIFT, convert
+from weights.original_layout import Variant
 from weights.tokenizer_check import PREFIX
+from weights.verify import verify
 
 
 def test_from_pretrained_loads_the_conversion(original: Path, tmp_path: Path) -> None:
@@ -26,3 +30,12 @@ def test_from_pretrained_loads_the_conversion(original: Path, tmp_path: Path) ->
 
 def test_the_template_checked_here_is_the_one_the_pipeline_uses() -> None:
     assert PREFIX == TEMPLATE
+
+
+def test_an_fp8_conversion_loads_with_its_scales(fp8_original: Path, tmp_path: Path) -> None:
+    out = convert(fp8_original, tmp_path / "out", variant=Variant.FP8).target
+    pipe = load_pipeline(out, device="cpu", dtype="bfloat16")
+    linear = pipe.transformer.transformer_blocks[1].attn.to_k
+    assert linear.weight.dtype == torch.float8_e4m3fn
+    assert linear.weight_scale.shape == (1,)
+    assert verify(out) == []
