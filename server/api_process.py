@@ -6,6 +6,7 @@ import uvicorn
 
 from server.app import create_app
 from server.event_stream import Tail
+from server.http_protocol import limited_protocol
 from server.settings import Settings
 
 
@@ -30,6 +31,8 @@ def run_api(settings: Settings, listener: socket.socket | None) -> None:
         app,
         host=api.host,
         port=api.port,
+        http=limited_protocol(api),
+        limit_concurrency=api.max_connections,
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -13,9 +13,12 @@ from server.cors import Cors
 from server.doors import Doors
 from server.errors import ModelError, RequestError
 from server.last_resort import LastResort
+from server.request_guard import RequestGuard
 from server.request_ids import RequestIds
+from server.security_headers import SecurityHeaders
 from server.services import Services
 from server.settings import Settings
+from server.site_guard import SiteGuard
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -33,9 +36,12 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(routes.router)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     # The last one added is the outermost.
+    app.add_middleware(RequestGuard, settings=settings.api)
     app.add_middleware(Doors, public_base_url=settings.api.public_base_url)
+    app.add_middleware(SiteGuard, settings=settings.api, keys=app.state.services.keys)
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.api.cors_origins)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds)
     app.add_exception_handler(RequestError, _typed_error)
     app.add_exception_handler(ModelError, _typed_error)

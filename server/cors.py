@@ -6,7 +6,7 @@ reads from responses is exposed, since without that its `requestId` is empty. Vi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,7 +27,7 @@ _ALLOW_ORIGIN: Final = "access-control-allow-origin"
 class Cors:
     """ASGI middleware; answers preflights itself with 204."""
 
-    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app = app
         self._origins = frozenset(origins)
 
@@ -37,7 +37,7 @@ class Cors:
         if origin is None:
             await self._app(scope, receive, send)
             return
-        allowed = self._allows(origin)
+        allowed = origin_is_allowed(origin, self._origins)
         if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
             await _preflight(Headers(scope=scope), origin if allowed else None)(scope, receive, send)
             return
@@ -54,10 +54,12 @@ class Cors:
 
         await self._app(scope, receive, send_with_cors)
 
-    def _allows(self, origin: str) -> bool:
-        if "*" in self._origins or origin in self._origins:
-            return True
-        return "local" in self._origins and _LOCAL.fullmatch(origin) is not None
+
+def origin_is_allowed(origin: str, allowed: Collection[str]) -> bool:
+    """Whether pages of that origin may call, by the setting `api.cors_origins`."""
+    if "*" in allowed or origin in allowed:
+        return True
+    return "local" in allowed and _LOCAL.fullmatch(origin) is not None
 
 
 def _preflight(asked: Headers, origin: str | None) -> Response:

@@ -42,7 +42,7 @@ def canonical_path(host: str, path: str) -> str:
     name = name.lower()
     door = "/queue" if name.split(".")[0] == "queue" else FAL_HOSTS.get(name)
     # The file hosts have paths of their own that look like ours: v3.fal.media/files/upload.
-    known = (f"{door}/",) if door in {"/rest", "/cdn"} else _OURS
+    known = ("/rest/", "/cdn/") if door in {"/rest", "/cdn"} else _OURS
     if not f"{path}/".startswith(known):
         if door:
             path = f"{door}{path}"

@@ -2,8 +2,9 @@
 
 The check sits where the connection is made, not where the URL is read: every spelling of an address (decimal, hex,
 short, full-width, mapped, a name, a redirect) ends here as an IP address. All answers of the resolver must pass, and
-the connection goes to one of them, so that a name cannot change its mind in between (DNS rebinding). The list is explicit because `ipaddress.is_global` calls some metadata services and tunnels global, and changes with
-patch releases of Python.
+the connection goes to one of them, so that a name cannot change its mind in between (DNS rebinding). The list is
+explicit because `ipaddress.is_global` calls some metadata services and tunnels global, and changes with patch releases
+of Python.
 """
 
 import ipaddress

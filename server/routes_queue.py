@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from server import views
 from server.api_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
-from server.auth import current_owner
+from server.auth import admit, current_owner
 from server.errors import AlreadyCompleted, NotFound, QueueTooLong, StillInProgress
 from server.event_stream import status_events
 from server.intake import Submission
@@ -94,9 +94,10 @@ async def cancel(request: Request, request_id: str) -> JSONResponse:
 
 async def read_submission(request: Request) -> Submission:
     """Body and headers of a POST that wants a video."""
+    owner = admit(request)  # before the body: a caller without a key sends none
     options = SubmitOptions.from_headers(request.headers)
     body = await read_body(request, limit=services(request).settings.api.max_body_bytes)
-    return Submission(body, current_owner(request), base_url(request), options)
+    return Submission(body, owner, base_url(request), options)
 
 
 async def find_state(request: Request, request_id: str) -> JobState:

@@ -1,0 +1,283 @@
+"""Limits of the HTTP surface: headers, bodies, slow senders, foreign websites, and the headers of every answer."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from server.request_guard import ByteBudget
+from tests.live_server import APP, FAST, Server, example, launch, until
+
+QUICK = {
+    "api__header_timeout_s": 0.6,
+    "api__body_idle_s": 0.6,
+    "api__body_timeout_s": 1.5,
+    "api__max_body_bytes": 1_000_000,
+    "api__body_memory_bytes": 1_000_000,
+}
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with short limits."""
+    running = launch(tmp_path_factory.mktemp("impatient"), **FAST, **QUICK)
+    yield running
+    running.stop()
+
+
+def connect(server: Server) -> socket.socket:
+    url = httpx.URL(server.url)
+    return socket.create_connection((url.host, url.port or 80), timeout=20)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What the server says until it hangs up."""
+    said = bytearray()
+    try:
+        while chunk := connection.recv(65536):
+            said += chunk
+    except ConnectionResetError:
+        pass
+    return bytes(said)
+
+
+def head(path: str = f"/queue/{APP}", *, length: int, **headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {length}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+# -- headers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [f"/queue/{APP}", "/health/live", "/nothing"])
+def test_headers_over_16_kb_are_431(server: Server, path: str) -> None:
+    assert server.http.get(path, headers={"x-long": "x" * 15_000}).status_code != 431
+    answer = server.http.get(path, headers={"x-long": "x" * 17_000})
+    assert (answer.status_code, answer.json()["error_type"]) == (431, "bad_request")
+
+
+def test_a_long_url_is_431(server: Server) -> None:
+    assert server.http.get("/health/live", params={"x": "y" * 17_000}).status_code == 431
+
+
+def test_endless_headers_are_cut_off_before_they_fill_the_memory(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Endless: ")
+        sent = 0
+        try:
+            while sent < 64 * 2**20:
+                connection.sendall(b"x" * 65536)
+                sent += 65536
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert sent < 32 * 2**20
+    assert impatient.http.get("/health/live").status_code == 200
+
+
+def test_headers_that_drip_end_the_connection(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        started = time.monotonic()
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n")
+        assert read_all(connection) == b""
+        assert time.monotonic() - started < 5
+
+
+def test_a_connection_that_says_nothing_is_ended(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        assert read_all(connection) == b""
+
+
+def test_a_kept_connection_serves_many_requests_with_fresh_limits(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        for _ in range(4):
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n")
+            said = b""
+            while not said.endswith(b'{"status":"ok"}'):
+                said += connection.recv(65536)
+            assert said.startswith(b"HTTP/1.1 200")
+            time.sleep(0.25)
+
+
+@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n\r\n", b"GET\r\n\r\n", b"\0" * 40])
+def test_what_is_no_http_is_answered_400_and_ended(server: Server, garbage: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(garbage)
+        assert read_all(connection).startswith(b"HTTP/1.1 400")
+
+
+def test_two_content_lengths_are_refused(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x")
+        assert read_all(connection).startswith(b"HTTP/1.1 400")
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [f"/queue/{APP}", f"/run/{APP}", "/rest/storage/upload/initiate", "/nothing"])
+def test_a_declared_length_over_the_limit_is_413_before_a_byte_is_read(server: Server, path: str) -> None:
+    with connect(server) as connection:
+        connection.sendall(head(path, length=30 * 2**20 + 1))
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"connection: close" in answer.lower()
+
+
+def test_curl_is_not_told_to_continue_with_a_body_that_is_too_long(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(head(length=30 * 2**20 + 1, Expect="100-continue"))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_a_streamed_body_is_counted(impatient: Server) -> None:
+    answer = impatient.http.post(f"/queue/{APP}", content=(b"x" * 100_000 for _ in range(30)))
+    assert answer.status_code == 413
+
+
+def test_a_long_body_to_a_short_answer_does_not_grow_the_server(server: Server) -> None:
+    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    before = api.memory_info().rss
+    for _ in range(3):
+        answer = server.http.post("/nothing", content=b"x" * (29 * 2**20))
+        assert answer.status_code == 404
+    assert api.memory_info().rss - before < 60 * 2**20
+
+
+@pytest.mark.parametrize("pause", [False, True])
+def test_a_body_that_does_not_arrive_is_400_and_never_408(impatient: Server, pause: bool) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(head(length=5000))
+        started = time.monotonic()
+        for _ in range(0 if pause else 20):  # one byte now and then: never idle, never done
+            try:
+                connection.sendall(b" ")
+            except (BrokenPipeError, ConnectionResetError):
+                break
+            time.sleep(0.2)
+        answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"did not arrive in time" in answer
+        assert time.monotonic() - started < 10
+
+
+def test_a_sender_that_hangs_up_in_the_middle_leaves_nothing(impatient: Server) -> None:
+    for _ in range(5):
+        with connect(impatient) as connection:
+            connection.sendall(head(length=900_000) + b"{" * 1000)
+    assert impatient.finish(impatient.submit()).status_code == 200
+
+
+def test_many_large_bodies_take_turns(impatient: Server) -> None:
+    body = json.dumps(example(padding="x" * 600_000)).encode()
+
+    async def post(client: httpx.AsyncClient) -> int:
+        return (await client.post(f"{impatient.url}/queue/{APP}", content=body)).status_code
+
+    async def all_at_once() -> list[int]:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            return await asyncio.gather(*(post(client) for _ in range(8)))
+
+    assert set(asyncio.run(all_at_once())) == {200}
+
+
+def test_a_body_that_finds_no_memory_in_time_is_503_with_retry_after(impatient: Server) -> None:
+    with connect(impatient) as hog:
+        hog.sendall(head(length=990_000) + b"{")
+        with connect(impatient) as other, connect(impatient) as third:
+            other.sendall(head(length=990_000))
+            third.sendall(head(length=500_000))
+            for _ in range(13):  # keeps the first from being idle, until its own deadline
+                hog.sendall(b" ")
+                time.sleep(0.1)
+            answers = [read_all(connection) for connection in (other, third)]
+    # The second may get the memory of the first in the last moment, and is as slow; the third waits for both.
+    assert [answer.split()[1] for answer in answers] in ([b"400", b"503"], [b"503", b"503"])
+    assert b"retry-after: 5" in answers[1].lower()
+    until(lambda: impatient.http.post(f"/queue/{APP}", json=example(padding="x" * 700_000)).status_code == 200)
+
+
+def test_the_memory_budget_is_given_in_turn_and_comes_back() -> None:
+    async def scenario() -> None:
+        budget = ByteBudget(10)
+        await budget.take(6, timeout_s=1)
+        with pytest.raises(TimeoutError):
+            await budget.take(5, timeout_s=0.01)
+        large = asyncio.create_task(budget.take(10, timeout_s=1))
+        await asyncio.sleep(0)
+        small = asyncio.create_task(budget.take(1, timeout_s=1))
+        await asyncio.sleep(0)
+        assert not small.done(), "nobody overtakes"
+        budget.give_back(6)
+        await large
+        assert not small.done()
+        budget.give_back(10)
+        await small
+        await budget.take(0, timeout_s=1)
+        await budget.take(99, timeout_s=0.01) if budget._free == 10 else None
+        budget.give_back(1)
+        await budget.take(99, timeout_s=1)  # more than there is: all of it
+
+    asyncio.run(scenario())
+
+
+# -- foreign websites --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:1234", "queue.localhost", "127.0.0.1:8000", "127.9.9.9", "[::1]:8000", "fal.run",
+     "queue.fal.run", "rest.fal.ai", "v3.fal.media"],
+)  # fmt: skip
+def test_a_server_without_keys_answers_to_names_of_this_machine(server: Server, host: str) -> None:
+    assert server.http.get("/queue/x", headers={"Host": host}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "queue.evil.example", "localhost.evil.example", "8.8.8.8", "0.0.0.1",
+     "[2606:2800:220:1::1]", "fal.run.evil.example", "[::1", "localhost@evil.example", "xn--localhost-"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", [f"/queue/{APP}", "/health/live", "/queue/x"])
+def test_a_rebound_name_is_403(server: Server, host: str, path: str) -> None:
+    answer = server.http.get(path, headers={"Host": host})
+    assert (answer.status_code, answer.json()["error_type"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "file://"])
+def test_a_foreign_page_changes_nothing(server: Server, origin: str) -> None:
+    headers = {"Origin": origin}
+    body = json.dumps(example())
+    for path in (f"/queue/{APP}", f"/run/{APP}", "/rest/storage/upload/initiate", "/api/fal/proxy"):
+        answer = server.http.post(path, content=body, headers=headers | {"Content-Type": "text/plain"})
+        assert answer.status_code == 403
+    assert server.http.put(f"/queue/{APP}/requests/x/cancel", headers=headers).status_code == 403
+    assert "access-control-allow-origin" not in server.http.get(f"/queue/{APP}/requests/x", headers=headers).headers
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:5173", "http://[::1]"])
+def test_a_page_of_this_machine_may_submit(server: Server, origin: str) -> None:
+    answer = server.http.post(f"/queue/{APP}", json=example(prompt=""), headers={"Origin": origin})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == origin
+
+
+# -- every answer ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/health/live"), ("GET", "/nothing"), ("POST", f"/run/{APP}"), ("DELETE", f"/queue/{APP}")],
+)
+def test_every_answer_has_the_security_headers(server: Server, method: str, path: str) -> None:
+    headers = server.http.request(method, path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["cache-control"] == "no-store"
+    assert "server" not in headers
