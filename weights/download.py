@@ -47,13 +47,14 @@ def download(
         if not ask(manifest.notice):
             raise DownloadError(f"{manifest.licence}: not accepted; nothing was downloaded")
         lock.licence = manifest.licence
+        lock.write(folder)
+    say(f"{variant}: about {sum(component.gigabytes for component in manifest.of(variant)):.0f} GB in all")
     wanted = choose_files(manifest.of(variant), lock)
     missing = [want for want in wanted if not _is_there(want, folder, lock)]
     if spare is None:
         converted = ("hunyuancustom", "vae_3d")
         spare = sum(want.locked.size for want in wanted if any(part in want.local for part in converted))
     require_space(folder, sum(_to_fetch(want, folder) for want in missing) + spare)
-    lock.write(folder)
     for want in missing:
         say(f"{want.local} ({want.locked.size / 1e9:.2f} GB)")
         _fetch_verified(want.locked, folder / want.local)
@@ -129,16 +130,13 @@ def _match(component: ManifestComponent, listing: Listing, place: str) -> list[s
 def _is_complete(manifest: Manifest, variant: Variant, folder: Path, lock: LockFile) -> bool:
     """Whether every component has its locked files in place, by size; `verify` compares contents."""
     for component in manifest.of(variant):
-        files = {
-            path: locked for path, locked in lock.files.items() if str(Path(path).parent).endswith(component.folder)
-        }
-        names = {Path(path).name for path in files}
-        if not set(component.files) <= names:
+        files = {Path(path).name: path for path in lock.files if str(Path(path).parent).endswith(component.folder)}
+        needed = {*component.files, *(name for pattern in component.weights for name in fnmatch.filter(files, pattern))}
+        if component.weights and len(needed) == len(component.files):
             return False
-        if component.weights and not any(fnmatch.filter(names, pattern) for pattern in component.weights):
-            return False
-        if not all(_is_present(folder / path, locked) for path, locked in files.items()):
-            return False
+        for name in needed:
+            if name not in files or not _is_present(folder / files[name], lock.files[files[name]]):
+                return False
     return True
 
 

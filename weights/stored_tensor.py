@@ -58,25 +58,23 @@ class StoredTensor:
         target = torch.empty(count, dtype=torch.uint8) if buffer is None else buffer[:count]
         view = memoryview(target.numpy())
         done, position = 0, self.offset + start * self.row_bytes
-        handle = os.open(self.path, os.O_RDONLY)
         try:
-            while done < count:
-                read = os.preadv(handle, [view[done:]], position + done)
-                if read == 0:
-                    raise CheckpointError(f"{self.path}: {self.key}: the file ends inside this tensor (truncated?)")
-                done += read
-        finally:
-            os.close(handle)
+            with self.path.open("rb", buffering=0) as file:
+                while done < count:
+                    read = os.preadv(file.fileno(), [view[done:]], position + done)
+                    if read == 0:
+                        raise CheckpointError(f"{self.path}: {self.key}: the file ends inside this tensor (truncated?)")
+                    done += read
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: {self.key}: cannot be read ({error.strerror})") from error
         return target
 
     def prefetch(self, row: int, count: int) -> None:
         """Let the system read `count` bytes from `row` on ahead of time, beyond this tensor too."""
         if self.memory is None:
-            handle = os.open(self.path, os.O_RDONLY)
-            try:
-                os.posix_fadvise(handle, self.offset + row * self.row_bytes, count, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(handle)
+            with self.path.open("rb", buffering=0) as file:
+                start = self.offset + row * self.row_bytes
+                os.posix_fadvise(file.fileno(), start, count, os.POSIX_FADV_WILLNEED)
 
     def load(self) -> Tensor:
         """The whole tensor in memory."""

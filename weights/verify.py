@@ -18,7 +18,7 @@ from weights.plan_vae import BEYOND_DIFFUSERS
 from weights.safetensors_file import list_safetensors
 from weights.staging import MARKER
 from weights.structure import differences, transformer_shapes, vae_shapes
-from weights.tokenizer_check import check_tokenizer_folders
+from weights.tokenizer_check import check_tokenizer, check_tokenizer_folders
 
 _CHUNK = 8 * 2**20
 Progress = Callable[[int], None]
@@ -50,10 +50,9 @@ def _original_faults(folder: Path, variant: Variant | None, contents: bool, prog
     except WeightsError as error:
         yield str(error)
         return
-    needed = {files.dit.parent, files.vae.parent, files.llava, files.clip}
     for name, locked in lock.files.items():
         path = folder / name
-        if path.parent not in needed or (path.parent == files.dit.parent and not path.name.startswith(files.dit.stem)):
+        if path.parent == files.dit.parent and path not in {files.dit, files.scale_map}:  # the other variant
             continue
         try:
             check_size(path, locked)
@@ -62,6 +61,7 @@ def _original_faults(folder: Path, variant: Variant | None, contents: bool, prog
         except WeightsError as error:
             yield str(error)
     try:
+        check_tokenizer(files.llava)
         plan(files)
     except WeightsError as error:
         yield str(error)
