@@ -79,9 +79,10 @@ class Retention:
             return connection.execute(query.order_by(_row.seq).limit(_BATCH)).all()
 
     def _delete_files(self, rows: Sequence[sa.Row[Any]]) -> None:
-        for key in (key for row in rows for key in row[1:] if key is not None):
+        keys: list[str] = [key for row in rows for key in row[1:] if key is not None]
+        for key in keys:
             try:
-                self._storage.delete(str(key))
+                self._storage.delete(key)
             except OSError:  # one file that cannot be removed must not keep all the others
                 logger.exception("%s could not be removed", key)
 

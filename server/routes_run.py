@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from server.api_docs import RUN
-from server.errors import Cancelled, Restarting
+from server.errors import Cancelled, ErrorResponse, Restarting
 from server.event_stream import Tail
 from server.job import Status
 from server.request_ids import REQUEST_ID
@@ -30,8 +30,7 @@ async def run(request: Request) -> Response:
     accepted = await run_in_threadpool(parts.intake.accept, submission)
     request_id = accepted.request_id
     if accepted.refused is not None:
-        refused = accepted.refused
-        return JSONResponse(refused.body, refused.status, {**refused.headers, REQUEST_ID: request_id})
+        return _failed(accepted.refused, request_id)
 
     over = asyncio.create_task(_is_over(parts.tail, request_id))
     gone = asyncio.create_task(_hangs_up(request))
@@ -41,13 +40,17 @@ async def run(request: Request) -> Response:
         over.cancel()
         gone.cancel()
     if over.done() and not over.cancelled():
-        if not over.result():
-            raise Restarting(f"The server is restarting; request {request_id} goes on and can be had from the queue")
-        return result_response(find_job(request, request_id))
+        if over.result():
+            return result_response(find_job(request, request_id))
+        goes_on = f"The server is restarting; request {request_id} goes on and can be had from the queue"
+        return _failed(Restarting(goes_on).response(), request_id)
     if submission.options.idempotency_key is None:
         await run_in_threadpool(parts.store.cancel, request_id)
-    left = Cancelled().response()
-    return JSONResponse(left.body, left.status, {**left.headers, REQUEST_ID: request_id})
+    return _failed(Cancelled().response(), request_id)
+
+
+def _failed(error: ErrorResponse, request_id: str) -> JSONResponse:
+    return JSONResponse(error.body, error.status, {**error.headers, REQUEST_ID: request_id})
 
 
 async def _is_over(tail: Tail, request_id: str) -> bool:

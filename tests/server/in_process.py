@@ -1,0 +1,22 @@
+"""The API alone, in this process and without a worker: for what needs no video."""
+
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from server.app import create_app
+from server.database import migrate
+from server.settings import Settings, load_settings
+
+
+def settings_for(data_dir: Path, **sections: Any) -> Settings:
+    return load_settings(None, {"data_dir": data_dir, **sections})
+
+
+def open_api(data_dir: Path, *, address: str = "127.0.0.1", **sections: Any) -> TestClient:
+    """A client of a fresh API; `address` is where its calls seem to come from."""
+    settings = settings_for(data_dir, **sections)
+    migrate(settings.database_url, data_dir / "migrate.lock")
+    app = create_app(settings)
+    return TestClient(app, base_url="http://127.0.0.1:8000", client=(address, 5000), raise_server_exceptions=False)

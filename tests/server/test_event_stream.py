@@ -1,0 +1,178 @@
+"""The status stream: one event per change, resumable, and an end."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from server.event_stream import Tail
+from server.job import LogLine, Status
+from server.status_reads import JobState
+from tests.live_server import APP, Server, example, until
+
+Event = tuple[int | None, dict[str, Any]]
+
+
+def events(server: Server, request_id: str, *, logs: bool = True, **headers: str) -> Iterator[Event]:
+    """The events as they come; every one must be a chunk of its own."""
+    url = f"/queue/{APP}/requests/{request_id}/status/stream"
+    with server.http.stream("GET", url, params={"logs": "1"} if logs else {}, headers=headers) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.headers["x-fal-request-id"] == request_id
+        text = ""
+        for chunk in answer.iter_raw():
+            assert chunk.isascii()
+            text += chunk.decode()
+            while "\n\n" in text:
+                block, _, text = text.partition("\n\n")
+                fields = dict(line.split(": ", 1) for line in block.splitlines())
+                if "data" in fields:
+                    yield int(fields["id"]) if "id" in fields else None, json.loads(fields["data"])
+
+
+def test_a_stream_tells_everything_once_and_ends(server: Server) -> None:
+    blocker = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(blocker)
+    request_id = server.submit()
+    seen = []
+    for event in events(server, request_id, Accept="application/json"):
+        seen.append(event)
+        if len(seen) == 1:
+            server.cancel(blocker)
+    statuses = [body["status"] for _, body in seen]
+    assert statuses[0] == "IN_QUEUE"
+    assert statuses[-1] == "COMPLETED"
+    assert statuses.count("COMPLETED") == 1
+    assert seen[0][1]["queue_position"] == 0
+    told = [line for _, body in seen for line in body.get("logs") or []]
+    assert told == server.status(request_id, logs=True)["logs"]
+    assert seen[-1][1] | {"logs": told} == server.status(request_id, logs=True)
+
+
+def test_without_logs_there_are_none(server: Server) -> None:
+    request_id = server.submit()
+    seen = list(events(server, request_id, logs=False))
+    assert all(body.get("logs") is None and event_id is None for event_id, body in seen)
+    assert seen[-1][1]["status"] == "COMPLETED"
+
+
+def test_a_stream_is_resumed_behind_its_last_event(server: Server) -> None:
+    request_id = server.submit()
+    first = []
+    for event in events(server, request_id):
+        first.append(event)
+        if event[1].get("logs"):
+            break
+    rest = list(events(server, request_id, **{"Last-Event-ID": str(first[-1][0])}))
+    told = [line for _, body in first + rest for line in body.get("logs") or []]
+    assert told == server.status(request_id, logs=True)["logs"]
+
+
+@pytest.mark.parametrize("last", ["", "x", "-1", "9" * 400])
+def test_an_unreadable_last_event_id_starts_from_the_beginning(server: Server, last: str) -> None:
+    request_id = server.submit()
+    server.finish(request_id)
+    ((_, body),) = events(server, request_id, **{"Last-Event-ID": last})
+    assert body == server.status(request_id, logs=True)
+
+
+def test_an_unknown_request_has_no_stream(server: Server) -> None:
+    answer = server.http.get(f"/queue/{APP}/requests/nobody/status/stream")
+    assert (answer.status_code, answer.json()["status"]) == (404, "NOT_FOUND")
+
+
+def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    request_id = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(request_id)
+    sync = ThreadPoolExecutor(1).submit(httpx.post, f"{server.url}/run/{APP}", json=example(), timeout=30)
+    until(lambda: _somebody_waits(server))
+    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    seen = []
+    for event in events(server, request_id):
+        seen.append(event)
+        if len(seen) == 2:
+            os.kill(api.pid, signal.SIGTERM)
+    assert seen[-1][1]["status"] == "IN_PROGRESS"
+    until(lambda: not psutil.pid_exists(api.pid) or api.status() == psutil.STATUS_ZOMBIE, timeout_s=10)
+    resumed = events(server, request_id, **{"Last-Event-ID": str(seen[-1][0])})
+    _, body = next(resumed)
+    known = [line["message"] for _, earlier in seen for line in earlier["logs"]]
+    assert body["logs"][0]["message"] not in known
+    server.cancel(request_id)
+    assert [later["status"] for _, later in resumed][-1] == "COMPLETED"
+
+    answer = sync.result()
+    assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
+    left = answer.headers["x-fal-request-id"]
+    assert left in answer.json()["detail"]
+    assert server.finish(left).status_code == 200
+
+
+def _somebody_waits(server: Server) -> bool:
+    answer = server.http.post(f"/queue/{APP}", json={}, params={"fal_max_queue_length": "0"})
+    return answer.status_code == 429
+
+
+class _Reads:
+    """A database that counts its queries and fails when told to."""
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.fails = False
+        self.state = JobState("a", 1, Status.IN_PROGRESS, 0, "http://h", None, None, None)
+        self.lines: list[LogLine] = []
+
+    async def watched(self, after: dict[str, int]) -> dict[str, tuple[JobState, list[LogLine]]]:
+        self.queries += 1
+        if self.fails:
+            raise OSError("database is away")
+        return {"a": (self.state, [line for line in self.lines if line.id > after["a"]])} if "a" in after else {}
+
+
+def test_five_hundred_watchers_cost_one_query_per_tick() -> None:
+    async def scenario() -> None:
+        reads = _Reads()
+        tail = Tail(reads, poll_s=0.01)  # type: ignore[arg-type]
+
+        async def follow() -> list[str]:
+            with tail.watch("a", after=0) as watch:
+                got: list[str] = []
+                while (update := await watch.next()) is not None and update.state.status is Status.IN_PROGRESS:
+                    got += [line.message for line in update.lines]
+                return got
+
+        followers = [asyncio.create_task(follow()) for _ in range(500)]
+        for number in range(5):
+            reads.lines.append(LogLine(number + 1, f"line {number}", "INFO", 0.0))
+            before = reads.queries
+            reads.fails = number == 2
+            while reads.queries < before + 3:
+                await asyncio.sleep(0)
+            reads.fails = False
+        while reads.queries < 20:
+            await asyncio.sleep(0)
+        tail.close()
+        for got in await asyncio.gather(*followers):
+            assert got == [f"line {number}" for number in range(5)]
+        with tail.watch("a") as late:
+            assert await late.next() is None, "nothing new begins while the server stops"
+
+    asyncio.run(scenario())
+
+
+def test_a_watch_of_a_record_that_expires_ends() -> None:
+    async def scenario() -> None:
+        tail = Tail(_Reads(), poll_s=0.01)  # type: ignore[arg-type]
+        with tail.watch("gone") as watch:
+            assert await watch.next() is None
+
+    asyncio.run(scenario())
