@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.memory import DtypePolicy
+from pipeline.memory import DtypePolicy, MemoryPlan, apply_memory_plan
 from pipeline.stored_model import load_stored
 from weights.loading_check import check_loadable
 
@@ -23,11 +23,13 @@ def load_pipeline(
     *,
     device: str,
     dtype: str,
+    memory_plan: MemoryPlan = "resident",
     on_progress: Callable[[str], None] = lambda message: None,  # noqa: ARG005
 ) -> HunyuanCustomPipeline:
-    """Strictly, from the files straight to `device`, never with two copies in host memory. Nothing is downloaded.
+    """Strictly, from the files straight to where the weights stay, never with two copies in host memory. No downloads.
 
-    `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `on_progress` hears what is being loaded, in words.
+    `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `memory_plan`: what stays on `device`, see `apply_memory_plan`.
+    `on_progress` hears what is being loaded, in words.
 
     Raises:
         VerifyError: a file is missing, truncated or corrupt; known within seconds, and says which command to run.
@@ -40,12 +42,13 @@ def load_pipeline(
 
     check_loadable(folder)
     policy = DtypePolicy.named(dtype, device)
-    stored = partial(load_stored, device=device, on_file=report)
+    home = device if memory_plan == "resident" else "cpu"
+    stored = partial(load_stored, device=home, on_file=report)
     report("text_encoder")
-    text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, device)
+    text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
     report("text_encoder_2")
-    text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, device)
-    return HunyuanCustomPipeline.from_pretrained(
+    text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
+    pipe = HunyuanCustomPipeline.from_pretrained(
         folder,
         local_files_only=True,
         transformer=stored(HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer),
@@ -53,6 +56,8 @@ def load_pipeline(
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,
     )
+    apply_memory_plan(pipe, memory_plan, device)
+    return pipe
 
 
 def _pretrained(model_class: Any, folder: Path, dtype: torch.dtype, device: str) -> Any:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
+from diffusers.hooks import apply_group_offloading
 from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook
 
 
@@ -29,6 +30,27 @@ class DtypePolicy:
             half = torch.float32 if torch.device(device).type == "cpu" else torch.float16
             return cls(torch.bfloat16, half, half)
         raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {name!r}")
+
+
+MemoryPlan: TypeAlias = Literal["resident", "offload_encoders", "stream_blocks"]
+
+
+def apply_memory_plan(pipe: Any, plan: MemoryPlan, device: str) -> None:
+    """Decide what stays on `device`, from fast and large to slow and small; the frames are the same.
+
+    resident: everything. offload_encoders: one model at a time (diffusers' model offload): the encoders leave before
+    the transformer comes. stream_blocks: one transformer block at a time, the next one copied while this one computes
+    (diffusers' group offload); the other models layer by layer. The offloaded models start on the CPU.
+    """
+    if plan == "resident":
+        return
+    if plan == "offload_encoders":
+        pipe.enable_model_cpu_offload(device=device)
+        return
+    streams = {"onload_device": torch.device(device), "use_stream": torch.device(device).type == "cuda"}
+    apply_group_offloading(pipe.transformer, offload_type="block_level", num_blocks_per_group=1, **streams)
+    for model in (pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
+        apply_group_offloading(model, offload_type="leaf_level", **streams)
 
 
 @contextmanager

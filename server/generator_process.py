@@ -22,6 +22,7 @@ from server.messages import (
     Generate,
     Load,
     LoadFailed,
+    Loading,
     Log,
     Ready,
     Working,
@@ -72,6 +73,7 @@ class GeneratorProcess:
         load = self._requests.get()
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
         started = time.perf_counter()
+        logging.getLogger("pipeline.load").addHandler(_LoadingLines(self._channel))
         try:
             renderer = _renderer_class(load.generator.renderer)(load)
         except Exception as error:
@@ -120,6 +122,17 @@ class GeneratorProcess:
                 case _:
                     assert_never(message)
         os._exit(0)  # the worker is gone
+
+
+class _LoadingLines(logging.Handler):
+    """Passes what the loader logs on to the worker, whose health answer then says how far it is."""
+
+    def __init__(self, channel: Channel[Load | Generate | Cancel]) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._channel.send(Loading(message=record.getMessage()))
 
 
 def _renderer_class(path: str) -> type[Renderer]:

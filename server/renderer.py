@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging as diffusers_logging
 from PIL import Image
+from transformers.utils import logging as transformers_logging
 
+from pipeline.checkpoint import weights_fingerprint
 from pipeline.demo import build_demo_model, demo_facts, render_size
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
 from pipeline.progress import Progress, Stage, StageProgress
 from pipeline.shapes import LatentShape, PixelShape, Strides
 from pipeline.vae import decode_stream, decode_tiling
+from server.checkpoints import Checkpoints
 from server.eta import Eta
-from server.generator_process import Report
+from server.generator_process import DeviceLost, OutOfMemory, Report
 from server.messages import Generate, Load, Log, Working
 
 _DEMO = "demo"
@@ -26,22 +30,39 @@ class HunyuanCustomRenderer:
 
     def __init__(self, load: Load) -> None:
         settings = load.generator
+        transformers_logging.disable_progress_bar()
+        diffusers_logging.disable_progress_bar()
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
         folder = Path(settings.model)
         if settings.model == _DEMO:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
-        self._pipe = load_pipeline(folder, device=settings.device, dtype=settings.dtype)
+        self._pipe = load_pipeline(
+            folder, device=settings.device, dtype=settings.dtype, memory_plan=settings.memory_plan
+        )
         self._pipe.register_to_config(alpha=load.image.alpha)
         self._strides = Strides.of(self._pipe.vae.config, self._pipe.transformer.config)
         self._settings = settings
         self._video = load.video
         self._seconds_per_unit: dict[Stage, float] = {}
+        self._identity = weights_fingerprint(folder)
         facts = demo_facts(folder)
         self.model = f"{facts['name']} (untrained)" if facts else folder.name
 
     def render(self, job: Generate, report: Report) -> None:
-        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`."""
+        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`.
+
+        Raises:
+            OutOfMemory, DeviceLost: what the worker can do something about.
+        """
+        try:
+            self._render(job, report)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemory(str(error)) from error
+        except torch.AcceleratorError as error:  # an illegal access, say: the CUDA context is unusable from here on
+            raise DeviceLost(str(error)) from error
+
+    def _render(self, job: Generate, report: Report) -> None:
         size = self._render_size(job)
         eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
 
@@ -84,6 +105,15 @@ class HunyuanCustomRenderer:
         report: Report,
     ) -> torch.Tensor:
         """The latents of the video, [1, 16, T, h, w]."""
+        step_cache = None if self._settings.step_cache == "none" else self._settings.step_cache
+        checkpoints = Checkpoints(job, self._identity, self._settings)
+        # Drawn also when a checkpoint replaces it: what else the generator is asked for must not change.
+        generator = torch.Generator().manual_seed(job.seed)
+        noise = self._pipe.prepare_latents(size, generator, None, None)
+        found = checkpoints.read()
+        start_step, latents = (0, noise) if found is None else (found.next_step, found.latents)
+        if start_step:
+            report(Log(message=f"Going on at step {start_step + 1} from a checkpoint"))
         step_started = time.perf_counter()
 
         def on_step_end(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -91,11 +121,12 @@ class HunyuanCustomRenderer:
             now = time.perf_counter()
             line = f"Denoising step {step + 1}/{job.num_inference_steps}: {now - step_started:.2f} s"
             report(Log(message=", ".join(filter(None, (line, eta.words())))))
+            checkpoints.keep(step + 1, tensors["latents"])
             step_started = now
             return tensors
 
         with Image.open(job.image) as image:
-            latents: torch.Tensor = self._pipe(
+            denoised: torch.Tensor = self._pipe(
                 job.prompt,
                 image,
                 negative_prompt=job.negative_prompt,
@@ -104,10 +135,12 @@ class HunyuanCustomRenderer:
                 num_frames=size.frames,
                 num_inference_steps=job.num_inference_steps,
                 guidance_scale=job.guidance_scale,
-                generator=torch.Generator().manual_seed(job.seed),
-                step_cache=None if self._settings.step_cache == "none" else self._settings.step_cache,
+                generator=generator,
+                latents=latents,
+                start_step=start_step,
+                step_cache=step_cache,
                 output_type="latent",
                 callback_on_step_end=on_step_end,
                 callback_on_progress=on_progress,
             ).frames
-        return latents
+        return denoised

@@ -165,8 +165,7 @@ class Workflows:
                 enqueue_publish(job.id, job.attempt, message.output, finished.seconds)
             finally:
                 self._rendering = None
-                if self._store.is_over(job.id):
-                    Path(message.checkpoint).unlink(missing_ok=True)
+                self._forget_checkpoint_if_over(job)
 
     def _make_room(self, job: Job, log: JobLog, error: OutOfMemory) -> None:
         """Once per job: try again in a fresh generator that keeps less on the GPU."""
@@ -192,7 +191,7 @@ class Workflows:
             negative_prompt=wanted.negative_prompt,
             image=str(image),
             output=str(self._storage.rendering(f"{job.id}-{job.attempt}.mp4")),
-            checkpoint=str(self._storage.rendering(f"{job.id}.checkpoint")),
+            checkpoint=str(self._checkpoint(job)),
             width=width,
             height=height,
             num_frames=wanted.num_frames,
@@ -201,6 +200,13 @@ class Workflows:
             guidance_scale=wanted.cfg_scale,
             seed=job.seed,
         )
+
+    def _checkpoint(self, job: Job) -> Path:
+        return self._storage.rendering(f"{job.id}.checkpoint")
+
+    def _forget_checkpoint_if_over(self, job: Job) -> None:
+        if self._store.is_over(job.id):
+            self._checkpoint(job).unlink(missing_ok=True)
 
     # -- publish -----------------------------------------------------------------------------------------------
 
@@ -222,6 +228,7 @@ class Workflows:
                 self._storage.delete(key)
         except Exception:
             self._fail_unexpectedly(job.id)
+        self._forget_checkpoint_if_over(job)
 
     def _fail_unexpectedly(self, request_id: str) -> None:
         logger.exception("request %s failed", request_id)

@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook, Mo
 from PIL import Image
 
 from pipeline.blocks import modulated
+from pipeline.demo import build_demo_model
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.memory import DtypePolicy, in_float32, onloaded
+from pipeline.load import load_pipeline
+from pipeline.memory import DtypePolicy, MemoryPlan, in_float32, onloaded
 
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
 
@@ -142,3 +145,15 @@ def _forget_when_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ModuleGroup, "offload_", offload)
     monkeypatch.setattr(ModuleGroup, "onload_", onload)
+
+
+def test_streamed_blocks_make_the_same_latents(identity: Image.Image, tmp_path: Path) -> None:
+    """On the CPU both sides of an offload are the same memory: what is proved is that every hook finds its module."""
+    folder = build_demo_model(tmp_path / "demo")
+    call = SMALL | {"latents": torch.randn(1, 16, 2, 4, 6, generator=torch.Generator().manual_seed(0))}
+    plans: tuple[MemoryPlan, ...] = ("resident", "stream_blocks")
+    latents = [
+        load_pipeline(folder, device="cpu", dtype="float32", memory_plan=plan)("a dog", identity, **call).frames
+        for plan in plans
+    ]
+    assert torch.equal(*latents)

@@ -1,0 +1,67 @@
+"""Where an interrupted generation goes on: the latents before a step, and what they belong to.
+
+Everything else follows from the request: conditions are encoded again, noise is not drawn again. A step that the
+step cache would serve from an earlier one cannot be a starting point (its cache is hundreds of megabytes).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipeline.step_cache import StepCache
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """fp32 latents [1,16,T,h,w] as they are before step `next_step`."""
+
+    next_step: int
+    latents: Tensor
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """One string for all that decides the frames: request, weights, dtype, device. JSON values only."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Which weights these are, without reading them: names, sizes and times of all files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
+    return fingerprint({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats})
+
+
+def can_start_at(step: int, cache: StepCache) -> bool:
+    """Whether a run can go on at this step: it is there and runs in full."""
+    return step < len(cache.full_steps) and cache.full_steps[step]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint, belongs_to: str) -> None:
+    """Replace the checkpoint at `path`, durably and at once: a killed writer leaves the one before."""
+    part = path.with_name(f"{path.name}.part")
+    metadata = {"next_step": str(checkpoint.next_step), "belongs_to": belongs_to}
+    with part.open("wb") as handle:
+        handle.write(save({"latents": checkpoint.latents.detach().cpu().contiguous()}, metadata))
+        handle.flush()
+        os.fsync(handle.fileno())
+    part.replace(path)
+
+
+def read_checkpoint(path: Path, belongs_to: str) -> Checkpoint | None:
+    """The checkpoint at `path`; None when there is none, it is damaged, or it belongs to something else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("belongs_to") != belongs_to:
+                return None
+            return Checkpoint(int(metadata["next_step"]), file.get_tensor("latents"))
+    except (OSError, SafetensorError):
+        return None

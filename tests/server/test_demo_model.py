@@ -1,0 +1,76 @@
+"""The demo model through the whole server: the first thing a newcomer sees, and checkpoints on a real pipeline."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.settings import ENV_PREFIX
+from tests.live_server import ROOT, Server, example, until
+from tests.server.test_queue import probe
+
+
+def test_the_demo_command_makes_the_example_video(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+    command = [sys.executable, "-m", "server.cli", "demo", "--data-dir", str(tmp_path / "data")]
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert any("before this request" in line for line in lines), "the queue position"
+    assert any(line.startswith("Denoising step 30/30") for line in lines), "every step"
+    assert any("s left" in line or "left" in line for line in lines), "the ETA"
+    assert any("untrained" in line for line in lines)
+    video = Path(lines[-1])
+    described = probe(video)
+    for fact in ("h264", "yuv420p", "896x512", "25 fps", "00:00:05.16"):
+        assert fact in described
+    content = video.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat"), "plays while it loads"
+    assert finished.stderr == "", "nothing but the story on the terminal"
+
+
+@pytest.fixture
+def demo_server(start_server: Callable[..., Server], tmp_path: Path) -> Server:
+    """The real renderer with the demo model."""
+    return start_server(
+        data_dir=tmp_path / "data",
+        renderer="the_real_one",
+        generator__device="cpu",
+        generator__dtype="float32",
+        generator__torch_threads=1,
+        generator__render_divisor=4,
+        generator__stall_timeout_s=60,
+    )
+
+
+def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo_server: Server) -> None:
+    request = example(prompt="a woman is playing a violin", seed=5)
+    undisturbed = demo_server.finish(demo_server.submit(request), timeout_s=120).json()
+
+    disturbed = demo_server.submit(request)
+    until(lambda: any("step 6/10" in line for line in messages(demo_server, disturbed)), timeout_s=60)
+    os.kill(demo_server.worker()["generator_pid"], signal.SIGKILL)
+    answer = demo_server.finish(disturbed, timeout_s=120)
+
+    assert answer.status_code == 200
+    assert any("Going on at step" in line for line in messages(demo_server, disturbed))
+    videos = [demo_server.http.get(output["video"]["url"]).content for output in (undisturbed, answer.json())]
+    assert videos[0] == videos[1]
+    assert not list((demo_server.data_dir / "tmp").iterdir()), "checkpoints are deleted at the end"
+
+
+def test_cancelling_stops_between_two_blocks(demo_server: Server) -> None:
+    running = demo_server.submit(example(num_inference_steps=30, num_frames=129))
+    until(lambda: any("step 2/30" in line for line in messages(demo_server, running)), timeout_s=60)
+    generator = demo_server.worker()["generator_pid"]
+    demo_server.cancel(running)
+    assert demo_server.finish(running, timeout_s=3).status_code == 499
+    assert demo_server.worker()["generator_pid"] == generator
+
+
+def messages(server: Server, request_id: str) -> list[str]:
+    return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]
