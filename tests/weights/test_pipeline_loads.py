@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from safetensors.torch import load_file
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
@@ -39,3 +41,26 @@ def test_an_fp8_conversion_loads_with_its_scales(fp8_original: Path, tmp_path: P
     assert linear.weight.dtype == torch.float8_e4m3fn
     assert linear.weight_scale.shape == (1,)
     assert verify(out) == []
+
+
+def test_the_converted_folder_repeats_the_references_run(original: Path, tmp_path: Path, golden: Path) -> None:
+    io = load_file(golden / "pipeline_io.safetensors")
+    case = json.loads((golden / "text_cases.json").read_text())["woman"]
+    pipe = HunyuanCustomPipeline.from_pretrained(convert(original, tmp_path / "out").target)
+    small = load_file(golden / "text_io.safetensors")["in.image_u8_28"][0].permute(1, 2, 0)
+    face = small.repeat_interleave(12, 0).repeat_interleave(12, 1)  # 336x336, what the reference gave LLaVA
+    tag = "cfg7.5_s10_shift13"
+    frames = pipe(
+        case["prompt"],
+        Image.fromarray(face.numpy()),
+        negative_prompt=case["negative"],
+        subject_name=case["name"],
+        height=64,
+        width=96,
+        num_frames=9,
+        num_inference_steps=10,
+        latents=io["in.initial_noise_seed1024"],
+        ref_latents=io["in.ref_latents"],
+        output_type="pt",
+    ).frames
+    assert (frames.transpose(1, 2) - io[f"{tag}.video"]).abs().max() < 1e-4
