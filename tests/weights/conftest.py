@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from weights.convert import convert
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -57,7 +59,20 @@ def dit_config() -> dict[str, Any]:
 @pytest.fixture
 def original(tmp_path: Path, dit_weights: dict[str, Tensor], dit_config: dict[str, Any]) -> Path:
     """A complete tiny model in the original layout, bf16-variant file names, fp32 values."""
-    root = tmp_path / "originals" / "models"
+    return write_original(tmp_path / "originals", dit_weights, dit_config)
+
+
+@pytest.fixture(scope="session")
+def converted_once(
+    tmp_path_factory: pytest.TempPathFactory, dit_weights: dict[str, Tensor], dit_config: dict[str, Any]
+) -> Path:
+    """`original`, converted; for copying, not for changing."""
+    folder = tmp_path_factory.mktemp("once")
+    return convert(write_original(folder / "originals", dit_weights, dit_config), folder / "out").target
+
+
+def write_original(folder: Path, dit_weights: dict[str, Tensor], dit_config: dict[str, Any]) -> Path:
+    root = folder / "models"
     dit, vae = root / "hunyuancustom_720P", root / "vae_3d/hyvae_v1_0801"
     dit.mkdir(parents=True)
     vae.mkdir(parents=True)
@@ -67,7 +82,7 @@ def original(tmp_path: Path, dit_weights: dict[str, Tensor], dit_config: dict[st
     shutil.copy(GOLDEN / "vae_tiny_config.json", vae / "config.json")
     shutil.copytree(GOLDEN / "tiny_llava", root / "llava-llama-3-8b-v1_1")
     shutil.copytree(GOLDEN / "tiny_clip", root / "openai_clip-vit-large-patch14")
-    return root.parent
+    return folder
 
 
 @pytest.fixture
