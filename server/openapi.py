@@ -42,6 +42,7 @@ _QUEUE_STATUS = {
     },
     "required": ["status", "request_id"],
 }
+_FILE_DATA = {"type": "string", "format": "binary", "title": "File Data", "description": "File data"}
 _CANCELLED = {
     "type": "object",
     "properties": {"success": {"type": "boolean", "description": "Whether the request was cancelled successfully."}},
@@ -64,6 +65,7 @@ async def queue_openapi(request: Request, endpoint_id: str = ENDPOINT) -> JSONRe
 
 def queue_schema(server_url: str) -> dict[str, Any]:
     """The whole document."""
+    file = _component(File)
     return {
         "openapi": "3.0.4",
         "info": {
@@ -85,7 +87,7 @@ def queue_schema(server_url: str) -> dict[str, Any]:
                 "QueueStatus": _QUEUE_STATUS,
                 "HunyuanCustomInput": _component(HunyuanCustomInput),
                 "HunyuanCustomOutput": _component(HunyuanCustomOutput),
-                "File": _component(File),
+                "File": {**file, "properties": {**file["properties"], "file_data": _FILE_DATA}},
             },
         },
         "paths": _paths(),
@@ -127,8 +129,11 @@ def _component(model: type[HunyuanCustomInput | HunyuanCustomOutput | File]) -> 
 
 
 def _translated(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON Schema 2020-12 in OpenAPI 3.0: no null type, boolean exclusive limits, nothing beside a $ref."""
+    """JSON Schema 2020-12 in OpenAPI 3.0: no null type, one example, boolean exclusive limits, nothing beside a $ref."""
     translated = dict(value)
+    examples = translated.pop("examples", [])
+    if examples:
+        translated["example"] = examples[0]
     options = translated.pop("anyOf", [])
     for option in options:
         if option != {"type": "null"}:

@@ -16,7 +16,8 @@ class _Media(FileResponse):
     chunk_size = 512 * 1024
 
 
-@router.api_route("/files/{shard}/{token}/{name}", methods=["GET", "HEAD"], responses=DOWNLOAD.responses)
+@router.head("/files/{shard}/{token}/{name}", include_in_schema=False)
+@router.get("/files/{shard}/{token}/{name}", response_class=FileResponse, responses=DOWNLOAD.responses)
 async def download(request: Request, shard: str, token: str, name: str) -> Response:
     """The MP4; 206 for a satisfiable Range, 416 for another one, 410 when its time is over."""
     parts = services(request)
