@@ -129,7 +129,7 @@ def _component(model: type[HunyuanCustomInput | HunyuanCustomOutput | File]) -> 
 
 
 def _translated(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON Schema 2020-12 in OpenAPI 3.0: no null type, one example, boolean exclusive limits, nothing beside a $ref."""
+    """JSON Schema 2020-12 in OpenAPI 3.0: no null type, one example, boolean limits, nothing beside a $ref."""
     translated = dict(value)
     examples = translated.pop("examples", [])
     if examples:
