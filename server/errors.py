@@ -27,6 +27,7 @@ ServerError
 └── ModelError                fal's model errors: {"detail": [{"loc", "msg", "type", ...}]}
     ├── InvalidInput          422, a list made by pydantic
     ├── ImageLoadError, UnsupportedImageFormat, ImageTooSmall, ImageTooLarge, FileTooLarge, FileDownloadError   422
+    ├── UnsupportedUpload     422
     └── GenerationFailed      500
 Sources: fal_protocol (the wire), https://docs.fal.ai/errors for types and messages.
 """
@@ -279,6 +280,12 @@ class UnsupportedImageFormat(ModelError):
 
     def __init__(self) -> None:
         super().__init__(ctx={"supported_formats": [".jpg", ".jpeg", ".png", ".webp"]})
+
+
+class UnsupportedUpload(UnsupportedImageFormat):
+    """An upload that is no image; the same words, another place."""
+
+    loc = ("body",)
 
 
 class ImageTooSmall(ModelError):

@@ -17,6 +17,7 @@ from server.settings import Settings, is_loopback
 from server.signing import UPLOADS, Tokens, load_secret
 from server.status_reads import StatusReads
 from server.storage import LocalStorage
+from server.uploads import Uploads
 from server.worker_registry import WorkerRegistry
 
 
@@ -33,6 +34,7 @@ class Services:
     keys: KeyRing
     rates: RateLimit
     tokens: Tokens
+    uploads: Uploads
     reads: StatusReads
     tail: Tail
 
@@ -55,6 +57,7 @@ class Services:
             KeyRing(database, always_required=not is_loopback(settings.api.host)),
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
             Tokens(load_secret(database, UPLOADS)),
+            Uploads(database, storage, settings.limits),
             reads,
             Tail(reads, poll_s=settings.api.tail_poll_s),
         )

@@ -40,7 +40,7 @@ class Tokens:
         self._clock = clock
 
     def issue(self, purpose: str, subject: str, *, ttl_s: float) -> str:
-        """A token that says what its bearer may do, until it expires. Neither part may hold a colon."""
+        """A token that says what its bearer may do, until it expires. `purpose` may hold no colon."""
         claim = f"{purpose}:{subject}:{int(self._clock() + ttl_s)}"
         return f"{claim}:{self._sign(claim)}"
 

@@ -43,7 +43,7 @@ class SubmitOptions:
             start_timeout_s=_start_timeout(headers.get("x-fal-request-timeout")),
             no_retry=_word(headers, "x-fal-no-retry") in _YES,
             store_io=_word(headers, "x-fal-store-io") not in _NO,
-            media_ttl_s=_expiry(headers.get("x-fal-object-lifecycle-preference")),
+            media_ttl_s=lifetime_s(headers.get("x-fal-object-lifecycle-preference")),
             idempotency_key=_key(headers.get("idempotency-key")),
         )
 
@@ -64,8 +64,8 @@ def _start_timeout(value: str | None) -> float | None:
     return seconds
 
 
-def _expiry(value: str | None) -> float | None:
-    """Seconds to keep the video; malformed JSON is ignored, as on fal."""
+def lifetime_s(value: str | None) -> float | None:
+    """Seconds to keep a file, from fal's lifecycle headers; malformed JSON is ignored, as on fal."""
     try:
         wanted = json.loads(value or "null")
     except ValueError:

@@ -16,6 +16,7 @@ from server.recovery import Reaper, reconcile
 from server.retention import Retention
 from server.settings import Settings
 from server.storage import LocalStorage
+from server.uploads import Uploads
 from server.worker_registry import WorkerRegistry
 from server.workflows import Workflows
 
@@ -36,6 +37,7 @@ class WorkerProcess:
         storage = LocalStorage(settings.data_dir)
         self._workflows = Workflows(self._store, storage, self._generator, settings)
         self._retention = Retention(database, storage, settings.retention)
+        self._uploads = Uploads(database, storage, settings.limits)
         self._engine = engine_client(database)
         self._reaper = Reaper(self._registry, self._engine, stale_s=settings.jobs.heartbeat_stale_s)
         self._said: object = None
@@ -69,6 +71,7 @@ class WorkerProcess:
         if now - self._swept_at >= self._settings.retention.sweep_s:
             self._swept_at = now
             self._retention.sweep()
+            self._uploads.sweep()
         self._generator.unload_if_idle()
 
     def finish(self, second_signal: threading.Event) -> None:

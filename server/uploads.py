@@ -1,0 +1,84 @@
+"""Images that clients upload before they submit: stored under a random key, owned, counted and deleted in time."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import sqlalchemy as sa
+
+from server.database import upload_table
+from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
+from server.image_check import media_type
+from server.settings import LimitSettings
+from server.storage import LocalStorage
+
+_HEAD_BYTES = 12  # enough to tell PNG, JPEG and WEBP
+_SWEEP_BATCH = 200
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Uploads:
+    """The `upload` table and its files. `clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        database: sa.Engine,
+        storage: LocalStorage,
+        limits: LimitSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._limits = limits
+        self._clock = clock
+
+    def new_key(self, file_name: str, content_type: str) -> str:
+        """A key for a file that is to come; of the client's name only harmless characters stay."""
+        stem = _NOT_IN_A_NAME.sub("-", PurePosixPath(file_name).stem)[:60].strip("-") or "image"
+        subtype = content_type.partition("/")[2].lower()
+        extension = {"png": "png", "webp": "webp", "jpeg": "jpg", "jpg": "jpg"}.get(subtype, "img")
+        return self._storage.new_key("uploads", f"{stem}.{extension}")
+
+    def keep(self, owner: str, key: str, received: Path, *, ttl_s: float | None = None) -> None:
+        """Take a received file over; the same file may be sent again under its key.
+
+        Raises:
+            UnsupportedUpload: not the beginning of an image that is accepted.
+            BodyTooLarge: the owner has too many bytes here already.
+            BadRequest: another file has that key.
+        """
+        with received.open("rb") as file:
+            if media_type(file.read(_HEAD_BYTES)) is None:
+                raise UnsupportedUpload
+        stored = self._storage.find(key)
+        if stored is not None:
+            if stored.read_bytes() != received.read_bytes():
+                raise BadRequest("This URL has been used for another file")
+            return
+        life = min(ttl_s or self._limits.upload_ttl_s, self._limits.upload_ttl_s)
+        self._register(owner, key, received.stat().st_size, self._clock() + life)
+        self._storage.put(received, key)
+
+    def sweep(self) -> int:
+        """Delete what has expired; returns how many files."""
+        expired = sa.select(upload_table.c.key).where(upload_table.c.expires_at < self._clock()).limit(_SWEEP_BATCH)
+        with self._database.connect() as connection:
+            keys = list(connection.execute(expired).scalars())
+        for key in keys:
+            self._storage.delete(key)
+        if keys:
+            with self._database.begin() as transaction:
+                transaction.execute(upload_table.delete().where(upload_table.c.key.in_(keys)))
+        return len(keys)
+
+    def _register(self, owner: str, key: str, size: int, expires_at: float) -> None:
+        """The row comes first: a crash in between leaves a row without a file, which the sweep removes."""
+        total = sa.select(sa.func.sum(upload_table.c.bytes)).where(upload_table.c.owner == owner)
+        row = {"owner": owner, "bytes": size, "expires_at": expires_at}
+        with self._database.begin() as transaction:
+            again = upload_table.update().where(upload_table.c.key == key).values(**row)
+            if not transaction.execute(again).rowcount:
+                transaction.execute(upload_table.insert().values(key=key, **row))
+            if int(transaction.execute(total).scalar_one()) > self._limits.upload_bytes_per_owner:
+                raise BodyTooLarge(f"Your uploads may take {self._limits.upload_bytes_per_owner} bytes in all")
