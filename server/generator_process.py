@@ -9,9 +9,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from server.logs import configure_logging
 from server.messages import (
@@ -29,30 +28,9 @@ from server.messages import (
     to_generator,
 )
 from server.parent_death import die_with_parent
+from server.rendering import DeviceLost, OutOfMemory, Renderer
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[Working | Log], None]
-
-
-class Renderer(Protocol):
-    """What makes the video: the real one drives the pipeline, the tests' fakes are named after their failure."""
-
-    model: str
-
-    def __init__(self, load: Load) -> None:
-        """Load the model; any exception means that it cannot be loaded."""
-
-    def render(self, job: Generate, report: Report) -> None:
-        """Write the MP4 to `job.output`, reporting every block, tile and step; `report` may raise to stop it."""
-
-
-class OutOfMemory(Exception):
-    """Raised by a renderer: the request does not fit."""
-
-
-class DeviceLost(Exception):
-    """Raised by a renderer: the GPU is in no state to go on; only a new process helps."""
 
 
 class _Cancelled(Exception):

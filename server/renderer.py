@@ -19,8 +19,8 @@ from pipeline.shapes import LatentShape, PixelShape, Strides
 from pipeline.vae import decode_stream, decode_tiling
 from server.checkpoints import Checkpoints
 from server.eta import Eta
-from server.generator_process import DeviceLost, OutOfMemory, Report
 from server.messages import Generate, Load, Log, Working
+from server.rendering import DeviceLost, OutOfMemory, Report
 
 _DEMO = "demo"
 

@@ -1,7 +1,7 @@
 """Behaves as the first word of the prompt says, so that one server can serve many tests."""
 
-from server.generator_process import Report
 from server.messages import Generate, Load
+from server.rendering import Report
 from tests.fakes import exits, hangs, is_killed, raises, renders_colour, works_slowly
 
 _FAKES = {"RAISES": raises, "EXITS": exits, "IS_KILLED": is_killed, "HANGS": hangs, "WORKS_SLOWLY": works_slowly}

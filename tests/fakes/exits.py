@@ -2,8 +2,8 @@
 
 import os
 
-from server.generator_process import Report
 from server.messages import Generate, Load, Working
+from server.rendering import Report
 
 
 class Renderer:

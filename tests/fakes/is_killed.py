@@ -3,8 +3,8 @@
 import os
 import signal
 
-from server.generator_process import Report
 from server.messages import Generate, Load, Working
+from server.rendering import Report
 
 
 class Renderer:

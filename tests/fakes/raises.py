@@ -1,7 +1,7 @@
 """Raises in the middle of the work, as a model error does."""
 
-from server.generator_process import Report
 from server.messages import Generate, Load, Working
+from server.rendering import Report
 
 
 class Renderer:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.mp4 import write_mp4
-from server.generator_process import Report
 from server.messages import Generate, Load, Log, Working
+from server.rendering import Report
 
 STEP_S = 0.02
 

@@ -3,8 +3,8 @@
 import itertools
 import time
 
-from server.generator_process import Report
 from server.messages import Generate, Load, Log, Working
+from server.rendering import Report
 
 
 class Renderer:
