@@ -8,6 +8,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import sqlalchemy as sa
 from dbos import DBOS
@@ -148,37 +149,81 @@ usage_table = sa.Table(
 sa.Index("usage_by_time", usage_table.c.finished_at)
 
 
+# libpq options: a server that is gone is noticed within seconds, also when its machine fell silent.
+POSTGRES_OPTIONS: Final = {
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "application_name": "hunyuan-custom",
+}
+
+_MIGRATION_LOCK: Final = 0x48594341  # any number that is ours; advisory locks share one space per database
+_LINE_LOCK: Final = 0x48594342
+
+
 def create_engine(url: str) -> sa.Engine:
     """Open the database.
 
     SQLite runs in WAL mode with `synchronous=FULL`: an accepted job survives a power cut. `busy_timeout` comes
     first, because switching a fresh file to WAL fails at once when another process is doing the same.
+    Postgres connections are tried before they are used, so that a restart of the server costs no request.
     """
+    if not url.startswith("sqlite"):
+        return sa.create_engine(
+            url, pool_size=10, max_overflow=30, pool_timeout=5, pool_pre_ping=True, connect_args=POSTGRES_OPTIONS
+        )
     engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
 
-        @sa.event.listens_for(engine, "connect")
-        def _pragmas(connection: DBAPIConnection, _record: object) -> None:
-            cursor = connection.cursor()
-            for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+    @sa.event.listens_for(engine, "connect")
+    def _pragmas(connection: DBAPIConnection, _record: object) -> None:
+        cursor = connection.cursor()
+        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
 
     return engine
 
 
 def migrate(url: str, lock: Path) -> None:
-    """Create or upgrade all tables, ours and the engine's; processes that start together take turns at `lock`."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusively(lock):
-        engine = create_engine(url)
-        metadata.create_all(engine)
+    """Create or upgrade all tables, ours and the engine's; processes that start together take turns.
+
+    They meet at the file `lock`, or on Postgres, where they may be on several machines, in the database.
+    """
+    engine = create_engine(url)
+    try:
+        with _file_lock(lock) if engine.dialect.name == "sqlite" else _advisory_lock(engine):
+            metadata.create_all(engine)
+            DBOS.migrate(url)
+    finally:
         engine.dispose()
-        DBOS.migrate(url)
+
+
+def one_at_a_time(transaction: sa.Connection) -> None:
+    """Until its end, no other transaction that calls this goes on.
+
+    For reads that must still be true at the write after them. On SQLite a transaction that writes first, as ours do,
+    is alone anyway.
+    """
+    if transaction.dialect.name != "sqlite":
+        transaction.execute(sa.select(sa.func.pg_advisory_xact_lock(_LINE_LOCK)))
 
 
 @contextmanager
-def _exclusively(lock: Path) -> Iterator[None]:
-    with lock.open("w") as handle:
+def _file_lock(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _advisory_lock(engine: sa.Engine) -> Iterator[None]:
+    # Without a transaction around it, which would be seen as idle; the lock ends with the connection.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
+        try:
+            yield
+        finally:
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(_MIGRATION_LOCK)))

@@ -2,6 +2,7 @@
 
 ServerError
 ├── SettingsError             stops the start; never reaches a client
+├── StorageAway               to a client as TryAgainLater
 ├── RequestError              fal's request errors: {"detail": str, "error_type": str} + X-Fal-Error-Type
 │   ├── NotFound              404, the one answer for unknown, foreign and malformed ids
 │   ├── BadRequest            400
@@ -13,6 +14,7 @@ ServerError
 │   ├── TooManyRequests       429 + Retry-After
 │   │   └── QueueTooLong      429, longer than fal_max_queue_length
 │   ├── Overloaded            503 + Retry-After
+│   ├── TryAgainLater         503 + Retry-After, the database or the object store is away
 │   ├── StillInProgress       400
 │   ├── AlreadyCompleted      400
 │   ├── Cancelled             499, the result of a cancelled request
@@ -155,6 +157,16 @@ class Overloaded(TooManyRequests):
     """The server has no memory left for this body."""
 
     status, error_type, detail = 503, "runner_scheduling_failure", "The server is busy, try again"
+
+
+class TryAgainLater(TooManyRequests):
+    """A part behind this server is away; whatever was accepted is safe."""
+
+    status, error_type, detail = 503, "internal_error", "The server cannot reach its database or storage, try again"
+
+
+class StorageAway(ServerError):
+    """The object store did not answer, or answered that it cannot; the same call may succeed later."""
 
 
 class StillInProgress(RequestError):

@@ -12,13 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from server.database import log_table, request_table
+from server.database import log_table, one_at_a_time, request_table
 from server.engine import enqueue_prepare
 from server.errors import Cancelled, ErrorResponse, StartTimeout
 from server.job import CancelOutcome, Job, LogLine, NewJob, Priority, Status
 from server.job_end import record_end
 from server.queue_line import Caps, enforce_caps, next_place
 
+_SUCCESS = 200
 _job_columns = [request_table.c[name] for name in Job.__slots__]
 # X-Fal-Store-IO: 0 asks that the payload is forgotten with the end of the job; its result stays.
 _kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_="null")
@@ -43,6 +44,7 @@ class JobStore:
             TooManyRequests: the line is as long as the caps allow; nothing is written.
         """
         with self._database.begin() as transaction:
+            one_at_a_time(transaction)  # two submits must not see the same end of the line
             transaction.execute(request_table.insert().values(**self._new_row(job), status=Status.IN_QUEUE))
             enforce_caps(transaction, job.owner, self._caps)
             place = next_place(transaction, job.owner, job.priority)
@@ -187,18 +189,23 @@ class JobStore:
             return bool(transaction.execute(running.values(status=Status.IN_QUEUE, worker_id=None)).rowcount)
 
     def complete(self, job: Job, *, video_bytes: int, inference_time: float) -> bool:
-        """Record success, or the cancel that came first; False: the video belongs to no job any more."""
+        """Record success, or the cancel that came first; False: the video belongs to no job any more.
+
+        May be repeated when its answer was lost.
+        """
         finished = self._finish(
             job.id,
             request_table.c.attempt == job.attempt,
             request_table.c.cancel_requested.is_(False),
             video_bytes=video_bytes,
             inference_time=inference_time,
-            response_status=200,
+            response_status=_SUCCESS,
         )
-        if not finished:
-            self.finish_cancelled(job)
-        return finished
+        return finished or (not self.finish_cancelled(job) and self._is_done_by(job))
+
+    def _is_done_by(self, job: Job) -> bool:
+        now = self.get(job.id)
+        return now is not None and now.response_status == _SUCCESS and now.attempt == job.attempt
 
     def finish_cancelled(self, job: Job) -> bool:
         """End a running job whose cancel was asked for."""
@@ -224,13 +231,14 @@ class JobStore:
 
     def cancel(self, request_id: str) -> CancelOutcome:
         """Ask a job to stop. A waiting job is over at once, in the same transaction."""
-        flag = _update(request_id).where(request_table.c.status == Status.IN_PROGRESS).values(cancel_requested=True)
+        unfinished = _update(request_id).where(request_table.c.status != Status.COMPLETED)
+        flag = unfinished.values(cancel_requested=True).returning(request_table.c.status)
         with self._database.begin() as transaction:
-            if transaction.execute(flag).rowcount:
+            status = transaction.execute(flag).scalar_one_or_none()  # and from here on nobody else changes it
+            if status == Status.IN_PROGRESS:
                 return CancelOutcome.WAS_RUNNING
-            waiting = _update(request_id).where(request_table.c.status == Status.IN_QUEUE)
-            over = self._error_values(Cancelled().response())
-            if _end(transaction, waiting.values(**over)):
+            if status == Status.IN_QUEUE:
+                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
                 return CancelOutcome.WAS_QUEUED
         return CancelOutcome.ALREADY_COMPLETED
 

@@ -7,13 +7,14 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
 from server.database import key_table
-from server.errors import ServerError, Unauthorized
+from server.errors import SettingsError, Unauthorized
 
 LOCAL_OWNER: Final = "local"  # everybody, while there are no keys; then whoever holds the first key
 
@@ -22,7 +23,7 @@ _OWNER = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it is sent in a webhook's header
 _NO_SECRET = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
 
 
-class KeyCommandError(ServerError):
+class KeyCommandError(SettingsError):
     """A key command that cannot be done; the message is for the person at the command line."""
 
 
@@ -88,6 +89,8 @@ class KeyRing:
         self._read_at = float("-inf")
         self._owners: dict[str, tuple[str, str]] = {}
         self._any = False
+        self._reader = ThreadPoolExecutor(1, "keys")
+        self._reading: Future[None] | None = None
 
     def required(self) -> bool:
         """Whether callers must show a key: beyond loopback always, else once there ever was one.
@@ -116,9 +119,20 @@ class KeyRing:
         return owner
 
     def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._read_at < _RELOAD_S:
+        """Read again when it is time.
+
+        A file answers at once. A database elsewhere must not keep the event loop waiting: a thread asks it, and what
+        is known holds meanwhile, also while it is away.
+        """
+        if time.monotonic() - self._read_at < _RELOAD_S:
             return
+        if self._database.dialect.name == "sqlite" or self._read_at == float("-inf"):
+            self._read()
+        elif self._reading is None or self._reading.done():
+            self._reading = self._reader.submit(self._read)
+
+    def _read(self) -> None:
+        now = time.monotonic()
         columns = (key_table.c.id, key_table.c.owner, key_table.c.secret_sha256, key_table.c.revoked_at)
         with self._database.connect() as connection:
             rows = connection.execute(sa.select(*columns)).all()

@@ -1,5 +1,7 @@
 """An exception that no handler knows becomes a JSON 500 with the request id; its traceback goes to the log only.
 
+While the database or the object store is away it becomes a 503 with Retry-After instead.
+
 Starlette has a handler of its own for that, but outside of all middleware: its answer would lack the CORS headers and
 the request id.
 """
@@ -9,10 +11,13 @@ import logging
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import InternalError
+from server.errors import InternalError, StorageAway, TryAgainLater
+from server.outage import is_outage, one_line
 from server.request_ids import request_id_of
 
 logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 2.0
 
 
 class LastResort:
@@ -35,9 +40,14 @@ class LastResort:
 
         try:
             await self._app(scope, receive, watching_send)
-        except Exception:
-            logger.exception("%s %s failed, request id %s", scope["method"], scope["path"], request_id_of(scope))
+        except Exception as reason:
+            away = isinstance(reason, StorageAway) or is_outage(reason)
+            call = f"{scope['method']} {scope['path']} failed, request id {request_id_of(scope)}"
+            if away:
+                logger.warning("%s: %s", call, one_line(reason))
+            else:
+                logger.exception(call)
             if started:  # too late for a status; the broken connection tells the client
                 raise
-            error = InternalError().response()
+            error = (TryAgainLater(retry_after_s=_RETRY_AFTER_S) if away else InternalError()).response()
             await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
 
 from server.services import services
 
@@ -20,7 +21,7 @@ async def live() -> dict[str, str]:
 async def ready(request: Request) -> JSONResponse:
     """200 when a worker with a loaded model is there; else 503 with the reason. A full queue is still ready."""
     parts = services(request)
-    workers = parts.workers.fresh(within_s=parts.settings.jobs.heartbeat_stale_s)
+    workers = await run_in_threadpool(parts.workers.fresh, parts.settings.jobs.heartbeat_stale_s)
     shown = [asdict(worker) for worker in workers]
     ok = any(worker.state in {"ready", "idle"} and not worker.draining for worker in workers)
     return JSONResponse({"status": "ready" if ok else "not ready", "workers": shown}, 200 if ok else 503)

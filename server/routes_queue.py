@@ -75,7 +75,7 @@ async def status_stream(request: Request, request_id: str) -> StreamingResponse:
 @router.get("/requests/{request_id}/response", responses=RESULT.responses)
 async def result(request: Request, request_id: str) -> Response:
     """The output, or the failure's own status and body."""
-    job = find_job(request, request_id)
+    job = await find_job(request, request_id)
     if job.status is not Status.COMPLETED:
         raise StillInProgress
     return result_response(job)
@@ -108,9 +108,12 @@ async def find_state(request: Request, request_id: str) -> JobState:
     return state
 
 
-def find_job(request: Request, request_id: str) -> Job:
+async def find_job(request: Request, request_id: str) -> Job:
     """The same as the whole record."""
-    job = services(request).store.get(request_id, owner=current_owner(request)) if len(request_id) == 36 else None
+    owner = current_owner(request)
+    if len(request_id) != 36 or not request_id.isprintable():
+        raise NotFound
+    job = await run_in_threadpool(services(request).store.get, request_id, owner=owner)
     if job is None:
         raise NotFound
     return job

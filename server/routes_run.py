@@ -41,7 +41,7 @@ async def run(request: Request) -> Response:
         gone.cancel()
     if over.done() and not over.cancelled():
         if over.result():
-            return result_response(find_job(request, request_id))
+            return result_response(await find_job(request, request_id))
         goes_on = f"The server is restarting; request {request_id} goes on and can be had from the queue"
         return _failed(Restarting(goes_on).response(), request_id)
     if submission.options.idempotency_key is None:

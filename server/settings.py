@@ -6,11 +6,12 @@ Environment: `HUNYUAN_CUSTOM_` + name, sections joined by two underscores (`HUNY
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -71,6 +72,9 @@ class JobSettings(Section):
     shutdown_grace_s: float = Field(default=0.0, ge=0, description="a stopping worker lets its job run for so long")
     min_free_bytes: int = Field(default=2 * 10**9, ge=0, description="less free disk than this refuses new jobs")
     prepare_concurrency: int = Field(default=4, ge=1, description="images fetched at once")
+    publish_concurrency: int = Field(default=8, ge=1, description="videos stored at once")
+    storage_retry_s: float = Field(default=600.0, ge=0, description="a store that is away is tried for so long")
+    storage_retry_delay_s: float = Field(default=1.0, gt=0, description="between the first tries; then longer")
     heartbeat_s: float = Field(default=2.0, gt=0)
     heartbeat_stale_s: float = Field(default=20.0, gt=0, description="a worker silent for longer counts as gone")
 
@@ -147,6 +151,18 @@ class WebhookSettings(Section):
     concurrency: int = Field(default=8, ge=1, description="deliveries at once")
 
 
+class ObjectStorageSettings(Section):
+    """How to reach the bucket of `storage_url`."""
+
+    endpoint: str = Field(default="", description="of an S3-compatible store; empty is AWS")
+    public_endpoint: str = Field(default="", description="the same store as clients reach it; empty is `endpoint`")
+    region: str = "us-east-1"
+    access_key_id: str = Field(default="", description="empty: the machine's own role")
+    secret_access_key: SecretStr = SecretStr("")
+    link_ttl_s: float = Field(default=900.0, gt=0, description="how long a link to the store can be used")
+    timeout_s: float = Field(default=60.0, gt=0, description="of one HTTP request")
+
+
 class Settings(BaseSettings):
     """All settings of one deployment, frozen."""
 
@@ -154,7 +170,16 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__", toml_file=None
     )
 
-    data_dir: Path = Field(default=Path("data"), description="database, files and the demo model")
+    data_dir: Path = Field(default=Path("data"), description="database, files, work in progress, the demo model")
+    database_url: str = Field(
+        default="",
+        pattern=r"^(|sqlite:///.+|postgres(ql)?(\+psycopg)?://.+)$",
+        description="PostgreSQL for a cluster; empty is an SQLite file in data_dir",
+    )
+    storage_url: str = Field(
+        default="", pattern=r"^(|s3://[^/?#]+[^?#]*)$", description="s3://bucket/prefix; empty is data_dir"
+    )
+    object_storage: ObjectStorageSettings = ObjectStorageSettings()
     worker_id: str = Field(
         default="local", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="must survive a restart; one per worker"
     )
@@ -182,11 +207,6 @@ class Settings(BaseSettings):
         """Order of precedence, first wins."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
-    @property
-    def database_url(self) -> str:
-        """SQLAlchemy URL of the one database."""
-        return f"sqlite:///{self.data_dir / 'hunyuan-custom.sqlite'}"
-
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings of this process.
@@ -212,7 +232,15 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         raise SettingsError(f"{config or 'settings'}: {problems}") from error
     except ValueError as error:  # TOML syntax, or JSON in a variable that pydantic-settings could not parse
         raise SettingsError(f"{config or 'settings'}: {error}") from error
-    return loaded.model_copy(update={"data_dir": loaded.data_dir.absolute()})
+    data_dir = loaded.data_dir.absolute()
+    return loaded.model_copy(update={"data_dir": data_dir, "database_url": _database_url(loaded, data_dir)})
+
+
+def _database_url(loaded: Settings, data_dir: Path) -> str:
+    """As SQLAlchemy wants it: with the driver that is installed."""
+    if not loaded.database_url:
+        return f"sqlite:///{data_dir / 'hunyuan-custom.sqlite'}"
+    return re.sub(r"^postgres(ql)?(\+psycopg)?://", "postgresql+psycopg://", loaded.database_url)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,7 @@
 """The reads behind status, event streams and sync runs: plain SQL in the event loop, no ORM and no thread.
 
 Clients poll ten times a second, so this is the hot path. SQLite answers in microseconds and its WAL readers wait for
-nobody; for another database the same SQL goes through SQLAlchemy in a thread.
+nobody; on Postgres the same SQL goes through connections of the event loop's own (`postgres_rows.py`).
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants only
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
 import sqlalchemy as sa
-from starlette.concurrency import run_in_threadpool
 
 from server.job import LogLine, Status
 
@@ -75,24 +74,6 @@ class SqliteRows:
         return self._connection.execute(sql, parameters).fetchall()
 
 
-class SqlAlchemyRows:
-    """Any other database."""
-
-    watched = "jsonb_each_text(CAST(:watched AS jsonb)) AS w(key, value)"
-
-    def __init__(self, database: sa.Engine) -> None:
-        self._database = database
-
-    async def __call__(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        """All rows, from a thread."""
-
-        def read() -> list[Row]:
-            with self._database.connect() as connection:
-                return [tuple(row) for row in connection.execute(sa.text(sql), dict(parameters))]
-
-        return await run_in_threadpool(read)
-
-
 class StatusReads:
     """Read access of the hot routes."""
 
@@ -107,7 +88,9 @@ class StatusReads:
         """Reads of this database."""
         if database.dialect.name == "sqlite":
             return cls(SqliteRows(database.url.database or ":memory:"))
-        return cls(SqlAlchemyRows(database))
+        from server.postgres_rows import PostgresRows
+
+        return cls(PostgresRows(database.url))
 
     async def state(self, request_id: str, *, owner: str) -> JobState | None:
         """The state of a job of this owner."""

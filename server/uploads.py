@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import sqlalchemy as sa
 
-from server.database import upload_table
+from server.database import one_at_a_time, upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.image_check import media_type
 from server.settings import LimitSettings
@@ -77,6 +77,7 @@ class Uploads:
         total = sa.select(sa.func.sum(upload_table.c.bytes)).where(upload_table.c.owner == owner)
         row = {"owner": owner, "bytes": size, "expires_at": expires_at}
         with self._database.begin() as transaction:
+            one_at_a_time(transaction)  # two uploads must not both be the last that fits
             again = upload_table.update().where(upload_table.c.key == key).values(**row)
             if not transaction.execute(again).rowcount:
                 transaction.execute(upload_table.insert().values(key=key, **row))

@@ -2,14 +2,13 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
 
 from server import status_reads
 from server.database import create_engine, log_table, migrate, request_table
-from server.status_reads import JobState, SqlAlchemyRows, SqliteRows, StatusReads
+from server.status_reads import JobState, SqliteRows, StatusReads
 
 
 @pytest.fixture(scope="module")
@@ -98,24 +97,6 @@ def test_many_jobs_are_watched_in_one_query(database: sa.Engine) -> None:
 def test_limits_on_the_queue(database: sa.Engine) -> None:
     reads = StatusReads.open(database)
     assert [asyncio.run(reads.waits_more_than(limit)) for limit in (0, 2699, 2700, 10**6)] == [True, True, False, False]
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda reads: reads.state("r7", owner="o"),
-        lambda reads: reads.logs("r7"),
-        lambda reads: reads.waits_more_than(5),
-        lambda reads: reads.video_is_known("files/x"),
-    ],
-)
-def test_the_same_sql_goes_through_sqlalchemy(database: sa.Engine, read: Callable[[StatusReads], object]) -> None:
-    async def both() -> tuple[object, object]:
-        plain, through = StatusReads.open(database), StatusReads(SqlAlchemyRows(database))
-        return await read(plain), await read(through)  # type: ignore[misc]
-
-    plain, through = asyncio.run(both())
-    assert plain == through
 
 
 @pytest.mark.parametrize("name", ["_COUNT", "_LINE", "_LOGS"])

@@ -1,0 +1,67 @@
+"""The database is away for a moment: how that is told from other errors, and how a worker waits until it is back.
+
+The API does not wait: it answers 503 at once. A worker does, however long it takes, because its jobs would be lost
+otherwise; what it calls may have happened although the answer was lost, so only repeatable calls may ride out.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+import psycopg
+import sqlalchemy as sa
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FIRST_DELAY_S: Final = 0.1
+_LONGEST_DELAY_S: Final = 2.0
+_READ_ONLY: Final = "25006"  # what the old primary says after a failover
+_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the same call may succeed later: no connection, a server that stops, or a lock held for too long."""
+    if isinstance(error, sa.exc.TimeoutError):  # no free connection in the pool
+        return True
+    if isinstance(error, sa.exc.DBAPIError):
+        return error.connection_invalidated or (error.orig is not None and is_outage(error.orig))
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode & 0xFF in _BUSY  # the rest says why it is busy
+    if isinstance(error, psycopg.Error) and error.sqlstate == _READ_ONLY:
+        return True
+    # Shutdown, crash, refused and lost connections, too many of them, deadlocks.
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def ride_out(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call until the database answers; other errors pass."""
+    delay = _FIRST_DELAY_S
+    while True:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            logger.warning("the database is away, trying again in %.1f s: %s", delay, one_line(error))
+        time.sleep(delay)
+        delay = min(delay * 2, _LONGEST_DELAY_S)
+
+
+def riding_out(call: Callable[P, R]) -> Callable[P, R]:
+    """The same call as one that rides out."""
+
+    def patient(*args: P.args, **kwargs: P.kwargs) -> R:
+        return ride_out(call, *args, **kwargs)
+
+    return patient
+
+
+def one_line(error: BaseException) -> str:
+    """The error for the log, without the statement and its values."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return " ".join(str(cause).split())[:200]
