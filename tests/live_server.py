@@ -3,10 +3,11 @@
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 
 from server.data_uri import PREFIX
-from server.demo import PHOTO, wait_until_ready
+from server.demo import PHOTO
 from server.settings import ENV_PREFIX
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,9 @@ class Server:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
+        authority = self.data_dir / "tls" / "ca.pem"
+        verify = ssl.create_default_context(cafile=authority) if authority.exists() else True
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60, verify=verify)
 
     def submit(self, body: dict[str, Any] | None = None, **headers: str) -> str:
         answer = self.http.post(f"/queue/{APP}", json=body or example(), headers=headers)
@@ -89,23 +92,29 @@ def example(**changes: Any) -> dict[str, Any]:
 
 
 def launch(
-    data_dir: Path, *, ready: bool = True, renderer: str = "by_prompt", root: Path = ROOT, **settings: Any
+    data_dir: Path,
+    *,
+    ready: bool = True,
+    renderer: str = "by_prompt",
+    root: Path = ROOT,
+    options: Sequence[str] = (),
+    **settings: Any,
 ) -> Server:
-    """Start `serve` of the packages at `root`; settings as `section__key=value`."""
+    """Start `serve` of the packages at `root` with command-line options; settings as `section__key=value`."""
     data_dir.mkdir(exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
     environment |= {f"{ENV_PREFIX}{key.upper()}": str(value) for key, value in settings.items()}
     environment[f"{ENV_PREFIX}GENERATOR__RENDERER"] = f"tests.fakes.{renderer}:Renderer"
     environment["PYTHONPATH"] = str(root)
-    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--data-dir", str(data_dir), *options]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=data_dir)
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
+    found = re.search(r"https?://\S+", line)
     assert found, f"serve said {line!r}"
     server = Server(process, found[0], data_dir, environment)
     if ready:
-        wait_until_ready(server.url, timeout_s=60)
+        until(lambda: server.http.get("/health/ready").is_success, timeout_s=60)
     return server
 
 

@@ -1,0 +1,25 @@
+// Point the unmodified JavaScript client of fal at a server of your own, in node or a browser:
+//
+//     import { fal } from "@fal-ai/client";
+//     import { serverUrl } from "./fal_server_url.mjs"; // this file, copied beside your code
+//
+//     fal.config({ credentials: "local:local", requestMiddleware: serverUrl("http://127.0.0.1:8000") });
+//     await fal.subscribe("fal-ai/hunyuan-custom", { input: { ... } });
+
+const DOORS = {
+  "fal.run": "/run",
+  "queue.fal.run": "/queue",
+  "rest.fal.ai": "/rest",
+  "rest.alpha.fal.ai": "/rest",
+  "v3.fal.media": "/cdn",
+};
+
+/** A `requestMiddleware` that sends every call for fal's hosts to `baseUrl`, and leaves others alone. */
+export function serverUrl(baseUrl) {
+  const base = baseUrl.replace(/\/+$/, "");
+  return async (request) => {
+    const url = new URL(request.url);
+    const door = DOORS[url.host];
+    return door === undefined ? request : { ...request, url: base + door + url.pathname + url.search };
+  };
+}

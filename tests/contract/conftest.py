@@ -1,0 +1,104 @@
+"""The real clients as published; what is not installed comes from the registries, into pytest's cache folder.
+
+Where a registry, node or a browser is missing, tests skip with the reason; with CI set in the environment they fail.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from server.settings import ENV_PREFIX
+from tests.live_server import FAST, Server, launch
+
+OLD_FAL_CLIENT = "0.10.0"
+# Aliases, so that both versions of one package can be installed side by side.
+NODE_PACKAGES = {
+    "current": "npm:@fal-ai/client@1.10.1",
+    "old": "npm:@fal-ai/client@1.6.2",
+    "@fal-ai/server-proxy": "1.2.1",
+    "esbuild": "0.28.2",
+}
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where nothing may be missing."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI needs it")
+    pytest.skip(reason)
+
+
+# Nothing here hangs on purpose, and a busy machine must not look as if it did.
+PATIENT = FAST | {"generator__stall_timeout_s": 60}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server over plain http."""
+    running = launch(tmp_path_factory.mktemp("http"), **PATIENT)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a certificate of its own."""
+    running = launch(tmp_path_factory.mktemp("tls"), options=["--tls-self-signed"], **PATIENT)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def old_fal_client(pytestconfig: pytest.Config) -> Path:
+    """A folder with an old version of the Python client; its dependencies are those of the current one."""
+    folder = _cache(pytestconfig) / f"fal-client-{OLD_FAL_CLIENT}"
+    if not (folder / "fal_client").is_dir():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        _install([*pip, f"fal-client=={OLD_FAL_CLIENT}"], folder.parent)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def node_packages(pytestconfig: pytest.Config) -> Path:
+    """A folder with the JavaScript packages."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            missing(f"{program} is not installed")
+    folder = _cache(pytestconfig) / "node"
+    wanted = json.dumps({"private": True, "dependencies": NODE_PACKAGES})
+    manifest = folder / "package.json"
+    if not manifest.is_file() or manifest.read_text() != wanted or not (folder / "node_modules").is_dir():
+        folder.mkdir(exist_ok=True)
+        manifest.write_text(wanted)
+        try:
+            _install(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], folder)
+        except BaseException:
+            manifest.unlink()
+            raise
+    return folder
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """An environment in which nothing points a client anywhere."""
+    dropped = ("FAL_", ENV_PREFIX, "SSL_CERT", "NODE_EXTRA", "PYTHONPATH")
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    return {key: value for key, value in plain.items() if "proxy" not in key.lower()} | more
+
+
+def _cache(config: pytest.Config) -> Path:
+    return Path(config.cache.mkdir("clients")) if config.cache else missing("pytest runs without its cache")
+
+
+def _install(command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        missing(f"{command[0]} did not finish: is the registry reachable?")
+    if done.returncode:
+        missing(f"{' '.join(command[:3])} failed: {done.stderr.strip().splitlines()[-1:]}")

@@ -1,0 +1,119 @@
+"""A web page of another origin, in a real browser: subscribe through fal's client, then play the video."""
+
+import json
+import queue
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import clean_environment, missing
+from tests.live_server import ROOT, Server, photo_uri
+
+PAGE = """<!doctype html><meta charset="utf-8"><video id="video" muted></video>
+<script src="bundle.js"></script>"""
+SCRIPT = """
+import { createFalClient } from "current";
+import { serverUrl } from "HELPER";
+async function main() {
+  const fal = createFalClient(CONFIG);
+  const statuses = new Set();
+  const result = await fal.subscribe("fal-ai/hunyuan-custom", {
+    input: INPUT, logs: true, mode: MODE, pollInterval: 100, onQueueUpdate: (update) => statuses.add(update.status),
+  });
+  const video = document.getElementById("video");
+  video.src = result.data.video.url;
+  await video.play();
+  await new Promise((resolve, reject) => {
+    video.onerror = () => reject(new Error(video.error.message));
+    video.ontimeupdate = () => video.currentTime > 0.1 && resolve();
+  });
+  return { requestId: result.requestId, statuses: [...statuses], size: [video.videoWidth, video.videoHeight] };
+}
+main().catch((error) => ({ error: `${error.name}: ${error.message}` }))
+  .then((outcome) => fetch("/outcome", { method: "POST", body: JSON.stringify(outcome) }));
+"""
+CHROMIUM = [
+    "--headless=new",
+    "--no-sandbox",  # tests may run as root
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+]
+
+
+@pytest.fixture
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return found or missing("no Chromium: apt-get install chromium")
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[tuple[str, Path, "queue.Queue[dict[str, Any]]"]]:
+    """A web server for `tmp_path`, and what its pages report."""
+    outcomes: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(204)
+            self.end_headers()
+            outcomes.put(json.loads(body))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as site:
+        thread = threading.Thread(target=site.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{site.server_port}", tmp_path, outcomes
+        site.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("way", ["middleware, polling", "middleware, streaming", "proxyUrl"])
+def test_a_page_subscribes_and_plays(
+    server: Server,
+    node_packages: Path,
+    chromium: str,
+    website: tuple[str, Path, "queue.Queue[dict[str, Any]]"],
+    way: str,
+) -> None:
+    url, folder, outcomes = website
+    config = f'{{ proxyUrl: "{server.url}/api/fal/proxy" }}'
+    if way.startswith("middleware"):
+        config = f'{{ credentials: "local:local", requestMiddleware: serverUrl("{server.url}") }}'
+    wanted = {"prompt": "a colour", "image_url": photo_uri(), "num_inference_steps": 10, "num_frames": 81}
+    script = SCRIPT.replace("HELPER", str(ROOT / "server" / "clients" / "fal_server_url.mjs"))
+    script = script.replace("CONFIG", config).replace("INPUT", json.dumps(wanted))
+    script = script.replace("MODE", '"streaming"' if way.endswith("streaming") else '"polling"')
+    (folder / "page.mjs").write_text(script)
+    (folder / "index.html").write_text(PAGE)
+    bundle = ["node_modules/.bin/esbuild", str(folder / "page.mjs"), "--bundle", f"--outfile={folder / 'bundle.js'}"]
+    paths = clean_environment(NODE_PATH=str(node_packages / "node_modules"))
+    subprocess.run(bundle, cwd=node_packages, env=paths, check=True, capture_output=True)
+
+    profile = f"--user-data-dir={folder / 'profile'}"
+    browser = subprocess.Popen(
+        [chromium, *CHROMIUM, profile, f"{url}/index.html"],
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        outcome = outcomes.get(timeout=60)
+    finally:
+        browser.terminate()
+        browser.wait(10)
+    assert outcome.get("size") == [896, 512], outcome
+    assert len(outcome["requestId"]) == 36, "the id is in an exposed header"
+    assert outcome["statuses"][-1] == "COMPLETED"

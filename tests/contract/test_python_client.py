@@ -1,0 +1,60 @@
+"""fal's Python client, two versions of it, each in every way it can be pointed at this server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.demo import PHOTO
+from tests.contract.conftest import clean_environment
+from tests.live_server import Server
+
+DRIVER = Path(__file__).parent / "clients" / "drive_fal_client.py"
+CALLS = ["run", "subscribe", "submit_status_result", "cancel", "invalid_input", "unknown_request", "async_subscribe"]
+
+
+def _drive(mode: str, url: str, calls: list[str], **environment: str) -> dict[str, str]:
+    command = [sys.executable, str(DRIVER), mode, url, str(PHOTO), *calls]
+    everything = clean_environment(FAL_KEY="local:local", **environment)
+    done = subprocess.run(command, env=everything, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = dict(json.loads(done.stdout)["calls"])
+    assert outcome == dict.fromkeys(calls, "ok")
+    return outcome
+
+
+def _ca(server: Server) -> str:
+    return str(server.data_dir / "tls" / "ca.pem")
+
+
+def test_with_nothing_but_the_printed_environment(tls_server: Server) -> None:
+    """FAL_RUN_HOST, FAL_QUEUE_RUN_HOST and SSL_CERT_FILE, exactly as `serve --tls-self-signed` prints them."""
+    assert tls_server.process.stdout is not None
+    lines = [tls_server.process.stdout.readline().strip() for _ in range(6)]
+    printed = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+    assert printed["SSL_CERT_FILE"] == printed["NODE_EXTRA_CA_CERTS"] == _ca(tls_server)
+    _drive("env", "-", CALLS, **printed)
+
+
+def test_with_a_hosts_entry(tls_server: Server) -> None:
+    """fal's names lead to this server: then even uploads need no configuration but the authority."""
+    _drive("hosts", tls_server.url, [*CALLS, "upload_file"], SSL_CERT_FILE=_ca(tls_server))
+
+
+def test_with_the_helper_over_plain_http(server: Server) -> None:
+    _drive("http", server.url, [*CALLS, "upload_file"])
+
+
+@pytest.mark.parametrize("mode", ["http", "hosts"])
+def test_an_old_client(mode: str, server: Server, tls_server: Server, old_fal_client: Path) -> None:
+    url = server.url if mode == "http" else tls_server.url
+    _drive(mode, url, [*CALLS, "upload_file"], PYTHONPATH=str(old_fal_client), SSL_CERT_FILE=_ca(tls_server))
+
+
+def test_an_old_client_by_environment_needs_one_name_for_both_hosts(tls_server: Server, old_fal_client: Path) -> None:
+    """0.10 knows FAL_RUN_HOST only and puts `queue.` before it: the sync run works, the queue needs that name too."""
+    port = tls_server.url.rpartition(":")[2]
+    environment = {"FAL_RUN_HOST": f"localhost:{port}", "SSL_CERT_FILE": _ca(tls_server)}
+    _drive("env", "-", ["run"], PYTHONPATH=str(old_fal_client), **environment)
