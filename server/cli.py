@@ -1,19 +1,17 @@
 """The `hunyuan-custom` command."""
 
-import ipaddress
 import logging
-import signal
 import socket
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from server import cli_admin
 from server.errors import SettingsError
 from server.logs import configure_logging
-from server.settings import CONFIGS, Settings, load_settings
+from server.settings import CONFIGS, Settings, is_loopback, load_settings
 
 if TYPE_CHECKING:
     from server.tls import TlsFiles
@@ -25,6 +23,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 
 Config = Annotated[Path, typer.Option(help="TOML file with the settings of this deployment.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where database and files live (data_dir).")]
@@ -57,18 +58,14 @@ def serve(
         settings = _settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
     only_api = {"--host": host, "--tls-cert": tls_cert, "--tls-key": tls_key}
     api_arguments = [word for name, value in only_api.items() if value is not None for word in (name, str(value))]
-    _refuse_beyond_loopback(settings.api.host)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     with Supervisor(settings, _child_arguments(config, data_dir), api_arguments=api_arguments) as server:
         typer.echo(f"hunyuan-custom-server listens on {server.url}")
+        _print_first_key(settings)
         if tls is not None:
             from server.tls import environment_lines
 
             typer.echo(environment_lines(tls, server.url))
-        stopping.wait()
-        logger.info("stopping")
+        server.run_until_signal()
 
 
 @app.command()
@@ -97,7 +94,7 @@ def api(
     configure_logging("api")
     settings = _settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
     if listen_fd is None:
-        _refuse_beyond_loopback(settings.api.host)
+        _print_first_key(settings)
         run_api(settings, None)
     else:
         die_with_parent()
@@ -137,6 +134,18 @@ def drain(
     typer.echo("workers take jobs again" if undo else "drained: no job is running, waiting ones stay in the queue")
 
 
+cli_admin.register(app)
+
+
+@bench.command("faults")
+def bench_faults() -> None:
+    """Measure what each fault costs on this machine: cancels, killed processes, checkpoints."""
+    from server.bench_faults import bench_faults as run
+
+    configure_logging("bench", logging.WARNING)
+    run()
+
+
 def main() -> None:
     """Entry point: a wrong setting is one line on stderr and exit code 2."""
     try:
@@ -172,16 +181,14 @@ def _self_signed(settings: Settings) -> "TlsFiles":
     return self_signed(settings.data_dir / "tls", names, datetime.datetime.now(datetime.UTC))
 
 
-def _refuse_beyond_loopback(host: str) -> None:
-    """Without keys, only this machine may talk to the server."""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise SettingsError(
-            f"api.host: {host} is not a loopback address; this version has no keys and serves this machine only"
-        )
+def _print_first_key(settings: Settings) -> None:
+    """Beyond loopback a key is needed; where nobody has one, one is made and shown this once."""
+    from server.database import create_engine
+    from server.keys import first_key
+
+    made = None if is_loopback(settings.api.host) else first_key(create_engine(settings.database_url))
+    if made is not None:
+        typer.echo(f"First key, shown this once; set it as FAL_KEY: {made}")
 
 
 if __name__ == "__main__":

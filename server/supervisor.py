@@ -6,6 +6,7 @@ backlog instead of being refused.
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -24,9 +25,10 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 0.1
 _FIRST_DELAY_S = 0.2
-_LONGEST_DELAY_S = 30.0
-_HEALTHY_AFTER_S = 10.0
+_LONGEST_DELAY_S = 5.0
+_HEALTHY_AFTER_S = 3.0
 _KILL_AFTER_S = 15.0
+_MARGIN_S = 5.0  # what a worker needs beyond its job's grace
 
 
 class _Child:
@@ -94,6 +96,7 @@ class Supervisor:
         self._arguments = list(arguments)
         self._api_arguments = list(api_arguments)
         self._stopping = threading.Event()
+        self._children: list[_Child] = []
         # All children are started by this one thread: the kernel ends them with the thread that started them.
         self._thread = threading.Thread(target=self._watch, name="supervisor")
 
@@ -119,18 +122,41 @@ class Supervisor:
         scheme = "https" if self._settings.api.tls_cert else "http"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
+    def run_until_signal(self) -> None:
+        """Wait for SIGTERM or SIGINT; a second one ends the grace of a running job."""
+        signalled = threading.Event()
+
+        def on_signal(*_: object) -> None:
+            if signalled.is_set():
+                self.hurry()
+            signalled.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        signalled.wait()
+        logger.info("stopping")
+
+    def pid_of(self, role: str) -> int:
+        """The process id of `api` or `worker`."""
+        return next(child.process.pid for child in self._children if child.role == role)
+
+    def hurry(self) -> None:
+        """Ask again: a worker that lets its job finish gives it back instead."""
+        for child in self._children:
+            child.stop()
+
     def _watch(self) -> None:
         log = self._log_path.open("ab") if self._log_path else None
         python = [sys.executable, "-m", "server.cli"]
         fd = self._socket.fileno()
-        children = [
+        self._children = children = [
             _Child("api", [*python, "api", "--listen-fd", str(fd), *self._arguments, *self._api_arguments], [fd], log),
             _Child("worker", [*python, "worker", *self._arguments], [], log),
         ]
         while not self._stopping.wait(_TICK_S):
             for child in children:
                 child.check()
-        deadline = time.monotonic() + _KILL_AFTER_S
+        deadline = time.monotonic() + max(_KILL_AFTER_S, self._settings.jobs.shutdown_grace_s + _MARGIN_S)
         for child in children:
             child.stop()
         for child in children:

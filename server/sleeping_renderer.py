@@ -1,0 +1,29 @@
+"""A generator for benchmarks of everything around the model: it sleeps in blocks and writes a small file."""
+
+import time
+from pathlib import Path
+
+from server.messages import Generate, Load, Log, Working
+from server.rendering import Report
+
+BLOCK_S = 0.02
+BLOCKS_PER_STEP = 5
+
+
+class SleepingRenderer:
+    """A step is five blocks of 20 ms."""
+
+    model = "sleeping (benchmark)"
+
+    def __init__(self, load: Load) -> None:
+        """Nothing to load."""
+
+    def render(self, job: Generate, report: Report) -> None:
+        """Sleep, report every block, write a file."""
+        total = job.num_inference_steps * BLOCKS_PER_STEP
+        for block in range(total):
+            time.sleep(BLOCK_S)
+            report(Working(stage="denoise", done=block + 1, total=total))
+            if (block + 1) % BLOCKS_PER_STEP == 0:
+                report(Log(message=f"Denoising step {(block + 1) // BLOCKS_PER_STEP}/{job.num_inference_steps}"))
+        Path(job.output).write_bytes(bytes(100_000))
