@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from weights.crc32 import combine
+from weights.direct_file import DirectFile
 from weights.errors import BadValuesError, CheckpointError, TargetError, WeightsError
 from weights.key_map import Piece
 from weights.safetensors_file import list_safetensors, safetensors_header
@@ -145,34 +146,26 @@ def _write_shard(moves: Sequence[Move], path: Path, *, progress: Progress, stop:
     torch.set_num_threads(1)  # of this thread; the parallelism is over shards
     header = safetensors_header([entry for move in moves for entry in move.entries()])
     buffer = torch.empty(BUFFER_BYTES, dtype=torch.uint8)
-    crc, size = zlib.crc32(header), len(header)
+    crc = zlib.crc32(header)
     try:
-        with path.open("wb", buffering=0) as file:
+        with DirectFile(path) as file:
 
             def emit(chunk: Tensor) -> None:
                 if stop.is_set():
                     raise _StoppedError(str(path))
-                _write(file.fileno(), memoryview(chunk.numpy()))
+                file.write(chunk)
                 progress(chunk.numel())
 
-            _write(file.fileno(), memoryview(header))
+            file.write(torch.frombuffer(bytearray(header), dtype=torch.uint8))
             for move in moves:
                 crc = combine(crc, _stream(move, buffer, emit), move.nbytes)
-                size += move.nbytes
-            os.fsync(file.fileno())
     except OSError as error:
         stop.set()
         raise TargetError(f"{path}: {'the disk is full' if error.errno == errno.ENOSPC else error.strerror}") from error
     except BaseException:
         stop.set()
         raise
-    return WrittenFile(name=path.name, size=size, crc32=crc)
-
-
-def _write(handle: int, view: memoryview) -> None:
-    """Write all of `view`; the only place that writes tensors' bytes."""
-    while view:
-        view = view[os.write(handle, view) :]
+    return WrittenFile(name=path.name, size=file.size, crc32=crc)
 
 
 def _stream(move: Move, buffer: Tensor, emit: Callable[[Tensor], None]) -> int:

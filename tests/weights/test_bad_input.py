@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from weights import shard_writer, torch_checkpoint
+from weights import direct_file, torch_checkpoint
 from weights.convert import convert
 from weights.errors import (
     BadValuesError,
@@ -217,7 +217,7 @@ def test_a_truncated_safetensors(original: Path, good: Path, dit_weights: Weight
 
 def test_the_disk_fills_up_at_60_percent(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = int(0.6 * (original / DIT).stat().st_size)
-    write = shard_writer._write
+    write = direct_file.write_all
 
     def full_soon(handle: int, view: memoryview) -> None:
         nonlocal left
@@ -226,7 +226,7 @@ def test_the_disk_fills_up_at_60_percent(original: Path, good: Path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(handle, view)
 
-    monkeypatch.setattr(shard_writer, "_write", full_soon)
+    monkeypatch.setattr(direct_file, "write_all", full_soon)
     refused(original, good, TargetError, "transformer", "the disk is full")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration
 
 from weights import convert as convert_module
-from weights import shard_writer
+from weights import direct_file, shard_writer
 from weights.convert import convert, is_current
 from weights.errors import TargetError
 from weights.key_map import convert_transformer_state_dict
@@ -114,6 +115,7 @@ def test_small_buffers_change_nothing(
     original: Path, tmp_path: Path, dit_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shard_writer, "BUFFER_BYTES", 1000)
+    monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
     convert(original, tmp_path / "out")
     assert same(loaded_shards(tmp_path / "out/transformer"), convert_transformer_state_dict(dit_weights))
 
@@ -145,14 +147,14 @@ def test_a_killed_run_leaves_nothing_that_loads_and_the_next_one_starts_cleanly(
     code = """
 import sys, time
 from pathlib import Path
-from weights import convert, shard_writer
-write = shard_writer._write
+from weights import convert, direct_file
+write = direct_file.write_all
 def hang_in_the_vae(handle, view):
     write(handle, view)
     if "/vae/" in str(Path(f"/proc/self/fd/{handle}").readlink()):
         print("there", flush=True)
         time.sleep(600)
-shard_writer._write = hang_in_the_vae
+direct_file.write_all = hang_in_the_vae
 convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
 """
     command = [sys.executable, "-c", code, str(original), str(out)]
@@ -238,3 +240,18 @@ def test_headers_say_pt_so_that_transformers_loads_them(original: Path, tmp_path
     convert(original, tmp_path / "out")
     with safe_open(tmp_path / "out/vae/diffusion_pytorch_model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_a_file_system_without_direct_writes(
+    original: Path, tmp_path: Path, dit_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def without_direct(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", without_direct)
+    convert(original, tmp_path / "out")
+    assert same(loaded_shards(tmp_path / "out/transformer"), convert_transformer_state_dict(dit_weights))
