@@ -1,5 +1,6 @@
 """Real servers for the front-door and contract tests."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Servers of one test, stopped at its end. The same data directory unless another is named."""
-    started: list[Server] = []
+    with contextlib.ExitStack() as started:
 
-    def start(data_dir: Path = tmp_path, **options: Any) -> Server:
-        started.append(launch(data_dir, **{**FAST, **options}))
-        return started[-1]
+        def start(data_dir: Path = tmp_path, **options: Any) -> Server:
+            running = launch(data_dir, **{**FAST, **options})
+            started.callback(running.stop)
+            return running
 
-    yield start
-    for running in started:
-        running.stop()
+        yield start

@@ -69,7 +69,10 @@ class Server:
             self.process.stdout.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()  # whatever went wrong, no server outlives its test
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
