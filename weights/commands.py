@@ -1,4 +1,4 @@
-"""`hunyuan-custom weights ...`: from Tencent's files to a folder the server loads.
+"""`hunyuan-custom weights ...` and `bench convert`: from Tencent's files to a folder the server loads.
 
 Importing this module loads neither torch nor the hub's client; each command imports what it needs.
 """
@@ -100,6 +100,17 @@ def verify_command(
     if faults:
         raise typer.Exit(1)
     typer.echo(f"{folder}: sound")
+
+
+def bench_convert_command(
+    directory: Annotated[Path, typer.Option(help="Where to measure; 52 GB must be free.")] = Path(),
+) -> None:
+    """Convert a synthetic full-size checkpoint and compare with copying it; takes minutes, leaves nothing behind."""
+    with _one_line_errors():
+        from weights.bench_convert import bench_convert
+
+        for line in bench_convert(directory, say=lambda line: typer.echo(line, err=True)).lines():
+            typer.echo(line)
 
 
 @contextlib.contextmanager
