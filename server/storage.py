@@ -1,28 +1,98 @@
-"""Files of jobs: identity images in, videos out. Keys are made here, never from user input."""
+"""Files of jobs: identity images in, videos out. Keys are made here, never from user input.
+
+A store is a directory of this machine or, for many machines, a bucket (`object_storage.py`). Either way a file in the
+making is in a local scratch directory.
+"""
 
 import os
 import re
 import secrets
 import shutil
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+from server.settings import Settings
 
 _KEY = re.compile(r"(inputs|files|uploads)/[A-Za-z0-9_-]{2}/([A-Za-z0-9_-]{32})/[A-Za-z0-9._-]{1,80}")
 
 
-class LocalStorage:
-    """A directory. Whoever knows a key may read the file: its token has 192 random bits."""
+class Storage(ABC):
+    """Where files are. Whoever knows a key may read the file: its token has 192 random bits.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        (root / "tmp").mkdir(parents=True, exist_ok=True)
+    Every method but those of the scratch directory may raise `StorageAway`.
+    """
+
+    def __init__(self, scratch_root: Path) -> None:
+        self._scratch = scratch_root / "tmp"
+        self._scratch.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
     def new_key(area: str, name: str) -> str:
         """A fresh key like `files/AB/<token>/<name>`; area is `inputs`, `uploads` or `files`."""
         token = secrets.token_urlsafe(24)
         return f"{area}/{token[:2]}/{token}/{name}"
+
+    @abstractmethod
+    def put(self, source: Path, key: str) -> int:
+        """Move a finished file to its key, durably; returns its size in bytes. The source is gone afterwards."""
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Bytes of a stored file, None for an unknown or malformed key."""
+
+    @abstractmethod
+    def local(self, key: str) -> AbstractContextManager[Path | None]:
+        """A path to read a stored file from, for the time of the block; None for an unknown or malformed key."""
+
+    @abstractmethod
+    def link(self, key: str, method: str) -> str | None:
+        """A URL of the store's own to GET or HEAD a file, good for a few minutes; None: it is served from here."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a file; nothing happens if it is not there."""
+
+    def put_bytes(self, content: bytes, key: str) -> None:
+        """Store bytes under a key."""
+        with self.scratch("put.part") as part:
+            part.write_bytes(content)
+            self.put(part, key)
+
+    def free_bytes(self) -> int:
+        """Space left where files are made."""
+        return shutil.disk_usage(self._scratch).free
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A local path for a file in the making; removed if it is still there."""
+        path = self._scratch / f"{secrets.token_hex(8)}-{name}"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def rendering(self, name: str) -> Path:
+        """Where a generator writes its video; `publish` moves it to a key."""
+        return self._scratch / name
+
+    def sweep_scratch(self, *, older_than_s: float) -> int:
+        """Remove what killed processes left in the scratch directory; returns how many files that were."""
+        limit = time.time() - older_than_s
+        old = [path for path in self._scratch.iterdir() if path.stat().st_mtime < limit]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+
+class LocalStorage(Storage):
+    """A directory."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._root = root
 
     def put(self, source: Path, key: str) -> int:
         """Move a finished file to its key, durably; returns its size in bytes. The source is gone afterwards."""
@@ -42,22 +112,26 @@ class LocalStorage:
         _fsync_directory(target.parent)
         return target.stat().st_size
 
-    def put_bytes(self, content: bytes, key: str) -> None:
-        """Store bytes under a key."""
-        with self.scratch("put.part") as part:
-            part.write_bytes(content)
-            self.put(part, key)
-
     def find(self, key: str) -> Path | None:
         """The local path of a stored file, or None for an unknown or malformed key."""
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             return None
         path = self._path(key)
         return path if path.is_file() and not path.is_symlink() else None
 
-    def free_bytes(self) -> int:
-        """Space left on the storage's file system."""
-        return shutil.disk_usage(self._root).free
+    def size(self, key: str) -> int | None:
+        """Bytes of a stored file."""
+        path = self.find(key)
+        return None if path is None else path.stat().st_size
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path | None]:
+        """The file itself."""
+        yield self.find(key)
+
+    def link(self, key: str, method: str) -> str | None:  # noqa: ARG002
+        """None: these files are served from here."""
+        return None
 
     def delete(self, key: str) -> None:
         """Remove a file and its token's directory; nothing happens if it is not there."""
@@ -66,23 +140,24 @@ class LocalStorage:
         if path.parent.is_dir():
             path.parent.rmdir()
 
-    @contextmanager
-    def scratch(self, name: str) -> Iterator[Path]:
-        """A path on the storage's own file system for a file in the making; removed if it is still there."""
-        path = self._root / "tmp" / f"{secrets.token_hex(8)}-{name}"
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
-
-    def rendering(self, name: str) -> Path:
-        """Where a generator writes its video; `publish` moves it to a key."""
-        return self._root / "tmp" / name
-
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             raise ValueError(f"not a storage key: {key!r}")
         return self._root / key
+
+
+def open_storage(settings: Settings) -> Storage:
+    """The store of this deployment."""
+    if not settings.storage_url:
+        return LocalStorage(settings.data_dir)
+    from server.object_storage import ObjectStorage
+
+    return ObjectStorage(settings.storage_url, settings.object_storage, scratch_root=settings.data_dir)
+
+
+def is_key(key: str) -> bool:
+    """Whether `new_key` could have made it."""
+    return _KEY.fullmatch(key) is not None
 
 
 def _fsync_directory(directory: Path) -> None:

@@ -17,6 +17,7 @@ from server.retention import Retention
 from server.settings import Settings
 from server.storage import LocalStorage
 from server.uploads import Uploads
+from server.webhooks import WebhookSender
 from server.worker_registry import WorkerRegistry
 from server.workflows import Workflows
 
@@ -35,9 +36,11 @@ class WorkerProcess:
         self._registry = WorkerRegistry(database)
         self._generator = Generator(settings)
         storage = LocalStorage(settings.data_dir)
+        self._storage = storage
         self._workflows = Workflows(self._store, storage, self._generator, settings)
         self._retention = Retention(database, storage, settings.retention)
         self._uploads = Uploads(database, storage, settings.limits)
+        self._webhooks = WebhookSender(database, self._store, settings)
         self._engine = engine_client(database)
         self._reaper = Reaper(self._registry, self._engine, stale_s=settings.jobs.heartbeat_stale_s)
         self._said: object = None
@@ -49,6 +52,7 @@ class WorkerProcess:
         """Load the model, take back the jobs of this worker's last life, and wait for new ones."""
         self._generator.start()
         DBOS.launch()
+        self._webhooks.start()
         jobs = self._settings.jobs
         DBOS.register_queue(
             IO_QUEUE, worker_concurrency=jobs.prepare_concurrency, polling_interval_sec=jobs.engine_poll_s
@@ -68,6 +72,7 @@ class WorkerProcess:
         if now - self._reconciled_at >= jobs.reconcile_s:
             self._reconciled_at = now
             reconcile(self._store, self._engine, older_than_s=jobs.reconcile_s)
+            self._storage.sweep_scratch(older_than_s=self._settings.retention.scratch_s)
         if now - self._swept_at >= self._settings.retention.sweep_s:
             self._swept_at = now
             self._retention.sweep()
@@ -81,6 +86,7 @@ class WorkerProcess:
         while self._generator.busy and time.monotonic() < deadline and not second_signal.wait(_TICK_S):
             self._beat()
         self._workflows.release_running()
+        self._webhooks.stop()
         DBOS.destroy()
 
     def _beat(self) -> bool:

@@ -1,6 +1,7 @@
 """Faults of machines, disks and processes: nothing is lost and nothing is done twice."""
 
 import concurrent.futures
+import os
 import random
 import re
 import shutil
@@ -253,3 +254,15 @@ def test_accepted_jobs_are_synced_to_disk(tmp_path: Path) -> None:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
     engine.dispose()
+
+
+def test_what_killed_processes_left_is_removed_in_time(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    leftovers = tmp_path / "tmp"
+    leftovers.mkdir()
+    old, young = leftovers / "lost-1.mp4.part", leftovers / "young.mp4.part"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    start_server(jobs__reconcile_s=0.2)
+    until(lambda: not old.exists())
+    assert young.exists()
