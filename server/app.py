@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from server import openapi, routes_files, routes_health, routes_queue, routes_run, routes_uploads
+from server import openapi, routes_files, routes_health, routes_jwks, routes_queue, routes_run, routes_uploads
 from server.api_docs import document
 from server.cors import Cors
 from server.doors import Doors
@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = Services.open(settings)
-    for routes in (routes_queue, routes_run, routes_files, routes_uploads, routes_health, openapi):
+    for routes in (routes_queue, routes_run, routes_files, routes_uploads, routes_jwks, routes_health, openapi):
         app.include_router(routes.router)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     # The last one added is the outermost.

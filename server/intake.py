@@ -9,7 +9,7 @@ from dbos import DBOSClient
 from sqlalchemy.exc import IntegrityError
 
 from server.data_uri import PREFIX, decode_data_uri
-from server.errors import ErrorResponse, InsufficientStorage, ModelError
+from server.errors import ErrorResponse, InsufficientStorage, ModelError, TooManyRequests
 from server.job import NewJob
 from server.job_store import JobStore
 from server.schemas import HunyuanCustomInput, parse_json_object, validate_input
@@ -26,6 +26,7 @@ class Submission:
     owner: str
     base_url: str
     options: SubmitOptions
+    webhook_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Intake:
         Raises:
             InvalidInput: the body is no JSON object; nothing is written.
             InsufficientStorage: the disk is too full for another video.
+            TooManyRequests: the line is as long as the limits allow.
         """
         if self._storage.free_bytes() < self._min_free_bytes:
             raise InsufficientStorage
@@ -80,6 +82,10 @@ class Intake:
             if source_key is not None:
                 self._storage.delete(source_key)
             return known
+        except TooManyRequests:
+            if source_key is not None:
+                self._storage.delete(source_key)
+            raise
         return Accepted(request_id, refused)
 
     def _known(self, submission: Submission) -> Accepted | None:
@@ -111,6 +117,7 @@ def _new_job(
         priority=options.priority,
         base_url=submission.base_url,
         source_key=source_key,
+        webhook_url=submission.webhook_url,
         start_deadline=None if timeout is None else time.time() + timeout,
         no_retry=options.no_retry,
         store_io=options.store_io,

@@ -143,3 +143,9 @@ class KeyRing:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def first_key(database: sa.Engine) -> str | None:
+    """A key for the operator if nobody has one yet: beyond loopback a server without keys would be of no use."""
+    table = KeyTable(database)
+    return None if table.all() else table.create(LOCAL_OWNER, "first start")

@@ -1,7 +1,7 @@
 """The line in front of the GPU: who is let in, and who comes next.
 
 Owners take turns. A job's turn is one after the last turn its owner has in the line (or on the GPU), but never before
-the turn that is being served: an owner with a hundred jobs delays another owner's first job by one job, and nobody
+the turn that is being served: another owner's hundred jobs delay a first job by the one that is rendering, and nobody
 saves up turns while away. The place in line is `turn * 1000 + arrival within the turn`, fixed at submit: positions are
 a permutation at every moment, and a place never gets worse by more than one job per other owner and turn.
 """
@@ -47,13 +47,12 @@ def enforce_caps(transaction: sa.Connection, owner: str, caps: Caps | None) -> N
 
 def next_place(transaction: sa.Connection, owner: str, priority: Priority) -> int:
     """The place of a new job; starts at 1, because the engine takes 0 for "before everything"."""
-    same = request_table.c.priority == priority
-    place = request_table.c.place
-    placed = place > 0
-    unfinished = request_table.c.status != Status.COMPLETED
-    served = transaction.execute(sa.select(sa.func.min(place)).where(_waiting, same, placed)).scalar()
-    if served is None:  # nobody waits: the turn of whoever is on the GPU
-        served = transaction.execute(sa.select(sa.func.max(place)).where(unfinished, same, placed)).scalar() or 0
+    same, place = request_table.c.priority == priority, request_table.c.place
+    placed, unfinished = place > 0, request_table.c.status != Status.COMPLETED
+    rendering = request_table.c.status == Status.IN_PROGRESS
+    served = transaction.execute(sa.select(sa.func.max(place)).where(rendering, same, placed)).scalar()
+    if served is None:
+        served = transaction.execute(sa.select(sa.func.min(place)).where(_waiting, same, placed)).scalar() or 0
     last = sa.select(sa.func.max(place)).where(unfinished, same, placed, request_table.c.owner == owner)
     own = transaction.execute(last).scalar()
     turn = served // _PLACES_PER_TURN

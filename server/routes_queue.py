@@ -1,5 +1,6 @@
 """fal's queue API: submit, status, status stream, result, cancel."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -13,6 +14,7 @@ from server.errors import AlreadyCompleted, NotFound, QueueTooLong, StillInProgr
 from server.event_stream import status_events
 from server.intake import Submission
 from server.job import CancelOutcome, Job, Status
+from server.outbound import OutboundPolicy
 from server.public_url import base_url
 from server.request_body import read_body
 from server.request_ids import REQUEST_ID
@@ -20,6 +22,7 @@ from server.schemas import ENDPOINT
 from server.services import services
 from server.status_reads import JobState
 from server.submit_options import SubmitOptions
+from server.webhook_target import check_webhook_url
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
 
@@ -27,14 +30,21 @@ MaxQueueLength = Annotated[
     int | None, Query(ge=0, le=2**31 - 1, description="Refuse with 429 if more requests than this wait already.")
 ]
 
+WebhookUrl = Annotated[str | None, Query(description="Where the result is posted to when the request is over.")]
+
 _NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @router.post("", openapi_extra=SUBMIT.extra, responses=SUBMIT.responses)
-async def submit(request: Request, fal_max_queue_length: MaxQueueLength = None) -> JSONResponse:
+async def submit(
+    request: Request, fal_max_queue_length: MaxQueueLength = None, fal_webhook: WebhookUrl = None
+) -> JSONResponse:
     """Put a request into the queue. Any JSON object is accepted; an invalid one finishes with its 422."""
     parts = services(request)
     submission = await read_submission(request)
+    if fal_webhook is not None:
+        policy = OutboundPolicy(parts.settings.allow_private_networks)
+        submission = replace(submission, webhook_url=check_webhook_url(fal_webhook, policy))
     if fal_max_queue_length is not None and await parts.reads.waits_more_than(fal_max_queue_length):
         raise QueueTooLong
     accepted = await run_in_threadpool(parts.intake.accept, submission)

@@ -1,6 +1,7 @@
 """What a request handler may use, built once per API process."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from dbos import DBOSClient
 from fastapi import Request
@@ -14,10 +15,11 @@ from server.keys import KeyRing
 from server.queue_line import Caps
 from server.rate_limit import RateLimit
 from server.settings import Settings, is_loopback
-from server.signing import UPLOADS, Tokens, load_secret
+from server.signing import UPLOADS, WEBHOOKS, Tokens, load_secret
 from server.status_reads import StatusReads
 from server.storage import LocalStorage
 from server.uploads import Uploads
+from server.webhook_signature import WebhookSigner
 from server.worker_registry import WorkerRegistry
 
 
@@ -35,6 +37,7 @@ class Services:
     rates: RateLimit
     tokens: Tokens
     uploads: Uploads
+    webhook_keys: dict[str, Any]
     reads: StatusReads
     tail: Tail
 
@@ -58,6 +61,7 @@ class Services:
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
             Tokens(load_secret(database, UPLOADS)),
             Uploads(database, storage, settings.limits),
+            WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
             reads,
             Tail(reads, poll_s=settings.api.tail_poll_s),
         )

@@ -1,0 +1,92 @@
+"""The `webhook` table: which results are still to be delivered. Rows appear with the end of a job (`job_end.py`)."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from server.database import webhook_table
+from server.errors import NotFound
+from server.job_end import PENDING
+
+DELIVERED, FAILED = "delivered", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """One delivery; `attempts` have been made, `outcome` says how the last one ended."""
+
+    request_id: str
+    url: str
+    state: str
+    attempts: int
+    next_at: float
+    outcome: str
+
+
+_columns = [webhook_table.c[name] for name in Webhook.__slots__]
+
+
+class WebhookOutbox:
+    """Claims are leases: whoever dies with one leaves the delivery to somebody else, later. At least once."""
+
+    def __init__(self, database: sa.Engine, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def claim(self, limit: int, *, first_lease_s: float, lease_s: float) -> list[Webhook]:
+        """Take over deliveries that are due and in nobody's hands; the first attempt has a lease of its own."""
+        now = self._clock()
+        free = (webhook_table.c.state == PENDING, webhook_table.c.next_at <= now, webhook_table.c.leased_until <= now)
+        due = sa.select(webhook_table.c.request_id).where(*free).order_by(webhook_table.c.next_at).limit(limit)
+        claiming = (
+            webhook_table.update()
+            .where(webhook_table.c.request_id.in_(due), *free)  # again: another worker may have been faster
+            .values(leased_until=sa.case((webhook_table.c.attempts == 0, now + first_lease_s), else_=now + lease_s))
+            .returning(*_columns)
+        )
+        if limit <= 0 or not self._any(free):
+            return []
+        with self._database.begin() as transaction:
+            return [Webhook(*row) for row in transaction.execute(claiming)]
+
+    def settle(self, webhook: Webhook, state: str, outcome: str) -> None:
+        """It is over: delivered or failed."""
+        self._after(webhook, state=state, outcome=outcome)
+
+    def postpone(self, webhook: Webhook, delay_s: float, outcome: str) -> None:
+        """Try again after a while."""
+        self._after(webhook, next_at=self._clock() + delay_s, outcome=outcome)
+
+    def redeliver(self, request_id: str) -> None:
+        """Start over, whatever has happened.
+
+        Raises:
+            NotFound: the request had no webhook.
+        """
+        again = webhook_table.update().where(webhook_table.c.request_id == request_id)
+        fresh = {"state": PENDING, "attempts": 0, "next_at": self._clock(), "leased_until": 0.0}
+        with self._database.begin() as transaction:
+            if not transaction.execute(again.values(**fresh)).rowcount:
+                raise NotFound(f"{request_id}: no such request with a webhook")
+
+    def all(self, *, state: str | None = None) -> Sequence[Webhook]:
+        """Deliveries, the latest first."""
+        query = sa.select(*_columns).order_by(webhook_table.c.next_at.desc())
+        if state is not None:
+            query = query.where(webhook_table.c.state == state)
+        with self._database.connect() as connection:
+            return [Webhook(*row) for row in connection.execute(query)]
+
+    def _any(self, conditions: Sequence[sa.ColumnElement[bool]]) -> bool:
+        """A look that takes no write lock: it happens twice a second."""
+        with self._database.connect() as connection:
+            return connection.execute(sa.select(1).where(*conditions).limit(1)).first() is not None
+
+    def _after(self, webhook: Webhook, **values: object) -> None:
+        mine = webhook_table.update().where(
+            webhook_table.c.request_id == webhook.request_id, webhook_table.c.attempts == webhook.attempts
+        )
+        with self._database.begin() as transaction:
+            transaction.execute(mine.values(attempts=webhook.attempts + 1, leased_until=0.0, **values))
