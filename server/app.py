@@ -6,6 +6,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Route
 
 from server import openapi, routes_files, routes_health, routes_jwks, routes_queue, routes_run, routes_uploads
 from server.api_docs import document
@@ -34,6 +35,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = Services.open(settings)
     for routes in (routes_queue, routes_run, routes_files, routes_uploads, routes_jwks, routes_health, openapi):
         app.include_router(routes.router)
+    # Ahead of its FastAPI twin, which gives the schema and answers other methods: this is the route that is polled.
+    app.router.routes.insert(0, Route(routes_queue.STATUS_PATH, routes_queue.status_answer, methods=["GET"]))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     # The last one added is the outermost.
     app.add_middleware(RequestGuard, settings=settings.api)

@@ -137,6 +137,18 @@ def drain(
 cli_admin.register(app)
 
 
+@bench.command("api")
+def bench_api(
+    seconds: Annotated[float, typer.Option(help="Length of the submit phase; the others are shorter.")] = 60.0,
+) -> None:
+    """Measure what load the API carries on this machine: submits, polls, streams, downloads, a deep queue."""
+    from server.bench_api import bench_api as run
+
+    configure_logging("bench", logging.WARNING)
+    if not run(seconds=seconds):
+        raise typer.Exit(1)
+
+
 @bench.command("faults")
 def bench_faults() -> None:
     """Measure what each fault costs on this machine: cancels, killed processes, checkpoints."""

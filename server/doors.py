@@ -13,6 +13,7 @@ Trailing slashes are accepted and never redirected: fal's async client follows n
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -31,6 +32,7 @@ _OURS: Final = (*_DOORS, "/files/", "/api/", "/health/", "/playground/", "/.well
 _SUBPATH: Final = re.compile(rf"^(/queue/{ENDPOINT})/(?!requests/)[^?]+?(/requests/.*)$")
 
 
+@lru_cache(maxsize=4096)  # those who poll ask for the same path ten times a second
 def canonical_path(host: str, path: str) -> str:
     """The path with its door as prefix and without a trailing slash.
 

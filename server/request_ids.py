@@ -13,7 +13,10 @@ _SCOPE_KEY: Final = "hunyuan_custom.request_id"
 
 def request_id_of(scope: Scope) -> str:
     """The id of this HTTP exchange, for logs and error answers; a job's answers carry the job's id instead."""
-    return str(scope.get(_SCOPE_KEY, ""))
+    made: list[str] = scope[_SCOPE_KEY]  # one list for all copies of the scope; filled when somebody asks
+    if not made:
+        made.append(str(uuid.uuid4()))
+    return made[0]
 
 
 class RequestIds:
@@ -27,13 +30,13 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope[_SCOPE_KEY] = str(uuid.uuid4())
+        scope[_SCOPE_KEY] = []
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 if REQUEST_ID not in headers:
-                    headers[REQUEST_ID] = request_id
+                    headers[REQUEST_ID] = request_id_of(scope)
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from server.database import log_table, request_table
 from server.settings import RetentionSettings
-from server.storage import LocalStorage
+from server.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Retention:
     def __init__(
         self,
         database: sa.Engine,
-        storage: LocalStorage,
+        storage: Storage,
         settings: RetentionSettings,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -79,7 +79,7 @@ class Retention:
             return connection.execute(query.order_by(_row.seq).limit(_BATCH)).all()
 
     def _delete_files(self, rows: Sequence[sa.Row[Any]]) -> None:
-        keys: list[str] = [key for row in rows for key in row[1:] if key is not None]
+        keys: list[str] = [key for row in rows for key in list[Any](row)[1:] if key is not None]
         for key in keys:
             try:
                 self._storage.delete(key)

@@ -25,6 +25,7 @@ from server.submit_options import SubmitOptions
 from server.webhook_target import check_webhook_url
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
+STATUS_PATH = f"/queue/{ENDPOINT}/requests/{{request_id}}/status"
 
 MaxQueueLength = Annotated[
     int | None, Query(ge=0, le=2**31 - 1, description="Refuse with 429 if more requests than this wait already.")
@@ -54,10 +55,15 @@ async def submit(
 
 
 @router.get("/requests/{request_id}/status", openapi_extra=STATUS.extra, responses=STATUS.responses)
-async def status(request: Request, request_id: str) -> JSONResponse:
+async def status(request: Request, request_id: str) -> JSONResponse:  # noqa: ARG001 - for the schema
     """Where a request is: 202 while it waits or runs, 200 when it is over."""
+    return await status_answer(request)
+
+
+async def status_answer(request: Request) -> JSONResponse:
+    """The status route without FastAPI around it, which takes as long as the answer itself (see `app.py`)."""
     reads = services(request).reads
-    state = await find_state(request, request_id)
+    state = await find_state(request, request.path_params["request_id"])
     waiting = state.status is Status.IN_QUEUE
     position = await reads.position(state) if waiting else None
     lines = await reads.logs(state.id) if _wants_logs(request) and not waiting else None

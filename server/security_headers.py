@@ -2,13 +2,14 @@
 
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_ALWAYS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_Headers = tuple[tuple[bytes, bytes], ...]
+
+_ALWAYS: Final[_Headers] = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 # Pages of our own bring a policy of their own; everything else has no reason to load or to be framed.
-_NOT_A_PAGE: Final = {"content-security-policy": "default-src 'none'; frame-ancestors 'none'"}
-_PRIVATE: Final = {"cache-control": "no-store"}
+_NOT_A_PAGE: Final[_Headers] = ((b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),)
+_PRIVATE: Final[_Headers] = ((b"cache-control", b"no-store"),)
 
 
 class SecurityHeaders:
@@ -25,13 +26,13 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                kind = headers.get("content-type", "")
-                wanted = _ALWAYS if kind.startswith("text/html") else _ALWAYS | _NOT_A_PAGE
-                if kind.startswith("application/json"):
-                    wanted = wanted | _PRIVATE
-                for name, value in wanted.items():
-                    headers.setdefault(name, value)
+                # Plain tuples: this runs for every status poll.
+                given = dict(message["headers"])
+                kind = given.get(b"content-type", b"")
+                wanted = _ALWAYS if kind.startswith(b"text/html") else _ALWAYS + _NOT_A_PAGE
+                if kind.startswith(b"application/json"):
+                    wanted += _PRIVATE
+                message["headers"] = [*message["headers"], *(item for item in wanted if item[0] not in given)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

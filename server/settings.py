@@ -55,7 +55,7 @@ class ApiSettings(Section):
     max_connections: int = Field(default=4000, gt=0, description="more are answered 503")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="further Host names of a server without keys")
     shutdown_grace_s: float = Field(default=10.0, gt=0, description="answers under way end within this time")
-    tail_poll_s: float = Field(default=0.1, gt=0, description="how often streams and sync runs look for news")
+    tail_poll_s: float = Field(default=0.05, gt=0, description="how often streams and sync runs look for news")
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="whose X-Forwarded-* are believed")
     cors_origins: tuple[str, ...] = Field(default=("local",), description='origins, "local" (any port here) or "*"')
     tls_cert: FilePath | None = Field(default=None, description="PEM certificate (chain); turns TLS on")

@@ -6,6 +6,7 @@ and changes nothing for pages that CORS does not allow. With keys there is nothi
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
@@ -51,13 +52,19 @@ class SiteGuard:
         return None if urlsplit(origin).netloc.lower() == host.lower() else "Origin not allowed; see api.cors_origins"
 
     def _is_ours(self, host: str) -> bool:
-        try:
-            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-        except ValueError:
-            return False
+        name = _name_in(host)
         return name in self._names or name == "localhost" or name.endswith(".localhost") or _is_loopback_literal(name)
 
 
+@lru_cache(maxsize=256)  # every status poll comes by here, with one of very few names
+def _name_in(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+@lru_cache(maxsize=256)
 def _is_loopback_literal(name: str) -> bool:
     try:
         return ipaddress.ip_address(name).is_loopback
