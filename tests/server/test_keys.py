@@ -159,6 +159,10 @@ def _sent_images(server: Server) -> int:
     return sum(path.is_file() and not path.suffix for path in (server.data_dir / "inputs").rglob("*"))
 
 
+def _is_prepared(server: Server, request_id: str) -> bool:
+    return any((server.data_dir / "inputs").rglob(f"{request_id}.png"))
+
+
 def test_owners_take_turns(locked: tuple[Server, str, str]) -> None:
     server, _, bob = locked
     blocker = server.submit(example(prompt="WORKS_SLOWLY"))
@@ -174,6 +178,7 @@ def test_owners_take_turns(locked: tuple[Server, str, str]) -> None:
     positions = {"a": [position(server.http, one) for one in mine], "b": [position(other, one) for one in theirs]}
     assert sorted(positions["a"] + positions["b"]) == [0, 1, 2, 3, 4], "positions are a permutation"
     assert positions["b"] == [0, 2], "Bob waits for one job of Alice at a time"
+    until(lambda: all(_is_prepared(server, one) for one in mine + theirs))
     server.cancel(blocker)
     finished = {}
     for caller, requests in ((server.http, mine), (other, theirs)):

@@ -1,0 +1,364 @@
+"""Webhooks: delivered, signed, retried, never followed; verified as fal's documentation tells receivers to."""
+
+import base64
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import sqlalchemy as sa
+from nacl.encoding import HexEncoder
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+from typer.testing import CliRunner
+
+from server.cli import app
+from server.database import create_engine, migrate
+from server.errors import InternalError, InvalidInput
+from server.job import NewJob, Priority
+from server.job_store import JobStore
+from server.outbound import OutboundPolicy
+from server.settings import load_settings
+from server.webhook_outbox import WebhookOutbox
+from server.webhook_signature import WebhookSigner
+from server.webhook_target import check_webhook_url
+from server.webhooks import WebhookSender
+from tests.live_server import APP, FAST, Server, example, launch, until
+
+SCHEDULE = {
+    "webhooks__retry_delays_s": "[0.1, 0.1, 0.1]",
+    "webhooks__jitter": "0",
+    "webhooks__poll_s": "0.05",
+    "webhooks__timeout_s": "1",
+    "webhooks__retry_timeout_s": "1",
+}
+
+
+@dataclass
+class Receiver:
+    """Answers as the path says, and remembers what came."""
+
+    calls: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    url: str = ""
+
+    def of(self, path: str) -> list[tuple[str, dict[str, str], bytes]]:
+        return [call for call in self.calls if call[0].startswith(path)]
+
+    def answer(self, path: str) -> int:
+        """`/500-500-200/x`: the status of each attempt, the last one for all that follow."""
+        statuses = path.split("/")[1].split("-")
+        return int(statuses[min(len(self.of(path)), len(statuses)) - 1])
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    received = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.calls.append((self.path, dict(self.headers.items()), body))
+            if self.path.startswith("/0/"):
+                time.sleep(3)
+            status = received.answer(self.path) or 200
+            self.send_response(status)
+            if status in range(300, 400):
+                self.send_header("Location", f"{received.url}/200/followed")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        received.url = f"http://127.0.0.1:{http.server_address[1]}"
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield received
+        http.shutdown()
+
+
+@pytest.fixture(scope="module")
+def posting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a short schedule."""
+    running = launch(tmp_path_factory.mktemp("posting"), **FAST, **SCHEDULE)
+    yield running
+    running.stop()
+
+
+def submit(server: Server, webhook: str, body: dict[str, Any] | None = None) -> str:
+    answer = server.http.post(f"/queue/{APP}?fal_webhook={quote(webhook, safe='')}", json=body or example())
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["request_id"])
+
+
+def delivered(receiver: Receiver, path: str, times: int = 1) -> dict[str, Any]:
+    until(lambda: len(receiver.of(path)) >= times)
+    return dict(json.loads(receiver.of(path)[-1][2]))
+
+
+def state_of(server: Server, request_id: str) -> str:
+    outbox = WebhookOutbox(create_engine(f"sqlite:///{server.data_dir / 'hunyuan-custom.sqlite'}"))
+    found = [one for one in outbox.all() if one.request_id == request_id]
+    return f"{found[0].state} attempts {found[0].attempts} {found[0].outcome}" if found else ""
+
+
+# -- what is posted ----------------------------------------------------------------------------------------------
+
+
+def test_a_success_is_posted_once_with_the_result(posting: Server, receiver: Receiver) -> None:
+    request_id = submit(posting, f"{receiver.url}/200/ok?x=1&y=2", example(seed=5))
+    body = delivered(receiver, "/200/ok")
+    result = posting.result(request_id).json()
+    assert body == {"request_id": request_id, "gateway_request_id": request_id, "status": "OK", "payload": result}
+    path, headers, _ = receiver.of("/200/ok")[0]
+    assert path == "/200/ok?x=1&y=2"
+    assert headers["Content-Type"] == "application/json"
+    assert "Authorization" not in headers
+    until(lambda: "delivered" in state_of(posting, request_id))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (example(num_frames=5), 422, "greater_than_equal"),
+        (example(image_url="data:image/png;base64,AAAA"), 422, "image_load_error"),
+        (example(prompt="RAISES"), 500, "internal_server_error"),
+    ],
+)
+def test_a_failure_is_posted_with_its_body(
+    posting: Server, receiver: Receiver, body: dict[str, Any], status: int, kind: str
+) -> None:
+    request_id = submit(posting, f"{receiver.url}/200/{kind}", body)
+    posted = delivered(receiver, f"/200/{kind}")
+    assert (posted["status"], posted["error"]) == ("ERROR", f"Invalid status code: {status}")
+    assert posted["payload"] == posting.result(request_id).json()
+    assert posted["payload"]["detail"][0]["type"] == kind
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_cancelled_request_posts_one_error(posting: Server, receiver: Receiver, running: bool) -> None:
+    blocker = posting.submit(example(prompt="WORKS_SLOWLY")) if not running else ""
+    request_id = submit(posting, f"{receiver.url}/200/cancel{running}", example(prompt="WORKS_SLOWLY"))
+    if running:
+        posting.until_running(request_id)
+    posting.cancel(request_id)
+    posted = delivered(receiver, f"/200/cancel{running}")
+    assert (posted["status"], posted["error"]) == ("ERROR", "Invalid status code: 499")
+    assert posted["payload"]["error_type"] == "client_cancelled"
+    if blocker:
+        posting.cancel(blocker)
+        posting.finish(blocker)
+    posting.finish(posting.submit())
+    assert len(receiver.of(f"/200/cancel{running}")) == 1
+
+
+# -- signature ---------------------------------------------------------------------------------------------------
+
+
+def verify(headers: dict[str, str], body: bytes, keys: list[dict[str, str]], *, now: float) -> bool:
+    """The steps of fal's documented verifier, with the library it uses."""
+    timestamp = int(headers["X-Fal-Webhook-Timestamp"])
+    if abs(now - timestamp) > 300:
+        return False
+    message = "\n".join(
+        [
+            headers["X-Fal-Webhook-Request-Id"],
+            headers["X-Fal-Webhook-User-Id"],
+            headers["X-Fal-Webhook-Timestamp"],
+            hashlib.sha256(body).hexdigest(),
+        ]
+    ).encode("utf-8")
+    signature = bytes.fromhex(headers["X-Fal-Webhook-Signature"])
+    for key in keys:
+        public = base64.urlsafe_b64decode(key.get("x", ""))
+        try:
+            VerifyKey(public.hex(), encoder=HexEncoder).verify(message, signature)
+        except BadSignatureError:
+            continue
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/rest/.well-known/jwks.json"])
+def test_fals_documented_verifier_accepts_what_we_post(posting: Server, receiver: Receiver, path: str) -> None:
+    place = f"/200/signed{len(path)}"
+    request_id = submit(posting, f"{receiver.url}{place}", example(prompt=""))
+    delivered(receiver, place)
+    _, headers, body = receiver.of(place)[0]
+    keys = posting.http.get(path).json()["keys"]
+    assert len(keys[0]["x"]) == 44, "padded, or fal's verifier fails"
+    assert verify(headers, body, keys, now=time.time())
+    assert headers["X-Fal-Webhook-Request-Id"] == request_id
+    for changed in (
+        {"X-Fal-Webhook-Request-Id": "other"},
+        {"X-Fal-Webhook-User-Id": "other"},
+        {"X-Fal-Webhook-Timestamp": str(int(time.time()) - 1)},
+    ):
+        assert not verify(headers | changed, body, keys, now=time.time())
+    assert not verify(headers, body + b" ", keys, now=time.time())
+    assert not verify(headers, body, keys, now=time.time() + 301)
+
+
+def test_every_attempt_is_signed_anew() -> None:
+    now = 1_000_000.0
+    signer = WebhookSigner(b"s" * 32, clock=lambda: now)
+    first = signer.headers(b"{}", request_id="r", owner="o")
+    now += 60
+    second = signer.headers(b"{}", request_id="r", owner="o")
+    assert first["X-Fal-Webhook-Signature"] != second["X-Fal-Webhook-Signature"]
+    assert verify(second, b"{}", signer.key_set()["keys"], now=now)
+
+
+# -- the schedule ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("statuses", ["500-200", "404-503-200", "401-429-400-204"])
+def test_failed_deliveries_are_repeated_until_one_succeeds(posting: Server, receiver: Receiver, statuses: str) -> None:
+    request_id = submit(posting, f"{receiver.url}/{statuses}/x", example(prompt=""))
+    until(lambda: "delivered" in state_of(posting, request_id))
+    assert len(receiver.of(f"/{statuses}/x")) == len(statuses.split("-"))
+    bodies = {call[2] for call in receiver.of(f"/{statuses}/x")}
+    assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 410])
+def test_a_redirect_is_final_and_not_followed(posting: Server, receiver: Receiver, status: int) -> None:
+    request_id = submit(posting, f"{receiver.url}/{status}/x", example(prompt=""))
+    until(lambda: "failed" in state_of(posting, request_id))
+    assert len(receiver.of(f"/{status}/x")) == 1
+    assert not receiver.of("/200/followed")
+
+
+def test_a_receiver_that_never_accepts_is_given_up_and_can_be_tried_by_hand(
+    posting: Server, receiver: Receiver
+) -> None:
+    request_id = submit(posting, f"{receiver.url}/500-500-500-500-200/dead", example(prompt=""))
+    until(lambda: "failed" in state_of(posting, request_id))
+    assert len(receiver.of("/500-500-500-500-200/dead")) == 4
+    assert "HTTP 500" in state_of(posting, request_id)
+    redeliver = CliRunner().invoke(app, ["webhooks", "redeliver", request_id, "--data-dir", str(posting.data_dir)])
+    assert redeliver.exit_code == 0
+    until(lambda: "delivered" in state_of(posting, request_id))
+    listed = CliRunner().invoke(app, ["webhooks", "list", "--state", "delivered", "--data-dir", str(posting.data_dir)])
+    assert request_id in listed.stdout
+    unknown = CliRunner().invoke(app, ["webhooks", "redeliver", "nothing", "--data-dir", str(posting.data_dir)])
+    assert "no such request" in str(unknown.exception)
+
+
+@pytest.mark.parametrize("path", ["/0/slow", None])
+def test_a_slow_or_dead_receiver_harms_nobody(posting: Server, receiver: Receiver, path: str | None) -> None:
+    url = f"{receiver.url}{path}" if path else "http://127.0.0.1:9/dead"
+    ids = [submit(posting, url, example(prompt="")) for _ in range(3)]
+    started = time.monotonic()
+    fine = submit(posting, f"{receiver.url}/200/beside{path}", example(prompt=""))
+    delivered(receiver, f"/200/beside{path}")
+    assert time.monotonic() - started < 10
+    assert posting.finish(posting.submit()).status_code == 200
+    until(lambda: all("failed" in state_of(posting, one) for one in ids))
+    assert "delivered" in state_of(posting, fine)
+
+
+def test_the_schedule_survives_a_restart(start_server: Callable[..., Server], receiver: Receiver) -> None:
+    slow = SCHEDULE | {"webhooks__retry_delays_s": "[2.0, 0.1]"}
+    first = start_server(**slow)
+    request_id = submit(first, f"{receiver.url}/500-200/restart", example(prompt=""))
+    until(lambda: "attempts 1" in state_of(first, request_id))
+    first.stop()
+    assert "pending" in state_of(first, request_id)
+    second = start_server(**slow)
+    until(lambda: "delivered" in state_of(second, request_id))
+    assert len(receiver.of("/500-200/restart")) == 2
+
+
+# -- where to ----------------------------------------------------------------------------------------------------
+
+BAD_URLS = [
+    ("ftp://example.com/x", "url_scheme"),
+    ("file:///etc/passwd", "url_scheme"),
+    ("javascript:alert(1)", "url_scheme"),
+    ("not a url", "url_scheme"),
+    ("", "url_scheme"),
+    ("//example.com/x", "url_scheme"),
+    ("http://[::1", "url_parsing"),
+    ("http://exa\tmple.com", "url_parsing"),
+    ("http://", "value_error"),
+    ("http://user:password@example.com/", "value_error"),
+    ("http://10.0.0.1/", "value_error"),
+    ("http://169.254.169.254/latest/", "value_error"),
+    ("http://2852039166/latest/", "value_error"),
+    ("http://[fd00:ec2::254]/", "value_error"),
+    (f"http://example.com/{'x' * 2100}", "value_error"),
+]
+
+
+@pytest.mark.parametrize(("url", "kind"), BAD_URLS)
+def test_a_bad_webhook_is_refused_at_submit(posting: Server, url: str, kind: str) -> None:
+    answer = posting.http.post(f"/queue/{APP}?fal_webhook={quote(url, safe='')}", json=example())
+    assert answer.status_code == 422
+    (item,) = answer.json()["detail"]
+    assert (item["loc"], item["type"]) == (["query", "fal_webhook"], kind)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1/", "http://localhost/", "http://a.localhost./", "http://0x7f.1/", "http://[::1]/",
+     "http://[::ffff:127.0.0.1]/", "http://example.com:8080/", "https://example.com:22/"],
+)  # fmt: skip
+def test_private_places_and_ports_are_refused_unless_listed(url: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_webhook_url(url, OutboundPolicy())
+
+
+@pytest.mark.parametrize("url", ["http://example.com/x", "https://example.com:443/x", "http://93.184.216.34/x"])
+def test_public_places_are_taken(url: str) -> None:
+    assert check_webhook_url(url, OutboundPolicy()) == url
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[tuple[sa.Engine, WebhookOutbox, list[float]]]:
+    """A database with one finished request whose webhook is due, and the clock of its outbox."""
+    settings = load_settings(None, {"data_dir": tmp_path})
+    migrate(settings.database_url, tmp_path / "lock")
+    database, now = create_engine(settings.database_url), [time.time()]
+    job = NewJob(
+        id="r", owner="o", input=None, seed=1, priority=Priority.NORMAL, base_url="", webhook_url="http://127.0.0.1:9/"
+    )
+    JobStore(database, clock=lambda: now[0]).add_finished(job, InternalError().response())
+    yield database, WebhookOutbox(database, clock=lambda: now[0]), now
+    database.dispose()
+
+
+def test_the_address_is_judged_again_when_it_is_called(
+    outbox: tuple[sa.Engine, WebhookOutbox, list[float]], tmp_path: Path
+) -> None:
+    database, table, _ = outbox
+    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}))
+    (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
+    sender.deliver(claimed)
+    sender.stop()
+    assert table.all()[0].state == "failed"
+    assert table.all()[0].outcome == "refused: 127.0.0.1:9 leads to 127.0.0.1"
+
+
+def test_a_delivery_is_in_one_hand_at_a_time(outbox: tuple[sa.Engine, WebhookOutbox, list[float]]) -> None:
+    _, table, now = outbox
+    (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
+    assert not table.claim(5, first_lease_s=30, lease_s=100)
+    now[0] += 31  # whoever had it has died
+    (again,) = table.claim(5, first_lease_s=30, lease_s=100)
+    table.postpone(again, 10, "HTTP 500")
+    table.settle(claimed, "delivered", "HTTP 200")  # the first was only slow: what it says comes too late
+    assert (table.all()[0].state, table.all()[0].attempts) == ("pending", 1)
+    assert not table.claim(5, first_lease_s=30, lease_s=100)
+    now[0] += 11
+    table.claim(5, first_lease_s=30, lease_s=100)
+    now[0] += 31
+    assert not table.claim(5, first_lease_s=30, lease_s=100), "later attempts may take longer"
