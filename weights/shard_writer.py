@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +25,12 @@ from weights.direct_file import DirectFile
 from weights.errors import BadValuesError, CheckpointError, TargetError, WeightsError
 from weights.key_map import Piece
 from weights.safetensors_file import list_safetensors, safetensors_header
-from weights.stored_tensor import FLOAT8, StoredTensor, check_finite
+from weights.stored_tensor import FLOAT8, RowReader, StoredTensor, check_finite
 
 SHARD_BYTES = 3_000_000_000
 BUFFER_BYTES = 2**20  # small enough to stay in the processor's cache between reading, checking and writing
-PREFETCH_BYTES = 32 * 2**20
 FLOAT8_OVERFLOW = 464.0  # half a step above 448, the largest float8_e4m3fn; torch's cast would saturate silently
-THREADS = 3  # shards at a time: while one waits for the disk the others compute checksums
+THREADS = 4  # shards at a time: while some wait for the disk the others compute checksums
 
 Progress = Callable[[int], None]
 """Called, from several threads, with the number of bytes just written."""
@@ -131,10 +131,14 @@ class _StoppedError(WeightsError):
 
 
 def _share_out(moves: Sequence[Move], shard_bytes: int) -> list[list[Move]]:
+    """Equal shards of at most about `shard_bytes`, as many as keep all threads busy to the end."""
+    total = sum(move.nbytes for move in moves)
+    if total > shard_bytes:
+        shard_bytes = math.ceil(total / (THREADS * math.ceil(total / (THREADS * shard_bytes))))
     shards: list[list[Move]] = [[]]
     filled = 0
     for move in moves:
-        if shards[-1] and filled + move.nbytes > shard_bytes:
+        if shards[-1] and filled + move.nbytes // 2 > shard_bytes:
             shards.append([])
             filled = 0
         shards[-1].append(move)
@@ -181,12 +185,10 @@ def _stream(move: Move, buffer: Tensor, emit: Callable[[Tensor], None]) -> int:
         source = _in_memory(source)
     crc_read = crc_emitted = 0
     step = max(1, len(buffer) // max(source.row_bytes, 1))
-    for start, stop in ranges:
-        for first in range(start, stop, step):
-            last = min(first + step, stop)
-            source.prefetch(last, PREFETCH_BYTES)
-            fits = (last - first) * source.row_bytes <= len(buffer)
-            raw = source.read_bytes(first, last, buffer if fits else None)
+    chunks = [(first, min(first + step, stop)) for start, stop in ranges for first in range(start, stop, step)]
+    with RowReader(source) as reader:
+        for first, last in chunks:
+            raw = reader.read(first, last, buffer)
             crc_read = zlib.crc32(raw.numpy(), crc_read)
             values = raw.view(source.dtype)
             check_finite(values, source)

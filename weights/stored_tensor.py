@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from weights.errors import BadValuesError, CheckpointError
 
 FLOAT8 = torch.float8_e4m3fn
+PREFETCH_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,39 +48,66 @@ class StoredTensor:
         """Bytes of one row."""
         return self.nbytes // max(self.rows, 1)
 
-    def read_bytes(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
-        """Rows `start:stop` as a flat uint8 tensor, read into the head of `buffer` (uint8) when there is one.
-
-        Raises `CheckpointError` when the file ends early.
-        """
-        count = (stop - start) * self.row_bytes
-        if self.memory is not None:
-            flat = self.memory.reshape(-1).view(torch.uint8) if self.nbytes else torch.empty(0, dtype=torch.uint8)
-            return flat[start * self.row_bytes :][:count]
-        target = torch.empty(count, dtype=torch.uint8) if buffer is None else buffer[:count]
-        view = memoryview(target.numpy())
-        done, position = 0, self.offset + start * self.row_bytes
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                while done < count:
-                    read = os.preadv(file.fileno(), [view[done:]], position + done)
-                    if read == 0:
-                        raise CheckpointError(f"{self.path}: {self.key}: the file ends inside this tensor (truncated?)")
-                    done += read
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: {self.key}: cannot be read ({error.strerror})") from error
-        return target
-
-    def prefetch(self, row: int, count: int) -> None:
-        """Let the system read `count` bytes from `row` on ahead of time, beyond this tensor too."""
-        if self.memory is None:
-            with self.path.open("rb", buffering=0) as file:
-                start = self.offset + row * self.row_bytes
-                os.posix_fadvise(file.fileno(), start, count, os.POSIX_FADV_WILLNEED)
-
     def load(self) -> Tensor:
         """The whole tensor in memory."""
-        return self.read_bytes(0, self.rows).view(self.dtype).reshape(self.shape)
+        with RowReader(self) as reader:
+            return reader.read(0, self.rows).view(self.dtype).reshape(self.shape)
+
+
+class RowReader:
+    """Context manager that reads rows of one tensor, asking the system to read on ahead of them."""
+
+    def __init__(self, stored: StoredTensor) -> None:
+        self._stored = stored
+        self._file: FileIO | None = None
+        self._ahead = stored.offset  # everything before this byte has been asked for
+
+    def __enter__(self) -> RowReader:
+        if self._stored.memory is None:
+            try:
+                self._file = self._stored.path.open("rb", buffering=0)
+            except OSError as error:
+                raise self._unreadable(error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def read(self, start: int, stop: int, buffer: Tensor | None = None) -> Tensor:
+        """Rows `start:stop` as a flat uint8 tensor, read into the head of `buffer` (uint8) if they fit there.
+
+        Raises `CheckpointError` when the file ends early or cannot be read.
+        """
+        stored = self._stored
+        first, count = start * stored.row_bytes, (stop - start) * stored.row_bytes
+        if stored.memory is not None:
+            flat = stored.memory.reshape(-1).view(torch.uint8) if stored.nbytes else torch.empty(0, dtype=torch.uint8)
+            return flat[first : first + count]
+        fits = buffer is not None and count <= len(buffer)
+        target = buffer[:count] if buffer is not None and fits else torch.empty(count, dtype=torch.uint8)
+        try:
+            self._fill(memoryview(target.numpy()), stored.offset + first)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return target
+
+    def _fill(self, view: memoryview, position: int) -> None:
+        assert self._file is not None  # noqa: S101 - entered
+        handle = self._file.fileno()
+        if position + len(view) > self._ahead - PREFETCH_BYTES // 2:
+            # Beyond this tensor's end too: what follows in the file is mostly what is read next.
+            os.posix_fadvise(handle, self._ahead, PREFETCH_BYTES, os.POSIX_FADV_WILLNEED)
+            self._ahead += PREFETCH_BYTES
+        while view:
+            read = os.preadv(handle, [view], position)
+            if read == 0:
+                stored = self._stored
+                raise CheckpointError(f"{stored.path}: {stored.key}: the file ends inside this tensor (truncated?)")
+            view, position = view[read:], position + read
+
+    def _unreadable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"{self._stored.path}: {self._stored.key}: cannot be read ({error.strerror})")
 
 
 def check_finite(values: Tensor, stored: StoredTensor) -> None:
