@@ -55,7 +55,8 @@ def self_signed(directory: Path, names: Sequence[str], now: datetime.datetime) -
 
 def environment_lines(files: TlsFiles, url: str) -> str:
     """What a user puts into the shell of a Python or node client, for a server at `url`."""
-    address = url.removeprefix("https://")
+    # A wildcard address is no name for a client; another machine puts the server's own name here.
+    address = url.removeprefix("https://").replace("0.0.0.0", "localhost").replace("[::]", "localhost")  # noqa: S104
     return "\n".join(
         [
             "# Python (fal-client 0.11 and later)",
