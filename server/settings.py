@@ -9,9 +9,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -59,7 +59,13 @@ class ApiSettings(Section):
     trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(default=(), description="whose X-Forwarded-* are believed")
     cors_origins: tuple[str, ...] = Field(default=("local",), description='origins, "local" (any port here) or "*"')
     tls_cert: FilePath | None = Field(default=None, description="PEM certificate (chain); turns TLS on")
-    tls_key: FilePath | None = Field(default=None, description="its PEM key")
+    tls_key: FilePath | None = Field(default=None, description="its PEM key, if that is not in the same file")
+
+    @model_validator(mode="after")
+    def _key_needs_certificate(self) -> Self:
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("tls_key is set and tls_cert is not")
+        return self
 
 
 class JobSettings(Section):
