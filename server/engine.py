@@ -14,7 +14,7 @@ APPLICATION: Final = "hunyuan-custom"
 # Pinned: the default is a hash of the code, which would strand queued jobs at every upgrade.
 APPLICATION_VERSION: Final = "1"
 
-IO_QUEUE: Final = "io"  # prepare and publish: network and disk, several at once
+IO_QUEUE: Final = "io"  # prepare: network and disk, several at once
 GPU_QUEUE: Final = "gpu"  # render: one at a time per worker
 
 
@@ -40,6 +40,7 @@ def engine_client(database: sa.Engine) -> DBOSClient:
         system_database_engine=database,
         serializer=DBOSPortableJSONSerializer(),
         application_name=APPLICATION,
+        retry_connection_errors=False,  # its callers have something better to do than to wait
     )
 
 
@@ -55,10 +56,17 @@ def enqueue_render(job: Job) -> None:
     DBOS.enqueue_workflow_with_options(options, job.id)
 
 
-def enqueue_publish(request_id: str, attempt: int, rendered: str, inference_time: float) -> None:
-    """From `render`: store the file while the GPU goes on with the next job."""
-    options = _options(IO_QUEUE, "publish", f"{request_id}:{attempt}")
-    DBOS.enqueue_workflow_with_options(options, request_id, attempt, rendered, inference_time)
+def enqueue_publish(job: Job, worker_id: str, rendered: str, inference_time: float) -> None:
+    """From `render`: store the file, which is on this worker's machine, while the GPU goes on with the next job."""
+    options = _options(publish_queue(worker_id), "publish", f"{job.id}:{job.attempt}")
+    DBOS.enqueue_workflow_with_options(options, job.id, job.attempt, rendered, inference_time)
+
+
+def enqueue_render_again(job: Job) -> None:
+    """From `publish`: the file that this attempt rendered is gone, as its machine is."""
+    options = _options(GPU_QUEUE, "render", f"{job.id}:{job.attempt}")
+    options["priority"] = job.order
+    DBOS.enqueue_workflow_with_options(options, job.id)
 
 
 def enqueue_again(client: DBOSClient, job: Job) -> None:
@@ -68,12 +76,18 @@ def enqueue_again(client: DBOSClient, job: Job) -> None:
 
 def workflow_ids(request_id: str, attempt: int) -> list[str]:
     """All workflows that can be under way for a job whose current attempt is this one."""
-    return [f"{request_id}:prepare", f"{request_id}:render", f"{request_id}:{attempt}:publish"]
+    again = [f"{request_id}:{earlier}:render" for earlier in range(1, attempt + 1)]
+    return [f"{request_id}:prepare", f"{request_id}:render", *again, f"{request_id}:{attempt}:publish"]
 
 
-def queue_of(workflow: str) -> str:
-    """Where a workflow belongs."""
-    return GPU_QUEUE if workflow == "render" else IO_QUEUE
+def publish_queue(worker_id: str) -> str:
+    """Where the videos wait that are on a worker's own disk."""
+    return f"publish-{worker_id}"
+
+
+def queue_of(workflow: str, worker_id: str) -> str:
+    """Where a workflow belongs that this worker takes over."""
+    return {"render": GPU_QUEUE, "publish": publish_queue(worker_id)}.get(workflow, IO_QUEUE)
 
 
 def _options(queue: str, workflow: str, key: str) -> EnqueueOptions:

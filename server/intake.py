@@ -14,7 +14,7 @@ from server.job import NewJob
 from server.job_store import JobStore
 from server.schemas import HunyuanCustomInput, parse_json_object, validate_input
 from server.settings import Settings
-from server.storage import LocalStorage
+from server.storage import Storage
 from server.submit_options import SubmitOptions
 
 
@@ -40,7 +40,7 @@ class Accepted:
 class Intake:
     """Validates, stores the image that came along, and writes the job."""
 
-    def __init__(self, store: JobStore, storage: LocalStorage, engine: DBOSClient, settings: Settings) -> None:
+    def __init__(self, store: JobStore, storage: Storage, engine: DBOSClient, settings: Settings) -> None:
         self._store = store
         self._storage = storage
         self._engine = engine

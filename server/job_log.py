@@ -7,6 +7,7 @@ from typing import Self
 
 from server.job_store import JobStore
 from server.messages import Log, Working
+from server.outage import is_outage, ride_out
 
 _BATCH_S = 0.5
 
@@ -28,8 +29,8 @@ class JobLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what is left."""
-        self._flush()
+        """Write what is left, whenever that is possible."""
+        ride_out(self._store.log, self._request_id, self._lines)
 
     def on_message(self, message: Working | Log) -> None:
         """Take what the generator reports; a mere sign of life only gives waiting lines a chance to be written."""
@@ -46,5 +47,10 @@ class JobLog:
 
     def _flush(self) -> None:
         self._written_at = self._clock()
-        lines, self._lines = self._lines, []
-        self._store.log(self._request_id, lines)
+        try:
+            self._store.log(self._request_id, self._lines)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            return  # the job goes on; the lines are kept for the next time
+        self._lines = []

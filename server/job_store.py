@@ -155,11 +155,15 @@ class JobStore:
         with self._database.begin() as transaction:
             transaction.execute(_update(request_id).values(image_key=image_key))
 
-    def reserve_video(self, job: Job, key: str) -> str:
-        """Fix the key of the video before it is written; a repeated `publish` gets the first one back."""
-        reserving = _update(job.id).values(video_key=sa.func.coalesce(request_table.c.video_key, key))
+    def reserve_video(self, job: Job, key: str) -> str | None:
+        """Fix the key of the video before it is written; a repeated `publish` gets the first one back.
+
+        None: another attempt owns the job.
+        """
+        mine = _update(job.id).where(request_table.c.attempt == job.attempt)
+        reserving = mine.values(video_key=sa.func.coalesce(request_table.c.video_key, key))
         with self._database.begin() as transaction:
-            return str(transaction.execute(reserving.returning(request_table.c.video_key)).scalar_one())
+            return transaction.execute(reserving.returning(request_table.c.video_key)).scalar_one_or_none()
 
     def claim(self, request_id: str, worker_id: str) -> Job | None:
         """Start an attempt; None when the job is over (cancelled while it waited) or unknown."""

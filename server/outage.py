@@ -1,7 +1,8 @@
-"""The database is away for a moment: how that is told from other errors, and how a worker waits until it is back.
+"""The database or the object store is away for a moment: how that is told from other errors, and who waits how long.
 
-The API does not wait: it answers 503 at once. A worker does, however long it takes, because its jobs would be lost
-otherwise; what it calls may have happened although the answer was lost, so only repeatable calls may ride out.
+The API does not wait: it answers 503 at once. A worker waits for the database however long it takes, because its jobs
+would be lost otherwise, and for the object store up to a limit. What it calls may have happened although the answer
+was lost, so only repeatable calls may be repeated.
 """
 
 import logging
@@ -13,6 +14,8 @@ from typing import Final, ParamSpec, TypeVar
 import psycopg
 import sqlalchemy as sa
 
+from server.errors import StorageAway
+
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -20,6 +23,7 @@ R = TypeVar("R")
 
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 2.0
+_LONGEST_STORAGE_DELAY_S: Final = 30.0
 _READ_ONLY: Final = "25006"  # what the old primary says after a failover
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -52,13 +56,24 @@ def ride_out(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         delay = min(delay * 2, _LONGEST_DELAY_S)
 
 
-def riding_out(call: Callable[P, R]) -> Callable[P, R]:
-    """The same call as one that rides out."""
+def outlast(call: Callable[[], R], *, limit_s: float, first_delay_s: float, say: Callable[[str], None]) -> R:
+    """Call until the object store answers.
 
-    def patient(*args: P.args, **kwargs: P.kwargs) -> R:
-        return ride_out(call, *args, **kwargs)
-
-    return patient
+    Raises:
+        StorageAway: it has been away for longer than the limit.
+    """
+    deadline, delay = time.monotonic() + limit_s, first_delay_s
+    while True:
+        try:
+            return call()
+        except StorageAway as error:
+            if time.monotonic() + delay > deadline:
+                raise
+            if delay == first_delay_s:
+                say("The storage is away; trying again")
+            logger.warning("the storage is away, trying again in %.1f s: %s", delay, one_line(error))
+        time.sleep(delay)
+        delay = min(delay * 2, _LONGEST_STORAGE_DELAY_S)
 
 
 def one_line(error: BaseException) -> str:

@@ -2,13 +2,13 @@
 
 import httpx
 
-from server.storage import LocalStorage
+from server.storage import Storage
 
 UPLOADS_PATH = "/cdn/files/"
 _AREAS = {UPLOADS_PATH: "uploads/", "/files/": "files/"}
 
 
-def stored_key(url: str, storage: LocalStorage) -> str | None:
+def stored_key(url: str, storage: Storage) -> str | None:
     """The storage key behind a URL of ours, None for a foreign URL or a file that is gone.
 
     The host is not looked at: it differs with the door and the proxy in front, and whoever knows the 192 random bits
@@ -23,5 +23,5 @@ def stored_key(url: str, storage: LocalStorage) -> str | None:
     for prefix, area in _AREAS.items():
         if parsed.path.startswith(prefix):
             key = area + parsed.path.removeprefix(prefix)
-            return key if storage.find(key) is not None else None
+            return key if storage.size(key) is not None else None
     return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dbos import DBOSClient
 
-from server.engine import enqueue_again, queue_of, workflow_ids
+from server.engine import enqueue_again, publish_queue, queue_of, workflow_ids
 from server.errors import InternalError
 from server.job_store import JobStore
 from server.worker_registry import WorkerRegistry
@@ -39,11 +39,13 @@ class Reaper:
         workers: WorkerRegistry,
         engine: DBOSClient,
         *,
+        own_id: str,
         stale_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workers = workers
         self._engine = engine
+        self._own_id = own_id
         self._stale_s = stale_s
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
@@ -59,11 +61,19 @@ class Reaper:
                 self._take_over(worker.id)
                 del self._seen[worker.id]
 
+    def start_over(self) -> None:
+        """Forget what was seen: while the database was away nobody's heartbeat could change."""
+        self._seen.clear()
+
     def _take_over(self, worker_id: str) -> None:
+        """What it was doing, and the videos that only it would have published (rendered again if out of reach)."""
         orphans = self._engine.list_workflows(executor_id=worker_id, status="PENDING", load_input=False)
+        if worker_id != self._own_id:
+            left = publish_queue(worker_id)
+            orphans += self._engine.list_workflows(queue_name=left, status="ENQUEUED", load_input=False)
         logger.warning("worker %s is gone; %d workflows go to other workers", worker_id, len(orphans))
         for workflow in orphans:
-            self._engine.resume_workflow(workflow.workflow_id, queue_name=queue_of(workflow.name))
+            self._engine.resume_workflow(workflow.workflow_id, queue_name=queue_of(workflow.name, self._own_id))
         self._workers.forget(worker_id)
 
 

@@ -1,13 +1,22 @@
-"""Download of finished videos: public to whoever knows the URL, with Range for `<video>` and resumed downloads."""
+"""Download of finished videos: public to whoever knows the URL, with Range for `<video>` and resumed downloads.
+
+From a bucket they come without passing through here: 302 to a link that is good for a few minutes.
+"""
+
+from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from server.api_docs import DOWNLOAD
 from server.errors import Gone, NotFound
 from server.services import services
+from server.storage import LocalStorage, Storage
 
 router = APIRouter(tags=["files"])
+
+_LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
 class _Media(FileResponse):
@@ -22,13 +31,25 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
     """The MP4; 206 for a satisfiable Range, 416 for another one, 410 when its time is over."""
     parts = services(request)
     key = f"files/{shard}/{token}/{name}"
-    path = parts.storage.find(key)
-    if path is None:
+    stored = await find_stored(parts.storage, key, request.method)
+    if stored is None:
         raise Gone if await parts.reads.video_is_known(key) else NotFound("File not found")
+    if isinstance(stored, Response):
+        return stored
     headers = {
         "Cache-Control": "private, max-age=31536000, immutable",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
         "Access-Control-Allow-Origin": "*",
     }
-    return _Media(path, media_type="video/mp4", filename=name, content_disposition_type="inline", headers=headers)
+    return _Media(stored, media_type="video/mp4", filename=name, content_disposition_type="inline", headers=headers)
+
+
+async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:
+    """The file, or the redirect to where it is."""
+    if isinstance(storage, LocalStorage):
+        return storage.find(key)
+    if await run_in_threadpool(storage.size, key) is None:
+        return None
+    link = storage.link(key, method)
+    return None if link is None else RedirectResponse(link, 302, _LINK)

@@ -23,6 +23,7 @@ from server.image_check import media_type
 from server.own_files import UPLOADS_PATH
 from server.public_url import base_url
 from server.request_body import read_body
+from server.routes_files import find_stored
 from server.schemas import parse_json_object
 from server.services import services
 from server.submit_options import lifetime_s
@@ -114,9 +115,11 @@ async def upload_multipart(request: Request) -> JSONResponse:
 @router.get(f"{UPLOADS_PATH}{{shard}}/{{token}}/{{name}}")
 async def download(request: Request, shard: str, token: str, name: str) -> Response:
     """The image as it was sent, as an image and as nothing else."""
-    path = services(request).storage.find(f"uploads/{shard}/{token}/{name}")
+    path = await find_stored(services(request).storage, f"uploads/{shard}/{token}/{name}", request.method)
     if path is None:
         raise NotFound("File not found")
+    if isinstance(path, Response):
+        return path
     with path.open("rb") as file:
         kind = media_type(file.read(16))
     headers = {

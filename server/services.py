@@ -17,7 +17,7 @@ from server.rate_limit import RateLimit
 from server.settings import Settings, is_loopback
 from server.signing import UPLOADS, WEBHOOKS, Tokens, load_secret
 from server.status_reads import StatusReads
-from server.storage import LocalStorage
+from server.storage import Storage, open_storage
 from server.uploads import Uploads
 from server.webhook_signature import WebhookSigner
 from server.worker_registry import WorkerRegistry
@@ -30,7 +30,7 @@ class Services:
     settings: Settings
     store: JobStore
     workers: WorkerRegistry
-    storage: LocalStorage
+    storage: Storage
     engine: DBOSClient
     intake: Intake
     keys: KeyRing
@@ -47,7 +47,7 @@ class Services:
         database = create_engine(settings.database_url)
         caps = Caps(settings.limits.max_queue, settings.limits.max_queue_per_owner)
         store = JobStore(database, caps=caps)
-        storage, engine = LocalStorage(settings.data_dir), engine_client(database)
+        storage, engine = open_storage(settings), engine_client(database)
         workers = WorkerRegistry(database)
         reads = StatusReads.open(database)
         return cls(

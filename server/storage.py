@@ -11,7 +11,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from server.settings import Settings
@@ -80,11 +80,13 @@ class Storage(ABC):
 
     def sweep_scratch(self, *, older_than_s: float) -> int:
         """Remove what killed processes left in the scratch directory; returns how many files that were."""
-        limit = time.time() - older_than_s
-        old = [path for path in self._scratch.iterdir() if path.stat().st_mtime < limit]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
+        limit, removed = time.time() - older_than_s, 0
+        for path in self._scratch.iterdir():
+            with suppress(FileNotFoundError):  # it was somebody's work, and is done
+                if path.stat().st_mtime < limit:
+                    path.unlink()
+                    removed += 1
+        return removed
 
 
 class LocalStorage(Storage):

@@ -11,7 +11,7 @@ from server.database import one_at_a_time, upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.image_check import media_type
 from server.settings import LimitSettings
-from server.storage import LocalStorage
+from server.storage import Storage
 
 _HEAD_BYTES = 12  # enough to tell PNG, JPEG and WEBP
 _SWEEP_BATCH = 200
@@ -24,7 +24,7 @@ class Uploads:
     def __init__(
         self,
         database: sa.Engine,
-        storage: LocalStorage,
+        storage: Storage,
         limits: LimitSettings,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -51,10 +51,10 @@ class Uploads:
         with received.open("rb") as file:
             if media_type(file.read(_HEAD_BYTES)) is None:
                 raise UnsupportedUpload
-        stored = self._storage.find(key)
-        if stored is not None:
-            if stored.read_bytes() != received.read_bytes():
-                raise BadRequest("This URL has been used for another file")
+        if self._storage.size(key) is not None:
+            with self._storage.local(key) as stored:
+                if stored is None or stored.read_bytes() != received.read_bytes():
+                    raise BadRequest("This URL has been used for another file")
             return
         life = min(ttl_s or self._limits.upload_ttl_s, self._limits.upload_ttl_s)
         self._register(owner, key, received.stat().st_size, self._clock() + life)

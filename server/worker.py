@@ -5,17 +5,21 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from dbos import DBOS
 
 from server.database import create_engine
-from server.engine import GPU_QUEUE, IO_QUEUE, engine_client, engine_config
+from server.engine import GPU_QUEUE, IO_QUEUE, engine_client, engine_config, publish_queue
 from server.generator import Generator
-from server.job_store import JobStore
+from server.outage import is_outage, one_line
+from server.patient_job_store import PatientJobStore
 from server.recovery import Reaper, reconcile
 from server.retention import Retention
 from server.settings import Settings
-from server.storage import LocalStorage
+from server.storage import open_storage
 from server.uploads import Uploads
 from server.webhooks import WebhookSender
 from server.worker_registry import WorkerRegistry
@@ -32,17 +36,22 @@ class WorkerProcess:
     def __init__(self, settings: Settings) -> None:
         database = create_engine(settings.database_url)
         self._settings = settings
-        self._store = JobStore(database)
+        self._store = PatientJobStore(database)
         self._registry = WorkerRegistry(database)
         self._generator = Generator(settings)
-        storage = LocalStorage(settings.data_dir)
+        storage = open_storage(settings)
         self._storage = storage
         self._workflows = Workflows(self._store, storage, self._generator, settings)
         self._retention = Retention(database, storage, settings.retention)
         self._uploads = Uploads(database, storage, settings.limits)
         self._webhooks = WebhookSender(database, self._store, settings)
         self._engine = engine_client(database)
-        self._reaper = Reaper(self._registry, self._engine, stale_s=settings.jobs.heartbeat_stale_s)
+        self._reaper = Reaper(
+            self._registry, self._engine, own_id=settings.worker_id, stale_s=settings.jobs.heartbeat_stale_s
+        )
+        self._sweeper = ThreadPoolExecutor(1, "sweeper")  # a slow object store must not delay a heartbeat
+        self._sweeping: Future[None] | None = None
+        self._database_is_away = False
         self._said: object = None
         self._said_at = self._reconciled_at = self._swept_at = -float("inf")
         DBOS(config=engine_config(database, executor_id=settings.worker_id))
@@ -51,16 +60,37 @@ class WorkerProcess:
     def start(self) -> None:
         """Load the model, take back the jobs of this worker's last life, and wait for new ones."""
         self._generator.start()
+        own_queue = publish_queue(self._settings.worker_id)
+        DBOS.listen_queues([IO_QUEUE, GPU_QUEUE, own_queue])
         DBOS.launch()
         self._webhooks.start()
         jobs = self._settings.jobs
         DBOS.register_queue(
             IO_QUEUE, worker_concurrency=jobs.prepare_concurrency, polling_interval_sec=jobs.engine_poll_s
         )
+        DBOS.register_queue(
+            own_queue, worker_concurrency=jobs.publish_concurrency, polling_interval_sec=jobs.engine_poll_s
+        )
         DBOS.register_queue(GPU_QUEUE, worker_concurrency=1, polling_interval_sec=jobs.engine_poll_s)
 
     def tick(self) -> None:
-        """Called a few times a second."""
+        """Called a few times a second; what fails while the database is away is done when it is back."""
+        self._generator.unload_if_idle()
+        try:
+            self._look_around()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            self._reaper.start_over()
+            if not self._database_is_away:
+                logger.warning("the database is away; running jobs go on: %s", one_line(error))
+            self._database_is_away = True
+        else:
+            if self._database_is_away:
+                logger.warning("the database is back")
+            self._database_is_away = False
+
+    def _look_around(self) -> None:
         now, jobs = time.monotonic(), self._settings.jobs
         state = self._generator.state
         if state != self._said or now - self._said_at >= jobs.heartbeat_s:
@@ -75,17 +105,25 @@ class WorkerProcess:
             self._storage.sweep_scratch(older_than_s=self._settings.retention.scratch_s)
         if now - self._swept_at >= self._settings.retention.sweep_s:
             self._swept_at = now
+            if self._sweeping is None or self._sweeping.done():
+                self._sweeping = self._sweeper.submit(self._sweep)
+
+    def _sweep(self) -> None:
+        try:
             self._retention.sweep()
             self._uploads.sweep()
-        self._generator.unload_if_idle()
+        except Exception:
+            logger.exception("what has expired could not be removed; trying again later")
 
     def finish(self, second_signal: threading.Event) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
         self._workflows.stop_claiming()
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
         while self._generator.busy and time.monotonic() < deadline and not second_signal.wait(_TICK_S):
-            self._beat()
-        self._workflows.release_running()
+            with _unless_away():
+                self._beat()
+        with _unless_away():
+            self._workflows.release_running()
         self._webhooks.stop()
         DBOS.destroy()
 
@@ -118,6 +156,16 @@ def run_worker(settings: Settings) -> None:
     # Not through the interpreter's shutdown: it would wait for the workflow that renders. The engine still has that
     # workflow as running and starts it again with the next worker; the generator ends with this process.
     os._exit(0)
+
+
+@contextmanager
+def _unless_away() -> Iterator[None]:
+    """A worker that stops does not wait for the database."""
+    try:
+        yield
+    except Exception as error:
+        if not is_outage(error):
+            raise
 
 
 def _register(workflows: Workflows) -> None:

@@ -7,10 +7,12 @@ Each may run again after a crash, so each looks at the job's row first and write
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from server.engine import enqueue_publish, enqueue_render
+from server.engine import enqueue_publish, enqueue_render, enqueue_render_again
 from server.errors import (
     ErrorResponse,
     GenerationFailed,
@@ -20,6 +22,8 @@ from server.errors import (
     RunnerDisconnected,
     RunnerStalled,
     StartTimeout,
+    StorageAway,
+    TryAgainLater,
 )
 from server.generator import (
     GenerationCancelled,
@@ -34,10 +38,13 @@ from server.job import Job, Status
 from server.job_log import JobLog
 from server.job_store import JobStore
 from server.messages import Generate
+from server.outage import outlast, ride_out
 from server.settings import Settings
-from server.storage import LocalStorage
+from server.storage import Storage
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 # Delivered sizes (decision 10): width, height at 16:9.
 _SIZES = {"512p": (896, 512), "720p": (1280, 720)}
@@ -49,7 +56,7 @@ class Workflows:
     def __init__(
         self,
         store: JobStore,
-        storage: LocalStorage,
+        storage: Storage,
         generator: Generator,
         settings: Settings,
         clock: Callable[[], float] = time.time,
@@ -73,12 +80,12 @@ class Workflows:
             return
         try:
             if job.image_key is None:
-                self._store.prepared(job.id, self._images.check_in(job))
+                self._store.prepared(job.id, self._with_storage(job, lambda: self._images.check_in(job)))
         except ModelError as error:
-            self._store.log(job.id, [("ERROR", str(error))])
+            self._say(job, str(error), "ERROR")
             self._store.fail(job.id, error.response())
-        except Exception:
-            self._fail_unexpectedly(job.id)
+        except Exception as error:
+            self._fail_unexpectedly(job.id, error)
         else:
             enqueue_render(job)
 
@@ -95,11 +102,11 @@ class Workflows:
                 try:
                     self._generate(job)
                 except GeneratorDied as error:
-                    self._store.log(job.id, [("WARN", f"Generator lost: {error}")])
+                    self._say(job, f"Generator lost: {error}")
                 else:
                     return
-        except Exception:
-            self._fail_unexpectedly(request_id)
+        except Exception as error:
+            self._fail_unexpectedly(request_id, error)
 
     def stop_claiming(self) -> None:
         """From now on every job waits where it is."""
@@ -113,7 +120,7 @@ class Workflows:
         """Give the job that renders back to the queue, without blame."""
         job = self._rendering
         if job is not None and self._store.release(job):
-            self._store.log(job.id, [("WARN", "The worker is stopping; the job goes on with the next one")])
+            self._say(job, "The worker is stopping; the job goes on with the next one")
 
     def _claim(self, request_id: str) -> Job | None:
         self._open.wait()
@@ -140,10 +147,10 @@ class Workflows:
         Raises:
             GeneratorDied: another attempt may succeed.
         """
-        with JobLog(self._store, job.id) as log:
+        with JobLog(self._store, job.id) as log, self._local_image(job) as image:
             for line in [f"Attempt {job.attempt}"] if job.attempt > 1 else _skipped(job):
                 log.add(line, "WARN")
-            message = self._message(job)
+            message = self._message(job, image)
             self._rendering = job
             try:
                 finished = self._generator.run(
@@ -162,7 +169,7 @@ class Workflows:
             except OutOfMemory as error:
                 self._make_room(job, log, error)
             else:
-                enqueue_publish(job.id, job.attempt, message.output, finished.seconds)
+                enqueue_publish(job, self._settings.worker_id, message.output, finished.seconds)
             finally:
                 self._rendering = None
                 self._forget_checkpoint_if_over(job)
@@ -177,11 +184,17 @@ class Workflows:
         log.add(f"Out of GPU memory; trying again with the memory plan {plan}", "WARN")
         raise GeneratorDied("out of memory")
 
-    def _message(self, job: Job) -> Generate:
+    @contextmanager
+    def _local_image(self, job: Job) -> Iterator[Path]:
+        """The identity image as a file of this machine."""
+        with ExitStack() as stack:
+            image = self._with_storage(job, lambda: stack.enter_context(self._storage.local(job.image_key or "")))
+            if image is None:
+                raise FileNotFoundError(f"the identity image of request {job.id} is gone")
+            yield image
+
+    def _message(self, job: Job, image: Path) -> Generate:
         wanted = job.input
-        image = self._storage.find(job.image_key or "")
-        if image is None:
-            raise FileNotFoundError(f"the identity image of request {job.id} is gone")
         width, height = _SIZES[wanted.resolution]
         if wanted.aspect_ratio == "9:16":
             width, height = height, width
@@ -219,20 +232,49 @@ class Workflows:
             return
         try:
             key = self._store.reserve_video(job, self._storage.new_key("files", f"{job.id}.mp4"))
-            if path.exists():
-                self._storage.put(path, key)
-            stored = self._storage.find(key)
-            if stored is None:
-                raise FileNotFoundError(f"the video of request {job.id} is gone")
-            if not self._store.complete(job, video_bytes=stored.stat().st_size, inference_time=inference_time):
-                self._storage.delete(key)
-        except Exception:
-            self._fail_unexpectedly(job.id)
+            if key is None:  # another attempt owns the job by now
+                path.unlink(missing_ok=True)
+                return
+            size = self._with_storage(job, lambda: self._put_once(path, key))
+            if size is None:
+                self._say(job, "The video was lost with the machine that rendered it")
+                enqueue_render_again(job)
+            elif not self._store.complete(job, video_bytes=size, inference_time=inference_time):
+                self._delete_unless_taken(job, key)
+        except Exception as error:
+            path.unlink(missing_ok=True)
+            self._fail_unexpectedly(job.id, error)
         self._forget_checkpoint_if_over(job)
 
-    def _fail_unexpectedly(self, request_id: str) -> None:
-        logger.exception("request %s failed", request_id)
-        self._store.fail(request_id, InternalError().response())
+    def _put_once(self, path: Path, key: str) -> int | None:
+        """Bytes of the stored video; None when it is neither here nor, put by an earlier try, in storage."""
+        return self._storage.put(path, key) if path.exists() else self._storage.size(key)
+
+    def _delete_unless_taken(self, job: Job, key: str) -> None:
+        """A video without a result, unless a later attempt has made the same key its own."""
+        now = self._store.get(job.id)
+        if now is None or (now.status is Status.COMPLETED and now.video_bytes is None):
+            self._storage.delete(key)
+
+    # -- shared ------------------------------------------------------------------------------------------------
+
+    def _with_storage(self, job: Job, call: Callable[[], R]) -> R:
+        """Call, and again for a while if the object store is away."""
+        jobs = self._settings.jobs
+        return outlast(
+            call,
+            limit_s=jobs.storage_retry_s,
+            first_delay_s=jobs.storage_retry_delay_s,
+            say=lambda line: self._say(job, line),
+        )
+
+    def _say(self, job: Job, line: str, level: str = "WARN") -> None:
+        ride_out(self._store.log, job.id, [(level, line)])
+
+    def _fail_unexpectedly(self, request_id: str, error: Exception) -> None:
+        logger.error("request %s failed", request_id, exc_info=error)
+        away = isinstance(error, StorageAway)
+        self._store.fail(request_id, (TryAgainLater() if away else InternalError()).response())
 
 
 def _skipped(job: Job) -> list[str]:

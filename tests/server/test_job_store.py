@@ -85,9 +85,9 @@ class Lives(RuleBasedStateMachine):
         before = self.current(attempt.id)
         self.store.reserve_video(attempt, f"files/aa/{'a' * 32}/x.mp4")
         done = self.store.complete(attempt, video_bytes=1, inference_time=1.0)
-        assert done == (
-            before.status is not Status.COMPLETED and before.attempt == attempt.attempt and not before.cancel_requested
-        )
+        mine = before.attempt == attempt.attempt
+        again = before.response_status == 200  # its first answer was lost
+        assert done == (mine and (again or (before.status is not Status.COMPLETED and not before.cancel_requested)))
 
     @rule(attempt=attempts)
     def fail(self, attempt: Job | None) -> None:
@@ -203,7 +203,7 @@ def test_a_jumping_clock_takes_no_work_away(database: sa.Engine, clock_jump_s: f
     wall, monotonic = [1_000_000.0], [0.0]
     registry = WorkerRegistry(database, clock=lambda: wall[0])
     engine = engine_client(database)
-    reaper = Reaper(registry, engine, stale_s=20, clock=lambda: monotonic[0])
+    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: monotonic[0])
 
     def beat() -> None:
         registry.beat("w", pid=1, generator_pid=2, state="ready", detail="")
