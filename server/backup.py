@@ -58,7 +58,7 @@ def restore(settings: Settings, source: Path) -> None:
     if database.exists():
         raise SettingsError(f"data_dir: {database} exists; restore into an empty directory")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    os.umask(0o077)
+    mask = os.umask(0o077)
     try:
         with tarfile.open(source) as archive:
             unknown = [name for name in archive.getnames() if name.split("/")[0] not in {_DATABASE, *_INPUTS, _VIDEOS}]
@@ -69,6 +69,8 @@ def restore(settings: Settings, source: Path) -> None:
             (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
     except (tarfile.TarError, sqlite3.DatabaseError, OSError) as error:
         raise SettingsError(f"{source}: {error}") from error
+    finally:
+        os.umask(mask)
     if verdict != "ok":
         raise SettingsError(f"{source}: the database in it is damaged: {verdict}")
 

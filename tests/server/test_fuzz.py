@@ -1,0 +1,195 @@
+"""Nonsense from everywhere: the server stays well and blames the sender.
+
+A few hundred cases by default; 20,000 with `pytest tests/server/test_fuzz.py --hypothesis-profile=benchmark`.
+"""
+
+import io
+import json
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from server.errors import ModelError
+from server.image_check import PixelLimits, media_type, sanitise
+from server.webhook_target import check_webhook_url
+from tests.live_server import APP, FAST, Server, example, launch
+
+# Shares of the cases of a profile: what costs a round trip through the server, and what does not.
+_CASES = settings.default.max_examples if settings.default is not None else 100
+
+
+def cases(share: float) -> Callable[[Any], Any]:
+    """So many of the profile's cases, without a limit on the time of one (the machine may be busy)."""
+    checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+    return settings(max_examples=max(10, int(_CASES * share)), deadline=None, suppress_health_check=checks)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without rate limits, since that is what would answer otherwise."""
+    limits = {"limits__max_queue": 100_000, "limits__posts_per_s": 100_000, "limits__posts_burst": 100_000}
+    running = launch(tmp_path_factory.mktemp("fuzzed"), **FAST, **limits)
+    (api,) = [child for child in psutil.Process(running.process.pid).children() if "api" in child.cmdline()]
+    yield running
+    assert running.finish(running.submit(example(seed=1))).status_code == 200, "still makes videos"
+    assert api.is_running(), "never restarted"
+    assert api.memory_info().rss < 250 * 2**20
+    running.stop()
+
+
+def blames_the_sender(answer: httpx.Response) -> None:
+    assert answer.status_code < 500, answer.text
+    assert "Traceback" not in answer.text
+    assert answer.headers["x-fal-request-id"]
+    if answer.status_code >= 400 and answer.content:
+        assert answer.headers["content-type"].startswith("application/json")
+        assert isinstance(answer.json(), dict)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = ["prompt", "negative_prompt", "image_url", "num_inference_steps", "seed", "aspect_ratio", "resolution", "fps",
+          "cfg_scale", "num_frames", "enable_prompt_expansion", "enable_safety_checker"]  # fmt: skip
+# Invalid for sure, so that no case renders a video: the rest of the body is arbitrary.
+BODIES = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=6), JSON, max_size=6).map(
+    lambda changes: {"prompt": "x", "image_url": "data:,"} | changes | {"num_frames": 0}
+)
+
+
+@cases(1.0)
+@given(body=JSON | BODIES, door=st.sampled_from(["run", "queue"]))
+def test_json_bodies(patient: Server, body: Any, door: str) -> None:
+    answer = patient.http.post(f"/{door}/{APP}", content=json.dumps(body, ensure_ascii=True))
+    blames_the_sender(answer)
+    assert answer.status_code in ({200, 422} if door == "queue" else {422})
+
+
+@cases(0.5)
+@given(
+    body=st.binary(max_size=200) | BODIES.map(lambda body: json.dumps(body).encode()[:-3]),
+    path=st.sampled_from(
+        [f"/queue/{APP}", f"/run/{APP}", "/rest/storage/upload/initiate", "/rest/storage/auth/token",
+         "/cdn/files/upload", "/api/fal/proxy", "/rest/storage/upload/initiate-multipart"]
+    ),
+)  # fmt: skip
+def test_bytes_as_bodies(patient: Server, body: bytes, path: str) -> None:
+    blames_the_sender(patient.http.post(path, content=body))
+
+
+NAMES = st.sampled_from(
+    ["x-fal-queue-priority", "x-fal-request-timeout", "x-fal-no-retry", "x-fal-store-io", "idempotency-key",
+     "x-fal-object-lifecycle-preference", "x-fal-object-lifecycle", "x-fal-runner-hint", "x-fal-target-url",
+     "x-fal-file-name", "authorization", "content-type", "accept", "origin", "range", "if-range", "last-event-id",
+     "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "cookie", "expect", "accept-encoding"]
+)  # fmt: skip
+VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60).map(
+    lambda text: text.strip().encode("latin-1")
+)
+
+
+@cases(1.0)
+@given(
+    headers=st.dictionaries(NAMES, VALUES, max_size=5),
+    call=st.sampled_from(
+        [("POST", f"/queue/{APP}"), ("GET", f"/queue/{APP}/requests/x/status"), ("POST", "/api/fal/proxy"),
+         ("PUT", f"/queue/{APP}/requests/x/cancel"), ("POST", "/cdn/files/upload"), ("OPTIONS", f"/queue/{APP}"),
+         ("GET", "/cdn/files/aa/" + "a" * 32 + "/x.png"), ("POST", "/rest/storage/upload/initiate")]
+    ),
+    webhook=st.none() | st.text(max_size=40),
+)  # fmt: skip
+def test_headers_and_queries(
+    patient: Server, headers: dict[str, bytes], call: tuple[str, str], webhook: str | None
+) -> None:
+    method, path = call
+    query = {} if webhook is None else {"fal_webhook": webhook.encode("utf-8", "replace").decode()}
+    content = b'{"num_frames": 0}' if method == "POST" else None
+    blames_the_sender(patient.http.request(method, path, headers=headers, params=query, content=content))
+
+
+@cases(0.5)
+@given(
+    path=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=80),
+    method=st.sampled_from(["GET", "PUT"]),
+)
+def test_paths(patient: Server, path: str, method: str) -> None:
+    url = httpx.URL(patient.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+        request = f"{method} /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        status = connection.makefile("rb").readline()
+    assert status.startswith(b"HTTP/1.1 ")
+    assert int(status.split()[1]) < 500
+
+
+@cases(0.5)
+@given(raw=st.binary(min_size=1, max_size=400), valid_start=st.booleans())
+def test_raw_connections(patient: Server, raw: bytes, valid_start: bool) -> None:
+    url = httpx.URL(patient.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+        connection.sendall((b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" if valid_start else b"") + raw)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            said = connection.recv(65536)
+        except ConnectionResetError:
+            said = b""
+    assert not said or int(said.split()[1]) < 500
+
+
+def _encoded() -> list[bytes]:
+    found = []
+    for form, mode in (("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "RGB"), ("WEBP", "RGB")):
+        content = io.BytesIO()
+        Image.effect_noise((80, 80), 60).convert(mode).save(content, form)
+        found.append(content.getvalue())
+    return found
+
+
+IMAGES = _encoded()
+MUTATIONS = st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=6)), min_size=1, max_size=8)
+
+
+@cases(1.0)
+@given(content=st.sampled_from(IMAGES), mutations=MUTATIONS, cut=st.none() | st.integers(1, 5000))
+def test_image_bytes(content: bytes, mutations: list[tuple[int, bytes]], cut: int | None) -> None:
+    """The decoder as it runs in its process: a broken image is refused by a typed error, or becomes a PNG."""
+    broken = bytearray(content)
+    for place, new in mutations:
+        at = place % len(broken)
+        broken[at : at + len(new)] = new
+    target = io.BytesIO()
+    try:
+        sanitise(io.BytesIO(bytes(broken[:cut])), target, PixelLimits(64, 1000, 1_000_000))
+    except ModelError:
+        return
+    assert media_type(target.getvalue()[:12]) == "image/png"
+
+
+@cases(0.2)
+@given(image=st.binary(max_size=300) | st.sampled_from(IMAGES).map(lambda image: image[:1000]))
+def test_image_bytes_through_the_upload(patient: Server, image: bytes) -> None:
+    urls = patient.http.post("/rest/storage/upload/initiate", json={"content_type": "image/png"}).json()
+    answer = patient.http.put(urls["upload_url"], content=image)
+    blames_the_sender(answer)
+    assert answer.status_code in {200, 422}
+    assert (answer.status_code == 200) is (media_type(image) is not None)
+
+
+@cases(1.0)
+@given(url=st.text(max_size=80) | st.text(st.sampled_from("htp:/@[].0123456789abcdefx%#?\\\t "), max_size=40))
+def test_webhook_urls(url: str) -> None:
+    from server.outbound import OutboundPolicy
+
+    try:
+        check_webhook_url(f"http://{url}", OutboundPolicy())
+    except ModelError:
+        return

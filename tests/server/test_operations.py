@@ -1,0 +1,135 @@
+"""Backup, restore and usage: what the operator takes along."""
+
+import csv
+import io
+import os
+import sqlite3
+import stat
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli import app
+from server.errors import SettingsError
+from server.signing import WEBHOOKS, load_secret
+from tests.live_server import Server, example, until
+from tests.server.keyed import client, create_key, use_key
+from tests.server.test_uploads import INITIATE, png
+
+
+def command(*words: str, data_dir: Path) -> str:
+    done = CliRunner().invoke(app, [*words, "--data-dir", str(data_dir)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def test_a_backup_taken_while_running_brings_everything_back(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    old = start_server(tmp_path / "old")
+    key = create_key(old, "alice")
+    use_key(old, key)
+    finished = old.submit(example(seed=3))
+    old.finish(finished)
+    urls = old.http.post(INITIATE, json={}).json()
+    old.http.put(urls["upload_url"], content=png())
+    running = old.submit(example(prompt="WORKS_SLOWLY"))
+    old.until_running(running)
+    waiting = old.submit(example(seed=4))
+    keys = old.http.get("/.well-known/jwks.json").json()
+    until(lambda: any((old.data_dir / "inputs").rglob(f"{waiting}.png")))
+
+    target = tmp_path / "backup.tar"
+    command("backup", str(target), "--videos", data_dir=old.data_dir)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert not list(tmp_path.glob("*.part"))
+    old.cancel(running)
+    old.cancel(waiting)  # what happens after the backup is not in it
+    old.stop()
+
+    command("restore", str(target), data_dir=tmp_path / "new")
+    new = start_server(tmp_path / "new")
+    use_key(new, key)
+    assert new.http.get("/.well-known/jwks.json").json() == keys
+    assert client(new, "wrong:key").get("/queue/fal-ai/hunyuan-custom/requests/x").status_code == 401
+    result = new.result(finished).json()
+    assert result["seed"] == 3
+    path = result["video"]["url"].removeprefix(old.url)
+    assert len(new.http.get(path).content) == result["video"]["file_size"]
+    assert new.http.get(urls["file_url"].removeprefix(old.url)).status_code == 200
+    new.until_running(running)
+    new.cancel(running)
+    assert new.finish(waiting).json()["seed"] == 4
+
+    records = list(csv.DictReader(io.StringIO(command("usage", "--csv", data_dir=new.data_dir))))
+    by_id = {record["request_id"]: record for record in records}
+    assert {record["owner"] for record in records} == {"alice"}
+    assert by_id[finished]["outcome"] == by_id[waiting]["outcome"] == "completed"
+    assert by_id[running]["outcome"] == "client_cancelled"
+    assert (by_id[waiting]["frames"], by_id[waiting]["resolution"]) == ("81", "512p 16:9")
+    assert float(by_id[finished]["gpu_seconds"]) > 0
+    assert not command("usage", "--csv", "--owner", "bob", data_dir=new.data_dir).splitlines()[1:]
+    assert not command("usage", "--csv", "--since", "2099-01-01", data_dir=new.data_dir).splitlines()[1:]
+
+
+def test_usage_is_recorded_however_a_request_ends(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    invalid = server.submit(example(num_frames=1))
+    private = server.submit(example(), **{"x-fal-store-io": "0"})
+    server.finish(private)
+    failed = server.submit(example(prompt="RAISES"))
+    server.finish(failed)
+    records = list(csv.DictReader(io.StringIO(command("usage", "--csv", data_dir=server.data_dir))))
+    outcomes = {record["request_id"]: (record["outcome"], record["frames"]) for record in records}
+    assert outcomes == {
+        invalid: ("validation_error", ""),
+        private: ("completed", "81"),
+        failed: ("internal_server_error", "81"),
+    }
+
+
+def test_a_restore_never_overwrites_and_takes_nothing_but_a_backup(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    command("keys", "create", "alice", data_dir=data_dir)
+    target = tmp_path / "backup.tar"
+    command("backup", str(target), data_dir=data_dir)
+    evil = tmp_path / "evil.tar"
+    with tarfile.open(evil, "w") as archive:
+        archive.addfile(tarfile.TarInfo("../escaped"))
+    damaged = tmp_path / "damaged.tar"
+    damaged.write_bytes(target.read_bytes()[:2000] + b"x" * 3000)
+    refused = [
+        (["restore", str(target)], data_dir, "exists"),
+        (["backup", str(target)], data_dir, "exists"),
+        (["backup", str(tmp_path / "b.tar")], tmp_path / "empty", "no database"),
+        (["restore", str(evil)], tmp_path / "x", "no backup"),
+        (["restore", str(damaged)], tmp_path / "y", "damaged.tar"),
+        (["restore", str(tmp_path / "none.tar")], tmp_path / "z", "none.tar"),
+    ]
+    for words, where, reason in refused:
+        done = CliRunner().invoke(app, [*words, "--data-dir", str(where)])
+        assert isinstance(done.exception, SettingsError), (words, done.exception)
+        assert reason in str(done.exception)
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_secrets_are_drawn_once_and_differ(tmp_path: Path) -> None:
+    command("keys", "create", "alice", data_dir=tmp_path)
+    from server.database import create_engine
+
+    database = create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}")
+    first = load_secret(database, WEBHOOKS)
+    assert first == load_secret(database, WEBHOOKS) != load_secret(database, "other")
+    assert len(first) == 32
+    with sqlite3.connect(tmp_path / "hunyuan-custom.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM secret").fetchone() == (2,)
+    connection.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes")
+def test_the_data_directory_is_private(start_server: Callable[..., Server]) -> None:
+    server = start_server(ready=False)
+    assert stat.S_IMODE((server.data_dir / "hunyuan-custom.sqlite").stat().st_mode) & 0o077 == 0
