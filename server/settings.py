@@ -39,14 +39,14 @@ class Section(BaseModel):
 class ApiSettings(Section):
     """The HTTP door."""
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port")
     public_base_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/?#]+[^?#]*$",
         description="base of all URLs in answers; else the Host header",
     )
-    max_body_bytes: int = Field(default=30 * 2**20, gt=0)
+    max_body_bytes: int = Field(default=30 * 2**20, gt=0, description="room for a 20 MB image in base64")
     max_header_bytes: int = Field(default=16 * 2**10, gt=0, description="request line and headers together")
     header_timeout_s: float = Field(default=10.0, gt=0, description="a connection must send its headers within this")
     body_timeout_s: float = Field(default=60.0, gt=0, description="a body must arrive within this")
@@ -81,7 +81,7 @@ class JobSettings(Section):
     publish_concurrency: int = Field(default=8, ge=1, description="videos stored at once")
     storage_retry_s: float = Field(default=600.0, ge=0, description="a store that is away is tried for so long")
     storage_retry_delay_s: float = Field(default=1.0, gt=0, description="between the first tries; then longer")
-    heartbeat_s: float = Field(default=2.0, gt=0)
+    heartbeat_s: float = Field(default=2.0, gt=0, description="how often a worker says that it lives")
     heartbeat_stale_s: float = Field(default=20.0, gt=0, description="a worker silent for longer counts as gone")
 
 
@@ -99,12 +99,12 @@ class GeneratorSettings(Section):
 
     model: str = Field(default="demo", description='folder of converted weights, or "demo"')
     renderer: str = Field(default="server.renderer:HunyuanCustomRenderer", description="module:class in the child")
-    device: str = "cuda"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    device: str = Field(default="cuda", description="torch device")
+    dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of the transformer")
     torch_threads: int = Field(default=0, ge=0, description="0 leaves it to torch")
     render_divisor: int = Field(default=1, ge=1, description="delivered side / rendered side (demo: 4)")
     step_cache: Literal["none", "reference"] = Field(default="none", description="skip blocks as the reference does")
-    load_timeout_s: float = Field(default=1800.0, gt=0)
+    load_timeout_s: float = Field(default=1800.0, gt=0, description="a model that takes longer is given up")
     first_block_timeout_s: float = Field(default=900.0, gt=0, description="until the first transformer block is done")
     stall_timeout_s: float = Field(default=120.0, gt=0, description="later silence for longer kills the generator")
     idle_unload_s: float = Field(default=0.0, ge=0, description="idle for so long frees the GPU; 0 keeps the model")
@@ -118,18 +118,18 @@ class VideoSettings(Section):
     """The MP4 encoder."""
 
     crf: int = Field(default=18, ge=0, le=51, description="x264 quality, lower is better")
-    encoder_threads: int = Field(default=2, ge=1)
+    encoder_threads: int = Field(default=2, ge=1, description="of ffmpeg; pinned, for the same bytes everywhere")
 
 
 class ImageSettings(Section):
     """What is accepted as an identity image."""
 
-    max_bytes: int = Field(default=20 * 2**20, gt=0)
-    min_side: int = Field(default=64, ge=1)
-    max_side: int = Field(default=8192, ge=1)
-    max_pixels: int = Field(default=40_000_000, ge=1)
-    connect_timeout_s: float = Field(default=5.0, gt=0)
-    total_timeout_s: float = Field(default=30.0, gt=0)
+    max_bytes: int = Field(default=20 * 2**20, gt=0, description="of the file")
+    min_side: int = Field(default=64, ge=1, description="pixels")
+    max_side: int = Field(default=8192, ge=1, description="pixels")
+    max_pixels: int = Field(default=40_000_000, ge=1, description="width times height")
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="of a download")
+    total_timeout_s: float = Field(default=30.0, gt=0, description="of a download, redirects included")
     decode_memory_bytes: int = Field(default=1536 * 2**20, gt=0, description="address space of a decoding process")
     decode_timeout_s: float = Field(default=20.0, gt=0, description="of a decoding process, wall and processor time")
     decode_concurrency: int = Field(default=2, ge=1, description="decoding processes at once")
@@ -152,7 +152,9 @@ class WebhookSettings(Section):
 
     timeout_s: float = Field(default=15.0, gt=0, description="of the first attempt")
     retry_timeout_s: float = Field(default=120.0, gt=0, description="of the later ones")
-    retry_delays_s: tuple[float, ...] = (5, 15, 30, 60, 120, 300, 600, 1200, 2400)
+    retry_delays_s: tuple[float, ...] = Field(
+        default=(5, 15, 30, 60, 120, 300, 600, 1200, 2400), description="pauses before the later attempts"
+    )
     jitter: float = Field(default=0.2, ge=0, lt=1, description="each delay is longer or shorter by up to this share")
     poll_s: float = Field(default=0.5, gt=0, description="how often the worker looks for due deliveries")
     concurrency: int = Field(default=8, ge=1, description="deliveries at once")
@@ -163,9 +165,9 @@ class ObjectStorageSettings(Section):
 
     endpoint: str = Field(default="", description="of an S3-compatible store; empty is AWS")
     public_endpoint: str = Field(default="", description="the same store as clients reach it; empty is `endpoint`")
-    region: str = "us-east-1"
+    region: str = Field(default="us-east-1", description="of the bucket")
     access_key_id: str = Field(default="", description="empty: the machine's own role")
-    secret_access_key: SecretStr = SecretStr("")
+    secret_access_key: SecretStr = Field(default=SecretStr(""), description="never written to a log")
     link_ttl_s: float = Field(default=900.0, gt=0, description="how long a link to the store can be used")
     timeout_s: float = Field(default=60.0, gt=0, description="of one HTTP request")
 
