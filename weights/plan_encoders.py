@@ -69,7 +69,10 @@ def weight_files(folder: Path) -> list[Path]:
         ("pytorch_model.bin", "pytorch_model.bin.index.json"),
     ):
         if (folder / index).is_file():
-            files = [folder / name for name in sorted(set(read_json(folder / index)["weight_map"].values()))]
+            names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+            if not names or any(Path(name).name != name for name in names):
+                raise CheckpointError(f"{folder / index}: its weight_map names no files of this folder")
+            files = [folder / name for name in names]
         elif (folder / single).is_file():
             files = [folder / single]
         else:

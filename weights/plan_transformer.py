@@ -106,9 +106,13 @@ def _check_dtype(tensor: StoredTensor, *, fp8_layer: bool) -> None:
 
 
 def _scale_moves(path: Path, originals: Mapping[str, tuple[int, ...]], sizes: DitSizes) -> list[Move]:
-    modules = [key.removesuffix(".weight") for key, shape in originals.items() if is_fp8_layer(key, shape)]
+    rows = {key.removesuffix(".weight"): shape[0] for key, shape in originals.items() if is_fp8_layer(key, shape)}
+    given = load_scale_map(path)
+    for module, scale in given.items():
+        if scale.numel() not in {1, rows.get(module)}:
+            raise StructureError(f"{path}: {module}: {scale.numel()} scales for {rows.get(module)} rows")
     try:
-        scales = convert_scale_map(load_scale_map(path), modules, sizes=sizes)
+        scales = convert_scale_map(given, rows, sizes=sizes)
     except KeyMapError as error:
         raise type(error)(f"{path}: {error}") from error
     stored = (

@@ -61,10 +61,16 @@ def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tup
     wrong = [
         f"{name} {list(found[name])} instead of {list(shape)}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name]) != tuple(shape)
+        if name in found and tuple(found[name]) != tuple(shape) and not _is_scale_per_row(name, expected, found)
     ]
     kinds = (("missing", missing), ("left over", left_over), ("wrong shape", wrong))
     return [f"{kind}: {', '.join(names[:3])}{_count(names)}" for kind, names in kinds if names]
+
+
+def _is_scale_per_row(name: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> bool:
+    """A scale may be one number or one per row of its weight."""
+    weight = expected.get(f"{name.removesuffix(SCALE_NAME)}weight")
+    return name.endswith(f".{SCALE_NAME}") and weight is not None and tuple(found[name]) == (weight[0], 1)
 
 
 def _count(names: list[str]) -> str:

@@ -177,6 +177,13 @@ def test_a_scale_that_is_no_number(original: Path, good: Path) -> None:
     refused(original, good, BadValuesError, "single_blocks.0.linear1", variant=Variant.FP8)
 
 
+def test_scales_that_do_not_fit_their_layer(fp8_original: Path, good: Path) -> None:
+    path = (fp8_original / DIT).with_name("mp_rank_00_model_states_fp8_map.pt")
+    scales = torch.load(path, weights_only=True)["module"]
+    torch.save({"module": scales | {"single_blocks.0.linear2": torch.ones(3)}}, path)
+    refused(fp8_original, good, StructureError, path.name, "single_blocks.0.linear2", "3 scales for 64 rows")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_nan_and_infinity(original: Path, good: Path, dit_weights: Weights, dtype: torch.dtype, value: float) -> None:

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForCo
 from weights import convert as convert_module
 from weights import direct_file, shard_writer
 from weights.convert import convert, is_current
-from weights.errors import TargetError
+from weights.errors import CheckpointError, TargetError
 from weights.key_map import convert_transformer_state_dict
 from weights.original_layout import Variant
 from weights.verify import verify
@@ -255,3 +255,27 @@ def test_a_file_system_without_direct_writes(
     monkeypatch.setattr(os, "open", without_direct)
     convert(original, tmp_path / "out")
     assert same(loaded_shards(tmp_path / "out/transformer"), convert_transformer_state_dict(dit_weights))
+
+
+def test_an_empty_folder_may_be_the_target(original: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    convert(original, tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+
+
+def test_encoders_in_shards_bring_their_index(original: Path, tmp_path: Path) -> None:
+    folder = original / "models/llava-llama-3-8b-v1_1"
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {key: f"model-0000{1 + ('vision' in key)}-of-00002.safetensors" for key in weights}
+    for name in set(places.values()):
+        save_file({key: weights[key] for key in weights if places[key] == name}, folder / name, {"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    convert(original, tmp_path / "out")
+    assert same(loaded_shards(tmp_path / "out/text_encoder"), weights)
+    _, info = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out/text_encoder", output_loading_info=True)
+    assert not any(info.values())
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"x": "../../secret.safetensors"}}))
+    with pytest.raises(CheckpointError, match="names no files of this folder"):
+        convert(original, tmp_path / "out")

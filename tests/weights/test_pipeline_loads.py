@@ -64,3 +64,14 @@ def test_the_converted_folder_repeats_the_references_run(original: Path, tmp_pat
         output_type="pt",
     ).frames
     assert (frames.transpose(1, 2) - io[f"{tag}.video"]).abs().max() < 1e-4
+
+
+def test_a_scale_per_row_is_converted_verified_and_loaded(fp8_original: Path, tmp_path: Path) -> None:
+    path = fp8_original / "models/hunyuancustom_720P/mp_rank_00_model_states_fp8_map.pt"
+    scales = torch.load(path, weights_only=True)["module"]
+    per_row = torch.rand(192, 1) + 0.5
+    torch.save({"module": scales | {"double_blocks.0.img_attn_qkv": per_row}}, path)
+    out = convert(fp8_original, tmp_path / "out", variant=Variant.FP8).target
+    assert verify(out) == []
+    linear = load_pipeline(out, device="cpu", dtype="float32").transformer.transformer_blocks[0].attn.to_v
+    assert torch.equal(linear.weight_scale, per_row[128:])
