@@ -181,7 +181,8 @@ def test_scales_that_do_not_fit_their_layer(fp8_original: Path, good: Path) -> N
     path = (fp8_original / DIT).with_name("mp_rank_00_model_states_fp8_map.pt")
     scales = torch.load(path, weights_only=True)["module"]
     torch.save({"module": scales | {"single_blocks.0.linear2": torch.ones(3)}}, path)
-    refused(fp8_original, good, StructureError, path.name, "single_blocks.0.linear2", "3 scales for 64 rows")
+    words = (path.name, "single_blocks.0.linear2", "3 scales for 64 rows")
+    refused(fp8_original, good, StructureError, *words, variant=Variant.FP8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
