@@ -6,20 +6,13 @@ p tokens in all (BOS and one image token included); the first `crop_start` are t
 from dataclasses import dataclass
 from typing import Any
 
+from weights.prompt_template import TEMPLATE
+
 IMAGE_TOKEN = "<image>"  # noqa: S105 - not a password
 
 # Room for prompt and ending, counted from the end of the template: the text length the transformer was trained with.
 TEXT_LENGTH = 256
 
-TEMPLATE = (
-    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
-    "1. The main content and theme of the video."
-    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
-    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
-    "4. background environment, light, style and atmosphere."
-    "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\n"
-)
 ENDING = "<|eot_id|>\nThe {name} looks like" + IMAGE_TOKEN
 
 

@@ -10,18 +10,9 @@ from pathlib import Path
 
 from weights.component import read_json
 from weights.errors import TokenizerError
+from weights.prompt_template import TEMPLATE
 
 PREFIX_TOKENS = 95
-PREFIX = (
-    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
-    "1. The main content and theme of the video."
-    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
-    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
-    "4. background environment, light, style and atmosphere."
-    "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\n"
-)
-"""What stands before the user's prompt in the reference's template."""
 
 
 def check_tokenizer(llava: Path) -> None:
@@ -38,7 +29,7 @@ def check_tokenizer_folders(tokenizer_folder: Path, model_folder: Path) -> None:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"{path}: cannot be read ({error})") from error
-    ids = tokenizer.encode(PREFIX).ids
+    ids = tokenizer.encode(TEMPLATE).ids
     if len(ids) != PREFIX_TOKENS:
         raise TokenizerError(f"{path}: the template's prefix is {len(ids)} tokens, {PREFIX_TOKENS} are needed")
     bos = read_json(tokenizer_folder / "tokenizer_config.json").get("bos_token")

@@ -12,10 +12,8 @@ from safetensors.torch import load_file
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
-from pipeline.prompt import TEMPLATE
 from weights.convert import MODEL_INDEX, SHIFT, convert
 from weights.original_layout import Variant
-from weights.tokenizer_check import PREFIX
 from weights.verify import verify
 
 
@@ -28,10 +26,6 @@ def test_from_pretrained_loads_the_conversion(original: Path, tmp_path: Path) ->
     saved = json.loads((tmp_path / "saved/model_index.json").read_text())
     components = {name: value for name, value in saved.items() if isinstance(value, list)}
     assert components.keys() == {name for name, value in MODEL_INDEX.items() if isinstance(value, list)}
-
-
-def test_the_template_checked_here_is_the_one_the_pipeline_uses() -> None:
-    assert PREFIX == TEMPLATE
 
 
 def test_an_fp8_conversion_loads_with_its_scales(fp8_original: Path, tmp_path: Path) -> None:
