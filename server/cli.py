@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server import cli_admin
+from server import cli_admin, cli_bench
 from server.errors import SettingsError
 from server.logs import configure_logging
 from server.settings import CONFIGS, Settings, is_loopback, load_settings
+from weights.commands import app as weights_app
 
 if TYPE_CHECKING:
     from server.tls import TlsFiles
@@ -23,9 +24,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
 
 Config = Annotated[Path, typer.Option(help="TOML file with the settings of this deployment.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where database and files live (data_dir).")]
@@ -135,27 +133,8 @@ def drain(
 
 
 cli_admin.register(app)
-
-
-@bench.command("api")
-def bench_api(
-    seconds: Annotated[float, typer.Option(help="Length of the submit phase; the others are shorter.")] = 60.0,
-) -> None:
-    """Measure what load the API carries on this machine: submits, polls, streams, downloads, a deep queue."""
-    from server.bench_api import bench_api as run
-
-    configure_logging("bench", logging.WARNING)
-    if not run(seconds=seconds):
-        raise typer.Exit(1)
-
-
-@bench.command("faults")
-def bench_faults() -> None:
-    """Measure what each fault costs on this machine: cancels, killed processes, checkpoints."""
-    from server.bench_faults import bench_faults as run
-
-    configure_logging("bench", logging.WARNING)
-    run()
+cli_bench.register(app)
+app.add_typer(weights_app, name="weights")
 
 
 def main() -> None:

@@ -1,0 +1,59 @@
+"""`hunyuan-custom bench ...` and `doctor`: what this machine can do, measured on it."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.logs import configure_logging
+from weights.commands import bench_convert_command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
+    bench.command("api")(bench_api)
+    bench.command("faults")(bench_faults)
+    bench.command("convert")(bench_convert_command)
+    app.add_typer(bench, name="bench")
+    app.command("doctor")(doctor)
+
+
+def bench_api(
+    seconds: Annotated[float, typer.Option(help="Length of the submit phase; the others are shorter.")] = 60.0,
+) -> None:
+    """Measure what load the API carries on this machine: submits, polls, streams, downloads, a deep queue."""
+    from server.bench_api import bench_api as run
+
+    configure_logging("bench", logging.WARNING)
+    if not run(seconds=seconds):
+        raise typer.Exit(1)
+
+
+def bench_faults() -> None:
+    """Measure what each fault costs on this machine: cancels, killed processes, checkpoints."""
+    from server.bench_faults import bench_faults as run
+
+    configure_logging("bench", logging.WARNING)
+    run()
+
+
+def doctor(
+    *,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="Run a forward of the 13B transformer with synthetic weights.")
+    ] = False,
+    directory: Annotated[Path, typer.Option(help="Where 26 GB of synthetic weights may stand for a while.")] = Path(),
+) -> None:
+    """Check that this machine can hold the model: a full-size forward from disk, without a GPU, in minutes."""
+    if not full_size:
+        typer.echo("Nothing to check without --full-size.")
+        return
+    from pipeline.full_size_check import full_size_check
+
+    check = full_size_check(directory, say=lambda line: typer.echo(line, err=True))
+    for line in check.lines():
+        typer.echo(line)
+    if not check.passed:
+        raise typer.Exit(1)
