@@ -5,6 +5,7 @@ sees is read from them.
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,6 +161,7 @@ POSTGRES_OPTIONS: Final = {
 }
 
 _MIGRATION_LOCK: Final = 0x48594341  # any number that is ours; advisory locks share one space per database
+_LOCK_POLL_S: Final = 0.1
 _LINE_LOCK: Final = 0x48594342
 
 
@@ -191,6 +193,7 @@ def migrate(url: str, lock: Path) -> None:
 
     They meet at the file `lock`, or on Postgres, where they may be on several machines, in the database.
     """
+    _make_private(url)
     engine = create_engine(url)
     try:
         with _file_lock(lock) if engine.dialect.name == "sqlite" else _advisory_lock(engine):
@@ -210,6 +213,15 @@ def one_at_a_time(transaction: sa.Connection) -> None:
         transaction.execute(sa.select(sa.func.pg_advisory_xact_lock(_LINE_LOCK)))
 
 
+def _make_private(url: str) -> None:
+    """The database holds signing keys: nobody else on this machine reads it (SQLite's other files follow it)."""
+    path = sa.make_url(url).database
+    if url.startswith("sqlite") and path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch(mode=0o600)
+        Path(path).chmod(0o600)
+
+
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,9 +232,11 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _advisory_lock(engine: sa.Engine) -> Iterator[None]:
-    # Without a transaction around it, which would be seen as idle; the lock ends with the connection.
+    # Asked for again and again, outside of transactions: the migration of the engine's tables builds indexes
+    # concurrently, which waits for everybody else's statement to end, one that waits for this lock included.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
+        while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_MIGRATION_LOCK))).scalar_one():
+            time.sleep(_LOCK_POLL_S)
         try:
             yield
         finally:

@@ -18,7 +18,6 @@ from server.errors import SettingsError, Unauthorized
 
 LOCAL_OWNER: Final = "local"  # everybody, while there are no keys; then whoever holds the first key
 
-_RELOAD_S = 2.0  # a new or revoked key is known to every API process after this
 _OWNER = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it is sent in a webhook's header
 _NO_SECRET = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
 
@@ -81,11 +80,12 @@ class KeyTable:
 
 
 class KeyRing:
-    """What the API asks: who sent this header? Read from the table at most every two seconds, kept in memory."""
+    """What the API asks: who sent this header? Read from the table now and then, kept in memory."""
 
-    def __init__(self, database: sa.Engine, *, always_required: bool) -> None:
+    def __init__(self, database: sa.Engine, *, always_required: bool, reload_s: float = 0.0) -> None:
         self._database = database
         self._always_required = always_required
+        self._reload_s = reload_s
         self._read_at = float("-inf")
         self._owners: dict[str, tuple[str, str]] = {}
         self._any = False
@@ -124,7 +124,7 @@ class KeyRing:
         A file answers at once. A database elsewhere must not keep the event loop waiting: a thread asks it, and what
         is known holds meanwhile, also while it is away.
         """
-        if time.monotonic() - self._read_at < _RELOAD_S:
+        if time.monotonic() - self._read_at < self._reload_s:
             return
         if self._database.dialect.name == "sqlite" or self._read_at == float("-inf"):
             self._read()

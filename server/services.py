@@ -57,7 +57,11 @@ class Services:
             storage,
             engine,
             Intake(store, storage, engine, settings),
-            KeyRing(database, always_required=not is_loopback(settings.api.host)),
+            KeyRing(
+                database,
+                always_required=not is_loopback(settings.api.host),
+                reload_s=settings.api.keys_reload_s,
+            ),
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
             Tokens(load_secret(database, UPLOADS)),
             Uploads(database, storage, settings.limits),

@@ -52,6 +52,7 @@ class ApiSettings(Section):
     body_timeout_s: float = Field(default=60.0, gt=0, description="a body must arrive within this")
     body_idle_s: float = Field(default=10.0, gt=0, description="a body may pause for this long")
     body_memory_bytes: int = Field(default=32 * 2**20, gt=0, description="bodies in memory at once; others wait")
+    keys_reload_s: float = Field(default=2.0, gt=0, description="a new or revoked key is known after this")
     max_connections: int = Field(default=4000, gt=0, description="more are answered 503")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="further Host names of a server without keys")
     shutdown_grace_s: float = Field(default=10.0, gt=0, description="answers under way end within this time")

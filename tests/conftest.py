@@ -1,6 +1,7 @@
 """Real servers for the front-door and contract tests."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.live_server import FAST, Server, launch
+from tests.postgres import Postgres, find_binaries
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = launch(tmp_path_factory.mktemp("server"), **FAST)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One for all tests, each of which takes a database of its own; started by the first that asks."""
+    binaries = find_binaries()
+    if binaries is None:
+        reason = "needs PostgreSQL: apt-get install postgresql"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = Postgres(binaries)
+    server.start()
+    yield server
+    server.remove()
 
 
 @pytest.fixture

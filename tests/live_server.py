@@ -128,4 +128,7 @@ FAST = {
     "generator__restart_delay_s": 0.05,
     "generator__stall_timeout_s": 3,
     "generator__cancel_grace_s": 1,
+    "api__keys_reload_s": 0.2,
+    "limits__posts_per_s": 1e6,
+    "limits__posts_burst": 10**6,
 }

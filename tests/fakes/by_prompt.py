@@ -2,9 +2,16 @@
 
 from server.messages import Generate, Load
 from server.rendering import Report
-from tests.fakes import exits, hangs, is_killed, raises, renders_colour, works_slowly
+from tests.fakes import exits, hangs, is_killed, raises, renders_colour, waits_for_a_file, works_slowly
 
-_FAKES = {"RAISES": raises, "EXITS": exits, "IS_KILLED": is_killed, "HANGS": hangs, "WORKS_SLOWLY": works_slowly}
+_FAKES = {
+    "RAISES": raises,
+    "EXITS": exits,
+    "IS_KILLED": is_killed,
+    "HANGS": hangs,
+    "WORKS_SLOWLY": works_slowly,
+    "WAITS": waits_for_a_file,
+}
 
 
 class Renderer:

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from server.settings import ENV_PREFIX
-from tests.live_server import ROOT
+from tests.live_server import ROOT, Server, until
 
 
 class Cluster:
@@ -19,17 +22,31 @@ class Cluster:
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
         self._environment |= {f"{ENV_PREFIX}{key.upper()}": str(value) for key, value in settings.items()}
         self._environment["PYTHONPATH"] = str(ROOT)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, subprocess.Popen[Any]] = {}
 
-    def start_worker(self, name: str, *, renderer: str = "by_prompt") -> int:
-        """Start a worker with this id; returns its pid."""
+    def start_worker(self, name: str, *, renderer: str = "by_prompt", data_dir: Path | None = None) -> int:
+        """Start a worker with this id, on a disk of its own if one is named; returns its pid."""
+        data_dir = data_dir or self._data_dir
         environment = self._environment | {
             f"{ENV_PREFIX}WORKER_ID": name,
             f"{ENV_PREFIX}GENERATOR__RENDERER": f"tests.fakes.{renderer}:Renderer",
         }
-        command = [sys.executable, "-m", "server.cli", "worker", "--data-dir", str(self._data_dir)]
-        self._processes[name] = subprocess.Popen(command, env=environment, cwd=self._data_dir)
+        command = [sys.executable, "-m", "server.cli", "worker", "--data-dir", str(data_dir)]
+        self._processes[name] = subprocess.Popen(command, env=environment, cwd=data_dir)
         return self._processes[name].pid
+
+    def start_api(self) -> Server:
+        """Start an API of its own and wait until it answers."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environment = self._environment | {f"{ENV_PREFIX}API__PORT": str(port)}
+        command = [sys.executable, "-m", "server.cli", "api", "--data-dir", str(self._data_dir)]
+        process = subprocess.Popen(command, env=environment, cwd=self._data_dir, text=True)
+        self._processes["api"] = process
+        server = Server(process, f"http://127.0.0.1:{port}", self._data_dir, environment)
+        until(lambda: _answers(server))
+        return server
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to one worker."""
@@ -45,3 +62,10 @@ class Cluster:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+def _answers(server: Server) -> bool:
+    try:
+        return server.http.get("/health/live").is_success
+    except httpx.ConnectError:
+        return False

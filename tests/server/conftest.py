@@ -1,5 +1,33 @@
-"""How many cases the fuzz tests try: `--hypothesis-profile=benchmark` tries 20,000."""
+"""A second shared server, and how many cases the fuzz tests try (`--hypothesis-profile=benchmark`: 20,000)."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
+from tests.live_server import FAST, Server, launch
+
 settings.register_profile("benchmark", max_examples=3510)
+
+SHORT_LIMITS = {
+    "api__header_timeout_s": 1,
+    "api__body_idle_s": 0.6,
+    "api__body_timeout_s": 1.5,
+    "api__max_body_bytes": 1_000_000,
+    "api__body_memory_bytes": 1_000_000,
+    "image__max_bytes": 200_000,
+    "image__total_timeout_s": 1.5,
+    "webhooks__retry_delays_s": "[0.1, 0.1, 0.1]",
+    "webhooks__jitter": 0,
+    "webhooks__poll_s": 0.05,
+    "webhooks__timeout_s": 1,
+    "webhooks__retry_timeout_s": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with short limits and schedules, for all tests that leave it as they found it."""
+    running = launch(tmp_path_factory.mktemp("impatient"), **FAST, **SHORT_LIMITS)
+    yield running
+    running.stop()

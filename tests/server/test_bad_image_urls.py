@@ -16,8 +16,9 @@ from PIL import Image
 
 from server.demo import PHOTO
 from tests.live_server import APP, FAST, Server, example, launch
+from tests.server.conftest import SHORT_LIMITS
 
-LARGEST = 200_000
+LARGEST = int(SHORT_LIMITS["image__max_bytes"])
 
 
 @dataclass
@@ -72,15 +73,6 @@ def origin() -> Iterator[Origin]:
 
 
 @pytest.fixture(scope="module")
-def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that may reach loopback, and has little patience."""
-    limits = {"image__max_bytes": LARGEST, "image__total_timeout_s": 1.5}
-    running = launch(tmp_path_factory.mktemp("fetching"), **FAST, **limits)
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server as it is outside of a laboratory: no private network is listed."""
     running = launch(tmp_path_factory.mktemp("strict"), **FAST, allow_private_networks="[]")
@@ -97,8 +89,8 @@ def problem(server: Server, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/image", "/image?signature=x", "/redirect"])
-def test_an_image_is_fetched(fetching: Server, origin: Origin, path: str) -> None:
-    assert fetching.finish(fetching.submit(example(image_url=f"{origin.url}{path}"))).status_code == 200
+def test_an_image_is_fetched(impatient: Server, origin: Origin, path: str) -> None:
+    assert impatient.finish(impatient.submit(example(image_url=f"{origin.url}{path}"))).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -114,28 +106,28 @@ def test_an_image_is_fetched(fetching: Server, origin: Origin, path: str) -> Non
         ("/html", "image_load_error"),
     ],
 )
-def test_what_cannot_be_fetched_is_the_result(fetching: Server, origin: Origin, path: str, kind: str) -> None:
-    item = problem(fetching, image_url=f"{origin.url}{path}")
+def test_what_cannot_be_fetched_is_the_result(impatient: Server, origin: Origin, path: str, kind: str) -> None:
+    item = problem(impatient, image_url=f"{origin.url}{path}")
     assert item["type"] == kind
     assert "127.0.0.1" not in item["msg"]
     assert "10.0.0.1" not in item["msg"]
 
 
-def test_too_many_bytes_are_named(fetching: Server, origin: Origin) -> None:
-    item = problem(fetching, image_url=f"{origin.url}/large")
+def test_too_many_bytes_are_named(impatient: Server, origin: Origin) -> None:
+    item = problem(impatient, image_url=f"{origin.url}/large")
     assert (item["type"], item["ctx"]) == ("file_too_large", {"max_size": LARGEST})
 
 
-def test_a_data_uri_has_the_same_limit(fetching: Server) -> None:
+def test_a_data_uri_has_the_same_limit(impatient: Server) -> None:
     uri = f"data:image/png;base64,{base64.b64encode(b'x' * (LARGEST + 3)).decode()}"
-    item = problem(fetching, image_url=uri)
+    item = problem(impatient, image_url=uri)
     assert (item["type"], item["ctx"]) == ("file_too_large", {"max_size": LARGEST})
 
 
-def test_the_service_log_alone_knows_why(fetching: Server, origin: Origin) -> None:
-    request_id = fetching.submit(example(image_url=f"{origin.url}/404"))
-    fetching.finish(request_id)
-    said = json.dumps(fetching.status(request_id, logs=True))
+def test_the_service_log_alone_knows_why(impatient: Server, origin: Origin) -> None:
+    request_id = impatient.submit(example(image_url=f"{origin.url}/404"))
+    impatient.finish(request_id)
+    said = json.dumps(impatient.status(request_id, logs=True))
     assert "404" not in said.replace(request_id, "")
     assert "Traceback" not in said
 

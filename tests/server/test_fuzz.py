@@ -19,7 +19,7 @@ from PIL import Image
 from server.errors import ModelError
 from server.image_check import PixelLimits, media_type, sanitise
 from server.webhook_target import check_webhook_url
-from tests.live_server import APP, FAST, Server, example, launch
+from tests.live_server import APP, Server, example
 
 # Shares of the cases of a profile: what costs a round trip through the server, and what does not.
 _CASES = settings.default.max_examples if settings.default is not None else 100
@@ -31,17 +31,14 @@ def cases(share: float) -> Callable[[Any], Any]:
     return settings(max_examples=max(10, int(_CASES * share)), deadline=None, suppress_health_check=checks)
 
 
-@pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server without rate limits, since that is what would answer otherwise."""
-    limits = {"limits__max_queue": 100_000, "limits__posts_per_s": 100_000, "limits__posts_burst": 100_000}
-    running = launch(tmp_path_factory.mktemp("fuzzed"), **FAST, **limits)
-    (api,) = [child for child in psutil.Process(running.process.pid).children() if "api" in child.cmdline()]
-    yield running
-    assert running.finish(running.submit(example(seed=1))).status_code == 200, "still makes videos"
-    assert api.is_running(), "never restarted"
+@pytest.fixture(scope="module", autouse=True)
+def the_server_stays_well(server: Server) -> Iterator[None]:
+    """Around all cases: the same process, no larger than before, and it still makes videos."""
+    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    yield
+    assert server.finish(server.submit(example(seed=1))).status_code == 200
+    assert api.is_running()
     assert api.memory_info().rss < 250 * 2**20
-    running.stop()
 
 
 def blames_the_sender(answer: httpx.Response) -> None:
@@ -68,8 +65,8 @@ BODIES = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=6), JSON, ma
 
 @cases(1.0)
 @given(body=JSON | BODIES, door=st.sampled_from(["run", "queue"]))
-def test_json_bodies(patient: Server, body: Any, door: str) -> None:
-    answer = patient.http.post(f"/{door}/{APP}", content=json.dumps(body, ensure_ascii=True))
+def test_json_bodies(server: Server, body: Any, door: str) -> None:
+    answer = server.http.post(f"/{door}/{APP}", content=json.dumps(body, ensure_ascii=True))
     blames_the_sender(answer)
     assert answer.status_code in ({200, 422} if door == "queue" else {422})
 
@@ -82,8 +79,8 @@ def test_json_bodies(patient: Server, body: Any, door: str) -> None:
          "/cdn/files/upload", "/api/fal/proxy", "/rest/storage/upload/initiate-multipart"]
     ),
 )  # fmt: skip
-def test_bytes_as_bodies(patient: Server, body: bytes, path: str) -> None:
-    blames_the_sender(patient.http.post(path, content=body))
+def test_bytes_as_bodies(server: Server, body: bytes, path: str) -> None:
+    blames_the_sender(server.http.post(path, content=body))
 
 
 NAMES = st.sampled_from(
@@ -108,12 +105,12 @@ VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_char
     webhook=st.none() | st.text(max_size=40),
 )  # fmt: skip
 def test_headers_and_queries(
-    patient: Server, headers: dict[str, bytes], call: tuple[str, str], webhook: str | None
+    server: Server, headers: dict[str, bytes], call: tuple[str, str], webhook: str | None
 ) -> None:
     method, path = call
     query = {} if webhook is None else {"fal_webhook": webhook.encode("utf-8", "replace").decode()}
     content = b'{"num_frames": 0}' if method == "POST" else None
-    blames_the_sender(patient.http.request(method, path, headers=headers, params=query, content=content))
+    blames_the_sender(server.http.request(method, path, headers=headers, params=query, content=content))
 
 
 @cases(0.5)
@@ -121,8 +118,8 @@ def test_headers_and_queries(
     path=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=80),
     method=st.sampled_from(["GET", "PUT"]),
 )
-def test_paths(patient: Server, path: str, method: str) -> None:
-    url = httpx.URL(patient.url)
+def test_paths(server: Server, path: str, method: str) -> None:
+    url = httpx.URL(server.url)
     with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
         request = f"{method} /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode())
@@ -133,8 +130,8 @@ def test_paths(patient: Server, path: str, method: str) -> None:
 
 @cases(0.5)
 @given(raw=st.binary(min_size=1, max_size=400), valid_start=st.booleans())
-def test_raw_connections(patient: Server, raw: bytes, valid_start: bool) -> None:
-    url = httpx.URL(patient.url)
+def test_raw_connections(server: Server, raw: bytes, valid_start: bool) -> None:
+    url = httpx.URL(server.url)
     with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
         connection.sendall((b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" if valid_start else b"") + raw)
         connection.shutdown(socket.SHUT_WR)
@@ -176,9 +173,9 @@ def test_image_bytes(content: bytes, mutations: list[tuple[int, bytes]], cut: in
 
 @cases(0.2)
 @given(image=st.binary(max_size=300) | st.sampled_from(IMAGES).map(lambda image: image[:1000]))
-def test_image_bytes_through_the_upload(patient: Server, image: bytes) -> None:
-    urls = patient.http.post("/rest/storage/upload/initiate", json={"content_type": "image/png"}).json()
-    answer = patient.http.put(urls["upload_url"], content=image)
+def test_image_bytes_through_the_upload(server: Server, image: bytes) -> None:
+    urls = server.http.post("/rest/storage/upload/initiate", json={"content_type": "image/png"}).json()
+    answer = server.http.put(urls["upload_url"], content=image)
     blames_the_sender(answer)
     assert answer.status_code in {200, 422}
     assert (answer.status_code == 200) is (media_type(image) is not None)

@@ -4,30 +4,13 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Iterator
 
 import httpx
 import psutil
 import pytest
 
 from server.request_guard import ByteBudget
-from tests.live_server import APP, FAST, Server, example, launch, until
-
-QUICK = {
-    "api__header_timeout_s": 0.6,
-    "api__body_idle_s": 0.6,
-    "api__body_timeout_s": 1.5,
-    "api__max_body_bytes": 1_000_000,
-    "api__body_memory_bytes": 1_000_000,
-}
-
-
-@pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with short limits."""
-    running = launch(tmp_path_factory.mktemp("impatient"), **FAST, **QUICK)
-    yield running
-    running.stop()
+from tests.live_server import APP, Server, example, until
 
 
 def connect(server: Server) -> socket.socket:

@@ -24,10 +24,12 @@ def new_job(priority: Priority = Priority.NORMAL) -> NewJob:
     return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1")
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
     folder = tmp_path_factory.mktemp("store")
     url = f"sqlite:///{folder / 'x.sqlite'}"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres").new_database()
     migrate(url, folder / "lock")
     engine = create_engine(url)
     yield engine

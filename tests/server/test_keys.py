@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from server.cli import app
 from server.database import create_engine, migrate
+from server.demo import PHOTO
 from server.errors import SettingsError
-from server.keys import KeyRing, KeyTable
+from server.keys import KeyRing, KeyTable, first_key
 from server.settings import is_loopback
 from tests.live_server import APP, FAST, Server, example, launch, until
-from tests.server.keyed import client, create_key, key_table, use_key
+from tests.server.keyed import client, create_key, use_key
 
 NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
 
@@ -23,8 +24,9 @@ NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str, str]]:
     """A server with two owners, and a key of each."""
-    limits = {"limits__max_queue_per_owner": 3, "limits__max_queue": 5, "limits__posts_burst": 25}
-    server = launch(tmp_path_factory.mktemp("locked"), **FAST, **limits, limits__posts_per_s=20)
+    limits = {"limits__max_queue_per_owner": 3, "limits__max_queue": 5, "limits__posts_burst": 25,
+              "limits__posts_per_s": 20}  # fmt: skip
+    server = launch(tmp_path_factory.mktemp("locked"), **(FAST | limits))
     alice, bob = create_key(server, "alice"), create_key(server, "bob")
     use_key(server, alice)
     yield server, alice, bob
@@ -75,8 +77,7 @@ def test_without_a_good_key_everything_is_401(
 ) -> None:
     server, *_ = locked
     headers = {} if authorization is None else {"Authorization": authorization.encode()}
-    with httpx.Client(base_url=server.url, trust_env=False) as stranger:
-        answer = stranger.request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
+    answer = client(server).request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
     assert answer.status_code == 401
     assert isinstance(answer.json()["detail"], str)
     assert answer.headers["x-fal-request-id"]
@@ -234,33 +235,42 @@ def test_a_rotated_key_may_live_on_for_a_while(tmp_path: Path) -> None:
     assert ring.owner_of(f"Key {old}") == ring.owner_of(f"Key {new}") == "alice"
 
 
-def test_a_server_whose_last_key_was_revoked_is_closed(start_server: Callable[..., Server]) -> None:
-    server = start_server()
-    assert server.http.get(f"/queue/{APP}/requests/x").status_code == 404
-    key = create_key(server, "alice")
-    key_table(server).revoke(key.partition(":")[0])
-    until(lambda: client(server, key).get(f"/queue/{APP}/requests/x").status_code == 401)
-    assert server.http.get(f"/queue/{APP}/requests/x").status_code == 401
+def test_a_server_whose_last_key_was_revoked_is_closed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'db'}"
+    migrate(url, tmp_path / "lock")
+    table, ring = KeyTable(create_engine(url)), KeyRing(create_engine(url), always_required=False)
+    assert not ring.required()
+    key = table.create("alice")
+    assert ring.required()
+    table.revoke(key.partition(":")[0])
+    assert ring.required()
+    with pytest.raises(Exception, match="No user found"):
+        ring.owner_of(f"Key {key}")
+    assert first_key(create_engine(url)) is None, "somebody had keys, so none is made"
 
 
 def test_beyond_loopback_a_first_key_is_made_and_shown_once(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     # The wildcard address accepts connections on loopback too, which is where this test stays.
-    shown = []
-    for _ in range(2):
-        server = start_server(ready=False, api__host="0.0.0.0")  # noqa: S104
-        server.http.base_url = server.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
-        assert server.http.get(f"/queue/{APP}/requests/x").status_code == 401
-        server.process.terminate()
-        assert server.process.stdout is not None
-        shown.append(server.process.stdout.read())
-        server.process.wait(20)
-    key = shown[0].split()[-1]
-    assert shown[0].startswith("First key, shown this once")
-    assert not shown[1]
-    ring = KeyRing(create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}"), always_required=True)
-    assert ring.owner_of(f"Bearer {key}") == "local"
+    server = start_server(ready=False, api__host="0.0.0.0")  # noqa: S104
+    server.http.base_url = server.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    assert server.http.get(f"/queue/{APP}/requests/x").status_code == 401
+    assert server.process.stdout is not None
+    shown = server.process.stdout.readline()
+    assert shown.startswith("First key, shown this once")
+    database = create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}")
+    assert KeyRing(database, always_required=True).owner_of(f"Bearer {shown.split()[-1]}") == "local"
+    assert first_key(database) is None, "the next start makes none"
+
+
+def test_an_upload_needs_a_key_and_its_token_stands_for_it(locked: tuple[Server, str, str]) -> None:
+    server, *_ = locked
+    until(lambda: server.http.post("/rest/storage/upload/initiate", json={}).status_code == 200)
+    urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
+    stranger = client(server)
+    assert stranger.put(urls["upload_url"], content=PHOTO.read_bytes()).status_code == 200
+    assert stranger.get(urls["file_url"]).status_code == 200, "media are public to whoever knows the URL"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

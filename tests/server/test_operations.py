@@ -2,14 +2,12 @@
 
 import csv
 import io
-import os
 import sqlite3
 import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from server.cli import app
@@ -30,10 +28,18 @@ def test_a_backup_taken_while_running_brings_everything_back(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     old = start_server(tmp_path / "old")
+    assert stat.S_IMODE((old.data_dir / "hunyuan-custom.sqlite").stat().st_mode) == 0o600, "it holds keys"
     key = create_key(old, "alice")
     use_key(old, key)
     finished = old.submit(example(seed=3))
     old.finish(finished)
+    others = {
+        old.submit(example(num_frames=1)): ("validation_error", ""),
+        old.submit(example(prompt="RAISES")): ("internal_server_error", "81"),
+        old.submit(example(), **{"x-fal-store-io": "0"}): ("completed", "81"),
+    }
+    for one in others:
+        old.finish(one)
     urls = old.http.post(INITIATE, json={}).json()
     old.http.put(urls["upload_url"], content=png())
     running = old.submit(example(prompt="WORKS_SLOWLY"))
@@ -69,26 +75,11 @@ def test_a_backup_taken_while_running_brings_everything_back(
     assert {record["owner"] for record in records} == {"alice"}
     assert by_id[finished]["outcome"] == by_id[waiting]["outcome"] == "completed"
     assert by_id[running]["outcome"] == "client_cancelled"
+    assert {one: (by_id[one]["outcome"], by_id[one]["frames"]) for one in others} == others
     assert (by_id[waiting]["frames"], by_id[waiting]["resolution"]) == ("81", "512p 16:9")
     assert float(by_id[finished]["gpu_seconds"]) > 0
     assert not command("usage", "--csv", "--owner", "bob", data_dir=new.data_dir).splitlines()[1:]
     assert not command("usage", "--csv", "--since", "2099-01-01", data_dir=new.data_dir).splitlines()[1:]
-
-
-def test_usage_is_recorded_however_a_request_ends(start_server: Callable[..., Server]) -> None:
-    server = start_server()
-    invalid = server.submit(example(num_frames=1))
-    private = server.submit(example(), **{"x-fal-store-io": "0"})
-    server.finish(private)
-    failed = server.submit(example(prompt="RAISES"))
-    server.finish(failed)
-    records = list(csv.DictReader(io.StringIO(command("usage", "--csv", data_dir=server.data_dir))))
-    outcomes = {record["request_id"]: (record["outcome"], record["frames"]) for record in records}
-    assert outcomes == {
-        invalid: ("validation_error", ""),
-        private: ("completed", "81"),
-        failed: ("internal_server_error", "81"),
-    }
 
 
 def test_a_restore_never_overwrites_and_takes_nothing_but_a_backup(tmp_path: Path) -> None:
@@ -127,9 +118,3 @@ def test_secrets_are_drawn_once_and_differ(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "hunyuan-custom.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM secret").fetchone() == (2,)
     connection.close()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="modes")
-def test_the_data_directory_is_private(start_server: Callable[..., Server]) -> None:
-    server = start_server(ready=False)
-    assert stat.S_IMODE((server.data_dir / "hunyuan-custom.sqlite").stat().st_mode) & 0o077 == 0

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -21,8 +20,7 @@ from server.settings import LimitSettings
 from server.signing import Tokens
 from server.storage import LocalStorage
 from server.uploads import Uploads
-from tests.live_server import APP, ROOT, Server, example
-from tests.server.keyed import create_key
+from tests.live_server import ROOT, Server, example
 
 INITIATE = "/rest/storage/upload/initiate"
 
@@ -278,15 +276,3 @@ def test_uploads_expire_and_count_against_their_owner(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "db.sqlite") as database:
         assert database.execute("SELECT count(*) FROM upload").fetchone() == (0,)
     database.close()
-
-
-def test_a_key_is_needed_where_keys_exist(start_server: Callable[..., Server]) -> None:
-    server = start_server()
-    key = create_key(server, "alice")
-    for path in (INITIATE, "/rest/storage/auth/token", "/rest/storage/upload/initiate-multipart"):
-        assert server.http.post(path, json={}).status_code == 401
-    headers = {"Authorization": f"Key {key}"}
-    urls = server.http.post(INITIATE, json={}, headers=headers).json()
-    assert server.http.put(urls["upload_url"], content=png()).status_code == 200, "the token stands for the key"
-    assert server.http.get(urls["file_url"]).status_code == 200, "media are public to whoever knows the URL"
-    assert server.http.get(f"/queue/{APP}/requests/x").status_code == 401

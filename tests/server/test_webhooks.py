@@ -30,15 +30,8 @@ from server.webhook_outbox import WebhookOutbox
 from server.webhook_signature import WebhookSigner
 from server.webhook_target import check_webhook_url
 from server.webhooks import WebhookSender
-from tests.live_server import APP, FAST, Server, example, launch, until
-
-SCHEDULE = {
-    "webhooks__retry_delays_s": "[0.1, 0.1, 0.1]",
-    "webhooks__jitter": "0",
-    "webhooks__poll_s": "0.05",
-    "webhooks__timeout_s": "1",
-    "webhooks__retry_timeout_s": "1",
-}
+from tests.live_server import APP, Server, example, until
+from tests.server.conftest import SHORT_LIMITS
 
 
 @dataclass
@@ -85,14 +78,6 @@ def receiver() -> Iterator[Receiver]:
         http.shutdown()
 
 
-@pytest.fixture(scope="module")
-def posting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a short schedule."""
-    running = launch(tmp_path_factory.mktemp("posting"), **FAST, **SCHEDULE)
-    yield running
-    running.stop()
-
-
 def submit(server: Server, webhook: str, body: dict[str, Any] | None = None) -> str:
     answer = server.http.post(f"/queue/{APP}?fal_webhook={quote(webhook, safe='')}", json=body or example())
     assert answer.status_code == 200, answer.text
@@ -113,16 +98,16 @@ def state_of(server: Server, request_id: str) -> str:
 # -- what is posted ----------------------------------------------------------------------------------------------
 
 
-def test_a_success_is_posted_once_with_the_result(posting: Server, receiver: Receiver) -> None:
-    request_id = submit(posting, f"{receiver.url}/200/ok?x=1&y=2", example(seed=5))
+def test_a_success_is_posted_once_with_the_result(impatient: Server, receiver: Receiver) -> None:
+    request_id = submit(impatient, f"{receiver.url}/200/ok?x=1&y=2", example(seed=5))
     body = delivered(receiver, "/200/ok")
-    result = posting.result(request_id).json()
+    result = impatient.result(request_id).json()
     assert body == {"request_id": request_id, "gateway_request_id": request_id, "status": "OK", "payload": result}
     path, headers, _ = receiver.of("/200/ok")[0]
     assert path == "/200/ok?x=1&y=2"
     assert headers["Content-Type"] == "application/json"
     assert "Authorization" not in headers
-    until(lambda: "delivered" in state_of(posting, request_id))
+    until(lambda: "delivered" in state_of(impatient, request_id))
 
 
 @pytest.mark.parametrize(
@@ -134,29 +119,29 @@ def test_a_success_is_posted_once_with_the_result(posting: Server, receiver: Rec
     ],
 )
 def test_a_failure_is_posted_with_its_body(
-    posting: Server, receiver: Receiver, body: dict[str, Any], status: int, kind: str
+    impatient: Server, receiver: Receiver, body: dict[str, Any], status: int, kind: str
 ) -> None:
-    request_id = submit(posting, f"{receiver.url}/200/{kind}", body)
+    request_id = submit(impatient, f"{receiver.url}/200/{kind}", body)
     posted = delivered(receiver, f"/200/{kind}")
     assert (posted["status"], posted["error"]) == ("ERROR", f"Invalid status code: {status}")
-    assert posted["payload"] == posting.result(request_id).json()
+    assert posted["payload"] == impatient.result(request_id).json()
     assert posted["payload"]["detail"][0]["type"] == kind
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_a_cancelled_request_posts_one_error(posting: Server, receiver: Receiver, running: bool) -> None:
-    blocker = posting.submit(example(prompt="WORKS_SLOWLY")) if not running else ""
-    request_id = submit(posting, f"{receiver.url}/200/cancel{running}", example(prompt="WORKS_SLOWLY"))
+def test_a_cancelled_request_posts_one_error(impatient: Server, receiver: Receiver, running: bool) -> None:
+    blocker = impatient.submit(example(prompt="WORKS_SLOWLY")) if not running else ""
+    request_id = submit(impatient, f"{receiver.url}/200/cancel{running}", example(prompt="WORKS_SLOWLY"))
     if running:
-        posting.until_running(request_id)
-    posting.cancel(request_id)
+        impatient.until_running(request_id)
+    impatient.cancel(request_id)
     posted = delivered(receiver, f"/200/cancel{running}")
     assert (posted["status"], posted["error"]) == ("ERROR", "Invalid status code: 499")
     assert posted["payload"]["error_type"] == "client_cancelled"
     if blocker:
-        posting.cancel(blocker)
-        posting.finish(blocker)
-    posting.finish(posting.submit())
+        impatient.cancel(blocker)
+        impatient.finish(blocker)
+    impatient.finish(impatient.submit())
     assert len(receiver.of(f"/200/cancel{running}")) == 1
 
 
@@ -188,12 +173,12 @@ def verify(headers: dict[str, str], body: bytes, keys: list[dict[str, str]], *, 
 
 
 @pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/rest/.well-known/jwks.json"])
-def test_fals_documented_verifier_accepts_what_we_post(posting: Server, receiver: Receiver, path: str) -> None:
+def test_fals_documented_verifier_accepts_what_we_post(impatient: Server, receiver: Receiver, path: str) -> None:
     place = f"/200/signed{len(path)}"
-    request_id = submit(posting, f"{receiver.url}{place}", example(prompt=""))
+    request_id = submit(impatient, f"{receiver.url}{place}", example(prompt=""))
     delivered(receiver, place)
     _, headers, body = receiver.of(place)[0]
-    keys = posting.http.get(path).json()["keys"]
+    keys = impatient.http.get(path).json()["keys"]
     assert len(keys[0]["x"]) == 44, "padded, or fal's verifier fails"
     assert verify(headers, body, keys, now=time.time())
     assert headers["X-Fal-Webhook-Request-Id"] == request_id
@@ -221,53 +206,57 @@ def test_every_attempt_is_signed_anew() -> None:
 
 
 @pytest.mark.parametrize("statuses", ["500-200", "404-503-200", "401-429-400-204"])
-def test_failed_deliveries_are_repeated_until_one_succeeds(posting: Server, receiver: Receiver, statuses: str) -> None:
-    request_id = submit(posting, f"{receiver.url}/{statuses}/x", example(prompt=""))
-    until(lambda: "delivered" in state_of(posting, request_id))
+def test_failed_deliveries_are_repeated_until_one_succeeds(
+    impatient: Server, receiver: Receiver, statuses: str
+) -> None:
+    request_id = submit(impatient, f"{receiver.url}/{statuses}/x", example(prompt=""))
+    until(lambda: "delivered" in state_of(impatient, request_id))
     assert len(receiver.of(f"/{statuses}/x")) == len(statuses.split("-"))
     bodies = {call[2] for call in receiver.of(f"/{statuses}/x")}
     assert len(bodies) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 410])
-def test_a_redirect_is_final_and_not_followed(posting: Server, receiver: Receiver, status: int) -> None:
-    request_id = submit(posting, f"{receiver.url}/{status}/x", example(prompt=""))
-    until(lambda: "failed" in state_of(posting, request_id))
+def test_a_redirect_is_final_and_not_followed(impatient: Server, receiver: Receiver, status: int) -> None:
+    request_id = submit(impatient, f"{receiver.url}/{status}/x", example(prompt=""))
+    until(lambda: "failed" in state_of(impatient, request_id))
     assert len(receiver.of(f"/{status}/x")) == 1
     assert not receiver.of("/200/followed")
 
 
 def test_a_receiver_that_never_accepts_is_given_up_and_can_be_tried_by_hand(
-    posting: Server, receiver: Receiver
+    impatient: Server, receiver: Receiver
 ) -> None:
-    request_id = submit(posting, f"{receiver.url}/500-500-500-500-200/dead", example(prompt=""))
-    until(lambda: "failed" in state_of(posting, request_id))
+    request_id = submit(impatient, f"{receiver.url}/500-500-500-500-200/dead", example(prompt=""))
+    until(lambda: "failed" in state_of(impatient, request_id))
     assert len(receiver.of("/500-500-500-500-200/dead")) == 4
-    assert "HTTP 500" in state_of(posting, request_id)
-    redeliver = CliRunner().invoke(app, ["webhooks", "redeliver", request_id, "--data-dir", str(posting.data_dir)])
+    assert "HTTP 500" in state_of(impatient, request_id)
+    redeliver = CliRunner().invoke(app, ["webhooks", "redeliver", request_id, "--data-dir", str(impatient.data_dir)])
     assert redeliver.exit_code == 0
-    until(lambda: "delivered" in state_of(posting, request_id))
-    listed = CliRunner().invoke(app, ["webhooks", "list", "--state", "delivered", "--data-dir", str(posting.data_dir)])
+    until(lambda: "delivered" in state_of(impatient, request_id))
+    listed = CliRunner().invoke(
+        app, ["webhooks", "list", "--state", "delivered", "--data-dir", str(impatient.data_dir)]
+    )
     assert request_id in listed.stdout
-    unknown = CliRunner().invoke(app, ["webhooks", "redeliver", "nothing", "--data-dir", str(posting.data_dir)])
+    unknown = CliRunner().invoke(app, ["webhooks", "redeliver", "nothing", "--data-dir", str(impatient.data_dir)])
     assert "no such request" in str(unknown.exception)
 
 
 @pytest.mark.parametrize("path", ["/0/slow", None])
-def test_a_slow_or_dead_receiver_harms_nobody(posting: Server, receiver: Receiver, path: str | None) -> None:
+def test_a_slow_or_dead_receiver_harms_nobody(impatient: Server, receiver: Receiver, path: str | None) -> None:
     url = f"{receiver.url}{path}" if path else "http://127.0.0.1:9/dead"
-    ids = [submit(posting, url, example(prompt="")) for _ in range(3)]
+    ids = [submit(impatient, url, example(prompt="")) for _ in range(3)]
     started = time.monotonic()
-    fine = submit(posting, f"{receiver.url}/200/beside{path}", example(prompt=""))
+    fine = submit(impatient, f"{receiver.url}/200/beside{path}", example(prompt=""))
     delivered(receiver, f"/200/beside{path}")
     assert time.monotonic() - started < 10
-    assert posting.finish(posting.submit()).status_code == 200
-    until(lambda: all("failed" in state_of(posting, one) for one in ids))
-    assert "delivered" in state_of(posting, fine)
+    assert impatient.finish(impatient.submit()).status_code == 200
+    until(lambda: all("failed" in state_of(impatient, one) for one in ids))
+    assert "delivered" in state_of(impatient, fine)
 
 
 def test_the_schedule_survives_a_restart(start_server: Callable[..., Server], receiver: Receiver) -> None:
-    slow = SCHEDULE | {"webhooks__retry_delays_s": "[2.0, 0.1]"}
+    slow = SHORT_LIMITS | {"webhooks__retry_delays_s": "[2.0, 0.1]"}
     first = start_server(**slow)
     request_id = submit(first, f"{receiver.url}/500-200/restart", example(prompt=""))
     until(lambda: "attempts 1" in state_of(first, request_id))
@@ -300,8 +289,8 @@ BAD_URLS = [
 
 
 @pytest.mark.parametrize(("url", "kind"), BAD_URLS)
-def test_a_bad_webhook_is_refused_at_submit(posting: Server, url: str, kind: str) -> None:
-    answer = posting.http.post(f"/queue/{APP}?fal_webhook={quote(url, safe='')}", json=example())
+def test_a_bad_webhook_is_refused_at_submit(impatient: Server, url: str, kind: str) -> None:
+    answer = impatient.http.post(f"/queue/{APP}?fal_webhook={quote(url, safe='')}", json=example())
     assert answer.status_code == 422
     (item,) = answer.json()["detail"]
     assert (item["loc"], item["type"]) == (["query", "fal_webhook"], kind)

@@ -1,0 +1,147 @@
+"""A bucket over real HTTP on loopback: as much of S3's protocol as the server's client speaks. Can be told to fail.
+
+A call must be signed, in its header or, with a time that is not over, in its URL. Signatures are not computed again:
+that both sides agree on them is the client library's business.
+"""
+
+import re
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+class ObjectStore:
+    """Context of a running store; `failing` answers every call with 500."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, tuple[bytes, str]] = {}  # key -> content, type
+        self.failing = False
+        self.refused = threading.Event()  # set when a call was answered with 500
+        self.parts: dict[str, dict[int, bytes]] = {}
+        store = self
+
+        class Handler(_Handler):
+            bucket = store
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a server needs to use it."""
+        return {
+            "storage_url": "s3://videos/here",
+            "object_storage__endpoint": f"http://127.0.0.1:{self._server.server_port}",
+            "object_storage__access_key_id": "id",
+            "object_storage__secret_access_key": "secret",
+        }
+
+    def keys(self, area: str) -> list[str]:
+        """What is stored under `inputs`, `uploads` or `files`."""
+        return [key for key in self.objects if key.startswith(f"here/{area}/")]
+
+    def __enter__(self) -> "ObjectStore":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    bucket: ObjectStore
+
+    def do_GET(self) -> None:
+        if (key := self._admitted()) is None:
+            return
+        if key not in self.bucket.objects:
+            self._answer(404)
+            return
+        content, kind = self.bucket.objects[key]
+        headers = {"Content-Type": kind, "Accept-Ranges": "bytes"}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
+        if wanted is None:
+            self._answer(200, content, headers)
+            return
+        first, last = int(wanted[1]), min(int(wanted[2] or 2**62), len(content) - 1)
+        self._answer(
+            206, content[first : last + 1], headers | {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        )
+
+    do_HEAD = do_GET  # noqa: N815 - the name is the library's
+
+    def do_PUT(self) -> None:
+        body = self._body()
+        if (key := self._admitted()) is None:
+            return
+        query = self._query()
+        if "uploadId" in query:
+            self.bucket.parts[query["uploadId"]][int(query["partNumber"])] = body
+        else:
+            self.bucket.objects[key] = (body, self.headers.get("content-type", ""))
+        self._answer(200)
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if (key := self._admitted()) is None:
+            return
+        query = self._query()
+        if "delete" in query:
+            for name in re.findall(rb"<Key>(.*?)</Key>", body):
+                self.bucket.objects.pop(name.decode(), None)
+            self._answer(200, b"<DeleteResult></DeleteResult>")
+        elif "uploads" in query:
+            upload = uuid.uuid4().hex
+            self.bucket.parts[upload] = {}
+            made = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+            self._answer(200, made.encode())
+        else:
+            parts = self.bucket.parts.pop(query["uploadId"])
+            self.bucket.objects[key] = (b"".join(parts[number] for number in sorted(parts)), "video/mp4")
+            self._answer(200, b'<CompleteMultipartUploadResult><ETag>"e"</ETag></CompleteMultipartUploadResult>')
+
+    def _admitted(self) -> str | None:
+        """The key; None when the call has been answered already."""
+        if self.bucket.failing:
+            self._answer(500)
+            self.bucket.refused.set()
+            return None
+        query = self._query()
+        if "X-Amz-Signature" in query:
+            signed = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            admitted = datetime.now(UTC) < signed + timedelta(seconds=int(query["X-Amz-Expires"]))
+        else:
+            admitted = "Credential=id/" in self.headers.get("authorization", "")
+        if not admitted:
+            self._answer(403)
+            return None
+        return unquote(urlsplit(self.path).path).removeprefix("/videos").removeprefix("/")
+
+    def _query(self) -> dict[str, str]:
+        pairs = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        return {name: values[0] for name, values in pairs.items()}
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.send_response(HTTPStatus(status))
+        sent = {"ETag": '"e"', "Last-Modified": _MODIFIED, "Content-Length": str(len(body)), **(headers or {})}
+        for name, value in sent.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
