@@ -16,6 +16,7 @@ from pipeline.conditioning import Subject
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.progress import Progress
 from pipeline.shapes import PixelShape
+from tests.pipeline.conftest import Close
 
 SIZE: dict[str, Any] = {"height": 64, "width": 96, "num_frames": 9}
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
@@ -305,7 +306,7 @@ class TestBadInput:
 
 
 class TestSaving:
-    def test_round_trip(self, pipe: HunyuanCustomPipeline, identity: Image.Image, tmp_path: Path) -> None:
+    def test_round_trip(self, pipe: HunyuanCustomPipeline, identity: Image.Image, tmp_path: Path, close: Close) -> None:
         _with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing").save_pretrained(tmp_path)
         index = json.loads((tmp_path / "model_index.json").read_text())
         assert index["transformer"] == ["diffusers", "HunyuanVideoTransformer3DModel"]
@@ -318,7 +319,8 @@ class TestSaving:
             generator = torch.Generator().manual_seed(0)
             return source("a dog", identity, generator=generator, output_type="latent", **SMALL).frames
 
-        assert torch.equal(run(loaded), run(_with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing")))
+        changed = _with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing")
+        close("saved and loaded, latents", run(loaded), run(changed), 1e-4)
 
     def test_an_index_without_our_keys_gets_the_defaults(self, pipe: HunyuanCustomPipeline, tmp_path: Path) -> None:
         pipe.save_pretrained(tmp_path)
