@@ -1,5 +1,8 @@
 """The API process: routes, error translation, nothing of the model. It never imports torch."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from fastapi import FastAPI, HTTPException, Request
@@ -11,6 +14,7 @@ from starlette.routing import Route
 from server import openapi, routes_files, routes_health, routes_jwks, routes_queue, routes_run, routes_uploads
 from server.api_docs import document
 from server.cors import Cors
+from server.deadlines import keep_deadlines
 from server.doors import Doors
 from server.errors import ModelError, RequestError
 from server.last_resort import LastResort
@@ -31,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        lifespan=_lifespan,
     )
     app.state.services = Services.open(settings)
     for routes in (routes_queue, routes_run, routes_files, routes_uploads, routes_jwks, routes_health, openapi):
@@ -40,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     # The last one added is the outermost.
     app.add_middleware(RequestGuard, settings=settings.api)
-    app.add_middleware(Doors, public_base_url=settings.api.public_base_url)
+    app.add_middleware(Doors)
     app.add_middleware(SiteGuard, settings=settings.api, keys=app.state.services.keys)
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.api.cors_origins)
@@ -51,6 +56,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(StarletteHTTPException, _http_error)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: Services = app.state.services
+    deadlines = asyncio.create_task(keep_deadlines(parts.store, every_s=parts.settings.api.deadline_poll_s))
+    yield
+    deadlines.cancel()
 
 
 async def _typed_error(_request: Request, error: Exception) -> JSONResponse:

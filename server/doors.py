@@ -15,30 +15,34 @@ Trailing slashes are accepted and never redirected: fal's async client follows n
 import re
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from fastapi import Request
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import BadRequest
-from server.fal_proxy import FAL_HOSTS, PROXY_PATH, proxy_target
+from server.fal_proxy import FAL_HOSTS, PROXY_PATH, VIA_PROXY, proxy_target
+from server.public_url import base_url
 from server.schemas import ENDPOINT
 
-VIA_PROXY: Final = "hunyuan_custom.via_proxy"  # in the scope of calls that came through the proxy door
 _DOORS: Final = ("/run/", "/queue/", "/rest/", "/cdn/")
 _OURS: Final = (*_DOORS, "/files/", "/api/", "/health/", "/playground/", "/.well-known/", "/openapi.json/", "/metrics/")
+_LONGEST_REMEMBERED: Final = 256  # strangers choose the paths: longer ones would cost memory
 # fal's documentation also writes /{app}/{subpath}/requests/...
 _SUBPATH: Final = re.compile(rf"^(/queue/{ENDPOINT})/(?!requests/)[^?]+?(/requests/.*)$")
 
 
-@lru_cache(maxsize=4096)  # those who poll ask for the same path ten times a second
 def canonical_path(host: str, path: str) -> str:
     """The path with its door as prefix and without a trailing slash.
 
     >>> canonical_path("queue.fal.run", "/fal-ai/hunyuan-custom/")
     '/queue/fal-ai/hunyuan-custom'
     """
+    return (_recent if len(host) + len(path) <= _LONGEST_REMEMBERED else _canonical)(host, path)
+
+
+def _canonical(host: str, path: str) -> str:
     path = path.rstrip("/") or "/"
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     name = name.lower()
@@ -53,33 +57,36 @@ def canonical_path(host: str, path: str) -> str:
     return _SUBPATH.sub(r"\1\2", path) if "/requests/" in path else path
 
 
+_recent = lru_cache(maxsize=4096)(_canonical)  # those who poll ask for the same path ten times a second
+
+
 class Doors:
     """ASGI middleware that rewrites the path."""
 
-    def __init__(self, app: ASGIApp, public_base_url: str | None) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._own_hosts = frozenset([urlsplit(public_base_url).netloc.lower()] if public_base_url else [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on with its canonical path."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
         try:
-            changes = self._route(scope["path"], headers)
+            changes = _route(Request(scope))
         except BadRequest as error:
             refused = error.response()
             await JSONResponse(refused.body, refused.status, refused.headers)(scope, receive, send)
             return
         await self._app({**scope, **changes}, receive, send)
 
-    def _route(self, path: str, headers: Headers) -> Scope:
-        if path.rstrip("/") != PROXY_PATH:
-            path = canonical_path(headers.get("host", ""), path)
-            return {"path": path, "raw_path": path.encode()}
-        target = proxy_target(headers, self._own_hosts)
-        path = canonical_path(target.host, unquote(target.path))
-        if not path.startswith(_DOORS):
-            raise BadRequest("Invalid request")
-        return {"path": path, "raw_path": path.encode(), "query_string": target.query, VIA_PROXY: True}
+
+def _route(request: Request) -> Scope:
+    path = request.scope["path"]
+    if path.rstrip("/") != PROXY_PATH:
+        path = canonical_path(request.headers.get("host", ""), path)
+        return {"path": path, "raw_path": path.encode()}
+    target = proxy_target(request.headers, base_url(request))
+    path = canonical_path(target.host, unquote(target.path))
+    if not path.startswith(_DOORS):
+        raise BadRequest("Invalid request")
+    return {"path": path, "raw_path": path.encode(), "query_string": target.query, VIA_PROXY: True}

@@ -20,7 +20,7 @@ ServerError
 │   ├── Cancelled             499, the result of a cancelled request
 │   ├── StartTimeout          504, the start deadline passed in the queue
 │   ├── Gone                  410, a video past its retention
-│   ├── Restarting            503, to a sync caller; the job goes on
+│   ├── Restarting            503, to a sync caller
 │   ├── RunnerDisconnected    503, the generator died
 │   ├── RunnerStalled         504, the generator fell silent
 │   ├── GpuOutOfMemory        503, also with the smallest memory plan
@@ -213,7 +213,7 @@ class Gone(RequestError):
 class Restarting(RequestError):
     """The server stops before the answer of a sync run is there."""
 
-    status, error_type, detail = 503, "runner_disconnected", "The server is restarting"
+    status, error_type, detail = 503, "runner_disconnected", "The server is restarting, send the request again"
 
 
 class RunnerDisconnected(RequestError):
@@ -225,7 +225,7 @@ class RunnerDisconnected(RequestError):
 class RunnerStalled(RequestError):
     """The generator made no progress within the stall limit."""
 
-    status, error_type, detail = 504, "runner_connection_timeout", "The generator made no progress and was stopped"
+    status, error_type, detail = 504, "request_timeout", "The generator made no progress and was stopped"
 
 
 class GpuOutOfMemory(RequestError):

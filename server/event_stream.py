@@ -37,7 +37,7 @@ class Watch:
     """One watcher of one job. It keeps no history: a slow reader gets what is true when it reads again."""
 
     def __init__(self, after: int) -> None:
-        self.after = after
+        self.after = self._sent = after
         self._lines: list[LogLine] = []
         self._now: tuple[JobState, int | None] | None = None
         self._told: tuple[Status, int | None] | None = None
@@ -47,11 +47,12 @@ class Watch:
     def update(self, state: JobState, position: int | None, lines: list[LogLine]) -> None:
         """Called by the tail at every tick."""
         self._now = (state, position)
-        if state.status is not Status.IN_QUEUE:  # a waiting job shows no log; its lines come when it runs
+        shows_lines = state.status is not Status.IN_QUEUE  # those of a waiting job come when it runs
+        if shows_lines:
             fresh = [line for line in lines if line.id > self.after]
             self._lines += fresh
             self.after = fresh[-1].id if fresh else self.after
-        if self._lines or (state.status, position) != self._told:
+        if (shows_lines and self._lines) or (state.status, position) != self._told:
             self._news.set()
 
     def end(self) -> None:
@@ -67,8 +68,11 @@ class Watch:
         self._news.clear()
         state, position = self._now
         self._told = (state.status, position)
-        lines, self._lines = self._lines, []
-        return Update(state, position, lines, self.after)
+        lines: list[LogLine] = []
+        if state.status is not Status.IN_QUEUE:
+            lines, self._lines = self._lines, lines
+        self._sent = lines[-1].id if lines else self._sent
+        return Update(state, position, lines, self._sent)
 
 
 class Tail:

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from server.errors import BadRequest
 
 PROXY_PATH: Final = "/api/fal/proxy"
+VIA_PROXY: Final = "hunyuan_custom.via_proxy"  # in the scope of calls that came through this door
 TARGET_URL: Final = "x-fal-target-url"
 FAL_HOSTS: Final = {
     "fal.run": "/run",
@@ -32,8 +33,8 @@ class Target:
     query: bytes
 
 
-def proxy_target(headers: Headers, own_hosts: frozenset[str]) -> Target:
-    """Read the header; `own_hosts` are further names of this server, in lower case.
+def proxy_target(headers: Headers, own_base: str) -> Target:
+    """Read the header; `own_base` is the URL under which this caller reaches the server, perhaps with a path prefix.
 
     Raises:
         BadRequest: no header, or not one of our hosts.
@@ -42,11 +43,15 @@ def proxy_target(headers: Headers, own_hosts: frozenset[str]) -> Target:
     if url is None:
         raise BadRequest(f"Missing the {TARGET_URL} header")
     try:
-        parts = urlsplit(url)
+        parts, own = urlsplit(url), urlsplit(own_base)
         host = parts.netloc.lower()
     except ValueError:
         raise BadRequest("Invalid request") from None
-    own = {headers.get("host", "").lower(), *own_hosts}
-    if parts.scheme not in {"http", "https"} or (host not in own and host not in FAL_HOSTS) or not host:
+    path = parts.path or "/"
+    if host == own.netloc.lower() and f"{path}/".startswith(f"{own.path}/"):
+        path = path.removeprefix(own.path) or "/"
+    elif host not in {*FAL_HOSTS, headers.get("host", "").lower()}:
+        host = ""
+    if parts.scheme not in {"http", "https"} or not host:
         raise BadRequest("Invalid request")
-    return Target(host, parts.path or "/", parts.query.encode("ascii", "replace"))
+    return Target(host, path, parts.query.encode("ascii", "replace"))

@@ -1,21 +1,28 @@
 """uvicorn's HTTP protocol with the limits it lacks: the size of the headers, and the time they may take.
 
 httptools collects headers of any size (64 MB were accepted) for as long as the client likes; both are refused here
-before anything is parsed into memory. Bodies are the business of `request_guard.py`.
+before anything is parsed into memory. Bodies are the business of `request_guard.py`. What uvicorn would answer in
+plain text by itself (no HTTP, too many connections) has our form: JSON and `x-fal-request-id`.
 """
 
 import asyncio
+import json
+from http import HTTPStatus
 from typing import ClassVar
 
+from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.errors import HeadersTooLarge, RequestError
+from server.errors import BadRequest, HeadersTooLarge, Overloaded, RequestError
+from server.request_ids import REQUEST_ID, RequestIds, new_request_id
 from server.settings import ApiSettings
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """One connection. Use a subclass made by `limited_protocol`: uvicorn creates instances by itself."""
 
+    max_connections: ClassVar[int]
     max_header_bytes: ClassVar[int]
     header_timeout_s: ClassVar[float]
 
@@ -52,6 +59,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_header_bytes:
             self._refusal = HeadersTooLarge()
             raise self._refusal  # the parser stops and `data_received` answers with `send_400_response`
+        if len(self.connections) > self.max_connections:
+            self.app = _overloaded  # for this connection, which ends with the answer
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -59,18 +68,23 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._reading_headers, self._header_bytes = True, 0
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what is no HTTP; ours where a limit was passed."""
-        if self._refusal is None:
-            super().send_400_response(msg)
-            return
-        text = str(self._refusal)
-        head = f"HTTP/1.1 {self._refusal.status} Request Header Fields Too Large\r\n"
-        body = f'{{"detail":"{text}","error_type":"{self._refusal.error_type}"}}'
-        self.transport.write(
-            f"{head}content-type: application/json\r\nx-fal-error-type: {self._refusal.error_type}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
-        )
+        """The answer to what is no HTTP, or to what passed a limit; the connection ends with it."""
+        refused = (self._refusal or BadRequest(msg)).response()
+        body = json.dumps(refused.body)
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+            REQUEST_ID: new_request_id(),
+            **refused.headers,
+        }
+        lines = [f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.transport.write("\r\n".join([*lines, "", body]).encode("ascii"))
         self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade is a request like any other here; two lines in the log for each would be a stranger's gift."""
 
     def _arm(self) -> None:
         self._disarm()
@@ -84,5 +98,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 def limited_protocol(settings: ApiSettings) -> type[asyncio.Protocol]:
     """The protocol class for `uvicorn.Config(http=...)`."""
-    limits = {"max_header_bytes": settings.max_header_bytes, "header_timeout_s": settings.header_timeout_s}
+    limits = {name: getattr(settings, name) for name in ("max_connections", "max_header_bytes", "header_timeout_s")}
     return type("LimitedHttpProtocol", (LimitedHttpProtocol,), limits)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    refused = Overloaded().response()
+    headers = {**refused.headers, "connection": "close"}
+    await JSONResponse(refused.body, refused.status, headers)(scope, receive, send)
+
+
+_overloaded = RequestIds(_refuse)

@@ -27,6 +27,7 @@ class Submission:
     base_url: str
     options: SubmitOptions
     webhook_url: str | None = None
+    max_queue_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,13 @@ class Intake:
         Raises:
             InvalidInput: the body is no JSON object; nothing is written.
             InsufficientStorage: the disk is too full for another video.
-            TooManyRequests: the line is as long as the limits allow.
+            TooManyRequests: the line is as long as the limits allow, or longer than the sender accepts.
         """
-        if self._storage.free_bytes() < self._min_free_bytes:
-            raise InsufficientStorage
         known = self._known(submission)
         if known is not None:
             return known
+        if self._storage.free_bytes() < self._min_free_bytes:
+            raise InsufficientStorage
         request_id = str(uuid.uuid4())
         fields = parse_json_object(submission.body)
         body, source_key, refused = None, None, None
@@ -72,7 +73,7 @@ class Intake:
         job = _new_job(request_id, submission, body, source_key)
         try:
             if refused is None:
-                self._store.add(job, self._engine)
+                self._store.add(job, self._engine, max_queue_length=submission.max_queue_length)
             else:
                 self._store.add_finished(job, refused)
         except IntegrityError:  # somebody with the same key was faster

@@ -37,7 +37,7 @@ class JobStore:
 
     # -- submit ------------------------------------------------------------------------------------------------
 
-    def add(self, job: NewJob, engine: DBOSClient) -> None:
+    def add(self, job: NewJob, engine: DBOSClient, *, max_queue_length: int | None = None) -> None:
         """Accept a valid request: its row and its place in the engine's queue appear together or not at all.
 
         Raises:
@@ -46,7 +46,7 @@ class JobStore:
         with self._database.begin() as transaction:
             one_at_a_time(transaction)  # two submits must not see the same end of the line
             transaction.execute(request_table.insert().values(**self._new_row(job), status=Status.IN_QUEUE))
-            enforce_caps(transaction, job.owner, self._caps)
+            enforce_caps(transaction, job.owner, self._caps, max_queue_length)
             place = next_place(transaction, job.owner, job.priority)
             transaction.execute(_update(job.id).values(place=place))
             enqueue_prepare(engine, transaction, job.id)
@@ -225,7 +225,11 @@ class JobStore:
         """End waiting jobs whose start deadline has passed; returns how many."""
         overdue = (
             request_table.update()
-            .where(request_table.c.status == Status.IN_QUEUE, request_table.c.start_deadline < self._clock())
+            .where(
+                request_table.c.status == Status.IN_QUEUE,
+                request_table.c.started_at.is_(None),  # one that a stopping worker gave back has started in time
+                request_table.c.start_deadline < self._clock(),
+            )
             .values(**self._error_values(StartTimeout().response()))
         )
         with self._database.begin() as transaction:

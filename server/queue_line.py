@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from server.database import request_table
-from server.errors import TooManyRequests
+from server.errors import QueueTooLong, TooManyRequests
 from server.job import Priority, Status
 from server.keys import LOCAL_OWNER
 
@@ -29,16 +29,24 @@ class Caps:
     per_owner: int
 
 
-def enforce_caps(transaction: sa.Connection, owner: str, caps: Caps | None) -> None:
+def enforce_caps(
+    transaction: sa.Connection, owner: str, caps: Caps | None, max_queue_length: int | None = None
+) -> None:
     """Refuse the job that was just inserted if the line is too long with it: the insert holds the write lock.
+
+    `max_queue_length` is the sender's own limit: how many others may wait.
 
     Raises:
         TooManyRequests: to be raised out of the transaction, which undoes the insert.
     """
-    if caps is None:
+    if caps is None and max_queue_length is None:
         return
     mine = sa.func.count(sa.case((request_table.c.owner == owner, 1)))
     total, own = transaction.execute(sa.select(sa.func.count(), mine).where(_waiting)).one()
+    if max_queue_length is not None and total - 1 > max_queue_length:
+        raise QueueTooLong
+    if caps is None:
+        return
     if total > caps.total:
         raise TooManyRequests(f"The queue is full: {caps.total} requests are waiting", retry_after_s=_RETRY_AFTER_S)
     if owner != LOCAL_OWNER and own > caps.per_owner:

@@ -11,11 +11,16 @@ REQUEST_ID: Final = "x-fal-request-id"
 _SCOPE_KEY: Final = "hunyuan_custom.request_id"
 
 
+def new_request_id() -> str:
+    """As long as fal's, and unguessable."""
+    return str(uuid.uuid4())
+
+
 def request_id_of(scope: Scope) -> str:
     """The id of this HTTP exchange, for logs and error answers; a job's answers carry the job's id instead."""
     made: list[str] = scope[_SCOPE_KEY]  # one list for all copies of the scope; filled when somebody asks
     if not made:
-        made.append(str(uuid.uuid4()))
+        made.append(new_request_id())
     return made[0]
 
 

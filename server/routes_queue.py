@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from server import views
 from server.api_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
 from server.auth import admit, current_owner
-from server.errors import AlreadyCompleted, NotFound, QueueTooLong, StillInProgress
+from server.errors import AlreadyCompleted, NotFound, StillInProgress
 from server.event_stream import status_events
 from server.intake import Submission
 from server.job import CancelOutcome, Job, Status
@@ -42,12 +42,10 @@ async def submit(
 ) -> JSONResponse:
     """Put a request into the queue. Any JSON object is accepted; an invalid one finishes with its 422."""
     parts = services(request)
-    submission = await read_submission(request)
+    submission = replace(await read_submission(request), max_queue_length=fal_max_queue_length)
     if fal_webhook is not None:
         policy = OutboundPolicy(parts.settings.allow_private_networks)
         submission = replace(submission, webhook_url=check_webhook_url(fal_webhook, policy))
-    if fal_max_queue_length is not None and await parts.reads.waits_more_than(fal_max_queue_length):
-        raise QueueTooLong
     accepted = await run_in_threadpool(parts.intake.accept, submission)
     state = await find_state(request, accepted.request_id)
     body = views.submitted(state.base_url, state.id, await parts.reads.position(state))

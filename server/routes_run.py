@@ -22,8 +22,8 @@ router = APIRouter(prefix=f"/run/{ENDPOINT}", tags=["run"])
 async def run(request: Request) -> Response:
     """Make a video and answer with it.
 
-    A caller who hangs up cancels the job, since retrying clients start another; with an Idempotency-Key the job goes
-    on, since the same call will find it again.
+    A caller who hangs up cancels the job, and so does a restart of this process, since retrying clients start another;
+    with an Idempotency-Key the job goes on, since the same call will find it again.
     """
     parts = services(request)
     submission = await read_submission(request)
@@ -39,14 +39,12 @@ async def run(request: Request) -> Response:
     finally:
         over.cancel()
         gone.cancel()
-    if over.done() and not over.cancelled():
-        if over.result():
-            return result_response(await find_job(request, request_id))
-        goes_on = f"The server is restarting; request {request_id} goes on and can be had from the queue"
-        return _failed(Restarting(goes_on).response(), request_id)
+    restarting = over.done() and not over.cancelled()
+    if restarting and over.result():
+        return result_response(await find_job(request, request_id))
     if submission.options.idempotency_key is None:
         await run_in_threadpool(parts.store.cancel, request_id)
-    return _failed(Cancelled().response(), request_id)
+    return _failed((Restarting() if restarting else Cancelled()).response(), request_id)
 
 
 def _failed(error: ErrorResponse, request_id: str) -> JSONResponse:

@@ -53,6 +53,12 @@ class ApiSettings(Section):
     body_idle_s: float = Field(default=10.0, gt=0, description="a body may pause for this long")
     body_memory_bytes: int = Field(default=32 * 2**20, gt=0, description="bodies in memory at once; others wait")
     keys_reload_s: float = Field(default=2.0, gt=0, description="a new or revoked key is known after this")
+    proxy_owner: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9._-]{1,64})?$",
+        description="whose calls those through /api/fal/proxy are that show no key; empty asks for a key",
+    )
+    deadline_poll_s: float = Field(default=0.5, gt=0, description="how often overdue start deadlines are looked for")
     max_connections: int = Field(default=4000, gt=0, description="more are answered 503")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="further Host names of a server without keys")
     shutdown_grace_s: float = Field(default=10.0, gt=0, description="answers under way end within this time")

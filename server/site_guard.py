@@ -30,7 +30,9 @@ class SiteGuard:
         self._keys = keys
         self._origins = settings.cors_origins
         public = urlsplit(settings.public_base_url).hostname if settings.public_base_url else None
-        self._names = frozenset(_lower([*FAL_HOSTS, *settings.allowed_hosts, *([public] if public else [])]))
+        own = [*settings.allowed_hosts, *([public] if public else [])]
+        # Older clients of fal's make the queue's host name out of the other one.
+        self._names = frozenset(_lower([*FAL_HOSTS, *own, *(f"queue.{name}" for name in own)]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or answer 403."""

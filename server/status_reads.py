@@ -116,10 +116,6 @@ class StatusReads:
             self._line_valid_until = done + max(_LINE_MAX_AGE_S, _LINE_LOAD_SHARE * (done - now))
         return bisect_left(self._line, (state.priority, state.place))
 
-    async def waits_more_than(self, limit: int) -> bool:
-        """Whether more than `limit` jobs wait."""
-        return await self._count_before(2**31 - 1, 0, most=limit + 1) > limit
-
     async def video_is_known(self, video_key: str) -> bool:
         """Whether a finished job points to this video, be it there or not."""
         sql = "SELECT 1 FROM request WHERE video_key = :key AND status = 'COMPLETED'"

@@ -67,13 +67,11 @@ def _start_timeout(value: str | None) -> float | None:
 def lifetime_s(value: str | None) -> float | None:
     """Seconds to keep a file, from fal's lifecycle headers; malformed JSON is ignored, as on fal."""
     try:
-        wanted = json.loads(value or "null")
-    except ValueError:
+        wanted = json.loads(value or "null", parse_int=float)  # any number of digits: at worst infinity
+    except (ValueError, RecursionError):
         return None
     seconds = wanted.get("expiration_duration_seconds") if isinstance(wanted, dict) else None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        return None
-    return float(seconds)
+    return seconds if isinstance(seconds, float) and 0 < seconds < math.inf else None
 
 
 def _key(value: str | None) -> str | None:

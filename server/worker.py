@@ -97,7 +97,6 @@ class WorkerProcess:
             draining = self._beat()
             (self._workflows.stop_claiming if draining else self._workflows.claim_again)()
             self._said, self._said_at = state, now
-            self._store.expire_overdue()
             self._reaper.sweep()
         if now - self._reconciled_at >= jobs.reconcile_s:
             self._reconciled_at = now

@@ -57,6 +57,13 @@ class Server:
         until(lambda: self.status(request_id)["status"] == "COMPLETED", timeout_s)
         return self.result(request_id)
 
+    def waiting(self) -> int:
+        """How many requests wait: the position of one more, which is taken back."""
+        probe = self.submit()
+        position = self.status(probe)["queue_position"]
+        self.cancel(probe)
+        return int(position)
+
     def until_running(self, request_id: str) -> None:
         until(lambda: self.status(request_id)["status"] == "IN_PROGRESS")
 

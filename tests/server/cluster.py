@@ -23,6 +23,7 @@ class Cluster:
         self._environment |= {f"{ENV_PREFIX}{key.upper()}": str(value) for key, value in settings.items()}
         self._environment["PYTHONPATH"] = str(ROOT)
         self._processes: dict[str, subprocess.Popen[Any]] = {}
+        self._clients: list[httpx.Client] = []
 
     def start_worker(self, name: str, *, renderer: str = "by_prompt", data_dir: Path | None = None) -> int:
         """Start a worker with this id, on a disk of its own if one is named; returns its pid."""
@@ -45,6 +46,7 @@ class Cluster:
         process = subprocess.Popen(command, env=environment, cwd=self._data_dir, text=True)
         self._processes["api"] = process
         server = Server(process, f"http://127.0.0.1:{port}", self._data_dir, environment)
+        self._clients.append(server.http)
         until(lambda: _answers(server))
         return server
 
@@ -58,6 +60,8 @@ class Cluster:
 
     def stop(self) -> None:
         """Kill whatever is left."""
+        for client in self._clients:
+            client.close()
         for process in self._processes.values():
             if process.poll() is None:
                 process.kill()

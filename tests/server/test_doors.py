@@ -1,9 +1,16 @@
 """Host, prefix, bare path and proxy header all lead to the same routes."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from server import doors
+from server.database import create_engine
 from server.doors import canonical_path
+from server.keys import KeyTable
 from tests.live_server import APP, Server, example
+from tests.server.in_process import open_api
 
 ID = "requests/0b7f8e8a-0000-4000-8000-000000000000"
 
@@ -89,6 +96,51 @@ def test_the_proxy_door_leads_nowhere_else(server: Server, target: str) -> None:
     answer = server.http.post("/api/fal/proxy", json={}, headers={"x-fal-target-url": target})
     assert (answer.status_code, answer.json()["detail"]) == (400, "Invalid request")
     assert answer.headers["x-fal-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "target", "reached"),
+    [
+        ({"public_base_url": "https://gpu.example/hc"}, {}, "https://gpu.example/hc/queue", True),
+        ({"public_base_url": "https://gpu.example/hc"}, {}, "https://gpu.example/queue", False),
+        ({"public_base_url": "https://gpu.example/hc"}, {}, "https://gpu.example/hcx/queue", False),
+        ({"trusted_proxies": ["127.0.0.1"]}, {"X-Forwarded-Host": "gpu.example"}, "https://gpu.example/queue", True),
+        ({}, {"X-Forwarded-Host": "gpu.example"}, "https://gpu.example/queue", False),
+    ],
+)
+def test_the_proxy_door_knows_the_address_of_its_server(
+    tmp_path: Path, settings: dict[str, Any], headers: dict[str, str], target: str, reached: bool
+) -> None:
+    api = open_api(tmp_path, api=settings)
+    url = f"{target}/{APP}/requests/x/status"
+    answer = api.get("/api/fal/proxy", headers={"x-fal-target-url": url, **headers})
+    expected = (404, "Request not found") if reached else (400, "Invalid request")
+    assert (answer.status_code, answer.json()["detail"]) == expected
+
+
+def test_browser_applications_behind_the_proxy_door_may_go_without_a_key(tmp_path: Path) -> None:
+    api = open_api(tmp_path, api={"proxy_owner": "web"})
+    KeyTable(create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}")).create("somebody")
+    proxied = {"x-fal-target-url": f"https://queue.fal.run/{APP}"}
+    made = api.post("/api/fal/proxy", json={}, headers=proxied)
+    assert made.status_code == 200
+    status = {"x-fal-target-url": f"https://queue.fal.run/{APP}/requests/{made.json()['request_id']}/status"}
+    assert api.get("/api/fal/proxy", headers=status).status_code == 200
+    assert api.post("/api/fal/proxy", json={}, headers=proxied | {"Authorization": "Key a:b"}).status_code == 401
+    assert api.post(f"/queue/{APP}", json={}).status_code == 401
+
+
+def test_a_long_path_is_not_remembered() -> None:
+    before = doors._recent.cache_info().currsize
+    assert canonical_path("localhost", f"/{APP}/{'x' * 5000}/") == f"/run/{APP}/{'x' * 5000}"
+    assert doors._recent.cache_info().currsize == before
+
+
+def test_a_configured_name_has_a_queue_host_too(tmp_path: Path) -> None:
+    api = open_api(tmp_path, api={"allowed_hosts": ["mybox.lan"]})
+    answer = api.post(f"/{APP}", json={}, headers={"Host": "queue.mybox.lan:8000"})
+    assert answer.json()["status_url"].startswith("http://queue.mybox.lan:8000/queue/")
+    assert api.post(f"/{APP}", json={}, headers={"Host": "queue.other.lan"}).status_code == 403
 
 
 def test_the_proxy_door_needs_its_header(server: Server) -> None:

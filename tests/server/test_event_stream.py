@@ -6,13 +6,14 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from server.event_stream import Tail
+from server.event_stream import Tail, Watch, status_events
 from server.job import LogLine, Status
 from server.status_reads import JobState
 from tests.live_server import APP, Server, example, until
@@ -21,7 +22,7 @@ Event = tuple[int | None, dict[str, Any]]
 
 
 def events(server: Server, request_id: str, *, logs: bool = True, **headers: str) -> Iterator[Event]:
-    """The events as they come; every one must be a chunk of its own."""
+    """The events as they come."""
     url = f"/queue/{APP}/requests/{request_id}/status/stream"
     with server.http.stream("GET", url, params={"logs": "1"} if logs else {}, headers=headers) as answer:
         assert answer.status_code == 200
@@ -93,8 +94,12 @@ def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(start_server
     server = start_server()
     request_id = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(request_id)
-    sync = ThreadPoolExecutor(1).submit(httpx.post, f"{server.url}/run/{APP}", json=example(), timeout=30)
-    until(lambda: _somebody_waits(server))
+    callers = ThreadPoolExecutor(2)
+    sync, keyed = (
+        callers.submit(httpx.post, f"{server.url}/run/{APP}", json=example(), headers=headers, timeout=30)
+        for headers in ({}, {"Idempotency-Key": "comes-back"})
+    )
+    until(lambda: server.waiting() == 2)
     (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
     seen = []
     for event in events(server, request_id):
@@ -110,16 +115,10 @@ def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(start_server
     server.cancel(request_id)
     assert [later["status"] for _, later in resumed][-1] == "COMPLETED"
 
-    answer = sync.result()
-    assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
-    left = answer.headers["x-fal-request-id"]
-    assert left in answer.json()["detail"]
-    assert server.finish(left).status_code == 200
-
-
-def _somebody_waits(server: Server) -> bool:
-    answer = server.http.post(f"/queue/{APP}", json={}, params={"fal_max_queue_length": "0"})
-    return answer.status_code == 429
+    for call, end in ((sync, 499), (keyed, 200)):
+        answer = call.result()
+        assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
+        assert server.finish(answer.headers["x-fal-request-id"]).status_code == end, "who can come back finds it"
 
 
 class _Reads:
@@ -167,6 +166,41 @@ def test_five_hundred_watchers_cost_one_query_per_tick() -> None:
             assert await late.next() is None, "nothing new begins while the server stops"
 
     asyncio.run(scenario())
+
+
+def test_every_event_is_one_write() -> None:
+    """fal's JavaScript client decodes each network chunk by itself."""
+
+    async def scenario() -> None:
+        reads = _Reads()
+        reads.lines = [LogLine(1, "täglich\n\ndata: x", "INFO", 0.0)]
+        tail = Tail(reads, poll_s=0.01)  # type: ignore[arg-type]
+        chunks = []
+        async for chunk in status_events(tail, "a", logs=True, after=0):
+            chunks.append(chunk)
+            reads.state = replace(reads.state, status=Status.COMPLETED)
+        assert len(chunks) == 2
+        for chunk in chunks:
+            assert chunk.isascii()
+            assert chunk.endswith(b"\n\n")
+            assert chunk.count(b"\n\n") == chunk.count(b"data: {") == 1
+
+    asyncio.run(scenario())
+
+
+def test_lines_that_nobody_read_before_a_job_was_given_back_come_later() -> None:
+    state = _Reads().state
+    watch = Watch(after=0)
+    watch.update(state, None, [LogLine(1, "one", "INFO", 0.0)])
+    watch.update(replace(state, status=Status.IN_QUEUE), 0, [])
+
+    async def told() -> tuple[list[str], int] | None:
+        update = await watch.next()
+        return update and ([line.message for line in update.lines], update.last_line)
+
+    assert asyncio.run(told()) == ([], 0)
+    watch.update(state, None, [LogLine(2, "two", "INFO", 0.0)])
+    assert asyncio.run(told()) == (["one", "two"], 2)
 
 
 def test_a_watch_of_a_record_that_expires_ends() -> None:

@@ -1,9 +1,11 @@
 """Limits of the HTTP surface: headers, bodies, slow senders, foreign websites, and the headers of every answer."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
+from collections.abc import Callable
 
 import httpx
 import psutil
@@ -29,6 +31,18 @@ def read_all(connection: socket.socket) -> bytes:
     return bytes(said)
 
 
+def until_answered(call: Callable[[], httpx.Response], status: int) -> httpx.Response:
+    """The first answer with that status: connections come and go a moment later than the client thinks."""
+    answers: list[httpx.Response] = []
+
+    def asked() -> bool:
+        answers.append(call())
+        return answers[-1].status_code == status
+
+    until(asked)
+    return answers[-1]
+
+
 def head(path: str = f"/queue/{APP}", *, length: int, **headers: str) -> bytes:
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {length}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -43,6 +57,8 @@ def test_headers_over_16_kb_are_431(server: Server, path: str) -> None:
     assert server.http.get(path, headers={"x-long": "x" * 15_000}).status_code != 431
     answer = server.http.get(path, headers={"x-long": "x" * 17_000})
     assert (answer.status_code, answer.json()["error_type"]) == (431, "bad_request")
+    assert answer.headers["x-fal-request-id"]
+    assert answer.headers["x-fal-error-type"] == "bad_request"
 
 
 def test_a_long_url_is_431(server: Server) -> None:
@@ -91,7 +107,24 @@ def test_a_kept_connection_serves_many_requests_with_fresh_limits(impatient: Ser
 def test_what_is_no_http_is_answered_400_and_ended(server: Server, garbage: bytes) -> None:
     with connect(server) as connection:
         connection.sendall(garbage)
-        assert read_all(connection).startswith(b"HTTP/1.1 400")
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\nx-fal-request-id: " in head
+    assert json.loads(body)["error_type"] == "bad_request"
+
+
+def test_more_connections_than_allowed_are_503_and_the_others_are_served(start_server: Callable[..., Server]) -> None:
+    server = start_server(ready=False, api__max_connections=3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connect(server))
+        one_more = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False))
+        answer = until_answered(lambda: one_more.get("/health/live"), 503)
+        assert answer.json()["error_type"] == "runner_scheduling_failure"
+        assert answer.headers["x-fal-request-id"]
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["connection"] == "close"
+    assert until_answered(lambda: server.http.get("/health/live"), 200)
 
 
 def test_two_content_lengths_are_refused(server: Server) -> None:

@@ -3,6 +3,7 @@
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -147,6 +148,24 @@ def test_jobs_keep_their_promises(database: sa.Engine) -> None:
         max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case.runTest()
+
+
+def test_a_start_deadline_is_over_once_the_job_has_started(database: sa.Engine) -> None:
+    """Also when its worker stops and gives it back."""
+    now = [1000.0]
+    store, engine = JobStore(database, clock=lambda: now[0]), engine_client(database)
+    started, waiting = replace(new_job(), start_deadline=1005.0), replace(new_job(), start_deadline=1005.0)
+    for job in (started, waiting):
+        store.add(job, engine)
+    attempt = store.claim(started.id, "w")
+    assert attempt
+    now[0] = 1010.0
+    assert store.release(attempt)
+    assert store.expire_overdue() == 1
+    ends = [store.get(job.id) for job in (started, waiting)]
+    assert [end and end.status for end in ends] == [Status.IN_QUEUE, Status.COMPLETED]
+    store.cancel(started.id)
+    engine.destroy()
 
 
 def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:

@@ -94,11 +94,6 @@ def test_many_jobs_are_watched_in_one_query(database: sa.Engine) -> None:
     assert found["r1"][1][0].message == "m1"
 
 
-def test_limits_on_the_queue(database: sa.Engine) -> None:
-    reads = StatusReads.open(database)
-    assert [asyncio.run(reads.waits_more_than(limit)) for limit in (0, 2699, 2700, 10**6)] == [True, True, False, False]
-
-
 @pytest.mark.parametrize("name", ["_COUNT", "_LINE", "_LOGS"])
 def test_the_hot_queries_scan_no_table(database: sa.Engine, name: str) -> None:
     sql = getattr(status_reads, name)

@@ -3,14 +3,17 @@
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.database import migrate
 from server.errors import BadRequest
 from server.job import Priority
 from server.submit_options import SubmitOptions
-from tests.live_server import APP, Server, example, until
+from tests.live_server import APP, FAST, Server, example, until
+from tests.server.cluster import Cluster
 
 
 def test_headers_are_read() -> None:
@@ -39,9 +42,35 @@ def test_an_unreadable_timeout_is_refused(value: str) -> None:
         SubmitOptions.from_headers({"x-fal-request-timeout": value})
 
 
-@pytest.mark.parametrize("value", ["", "{", "[]", '"x"', '{"expiration_duration_seconds": "1"}', "1e400", "true"])
+def _expiring_in(seconds: str) -> str:
+    return f'{{"expiration_duration_seconds": {seconds}}}'
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "{",
+        "[]",
+        '"x"',
+        "1e400",
+        "true",
+        "[" * 6000,
+        *map(_expiring_in, ['"1"', "true", "-1", "0", "NaN", "9" * 400]),
+    ],
+    ids=lambda value: value[:40],
+)
 def test_an_unreadable_lifecycle_is_ignored(value: str) -> None:
     assert SubmitOptions.from_headers({"x-fal-object-lifecycle-preference": value}) == SubmitOptions()
+
+
+def test_an_unreadable_header_of_the_others_changes_nothing(server: Server) -> None:
+    headers = {
+        "X-Fal-Queue-Priority": "urgent",
+        "X-Fal-Runner-Hint": "gpu-7",
+        "X-Fal-Object-Lifecycle-Preference": "[" * 6000,
+    }
+    assert server.finish(server.submit(**headers)).status_code == 200
 
 
 @pytest.mark.parametrize("door", ["run", "queue"])
@@ -71,21 +100,33 @@ def test_a_start_in_time_is_not_a_limit_on_the_work(server: Server) -> None:
     assert server.finish(server.submit(example(num_inference_steps=30), **{"X-Fal-Request-Timeout": "30"})).is_success
 
 
+def test_a_request_that_does_not_start_in_time_is_504_although_no_worker_lives(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, **FAST)
+    migrate(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}", tmp_path / "lock")
+    try:
+        api = cluster.start_api()
+        assert api.finish(api.submit(**{"X-Fal-Request-Timeout": "0.2"})).status_code == 504
+    finally:
+        cluster.stop()
+
+
 def test_a_full_queue_is_429_only_for_those_who_ask(server: Server) -> None:
     blocker = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(blocker)
-    waiting = server.submit()
+    waiting = server.submit(**{"Idempotency-Key": "waits"})
 
-    def submit(limit: str) -> int:
-        answer = server.http.post(f"/queue/{APP}", json={}, params={"fal_max_queue_length": limit})
-        return answer.status_code
+    def submit(limit: str, **headers: str) -> int:
+        query = {"fal_max_queue_length": limit}
+        return server.http.post(f"/queue/{APP}", json=example(), params=query, headers=headers).status_code
 
     assert [submit(limit) for limit in ("0", "1", "100")] == [429, 200, 200]
+    assert submit("0", **{"Idempotency-Key": "waits"}) == 200, "it stands in the line already"
     refused = server.http.post(f"/queue/{APP}", json=example(), params={"fal_max_queue_length": "0"})
     assert int(refused.headers["retry-after"]) >= 1
     assert submit("many") == 422
     server.cancel(blocker)
     server.finish(waiting)
+    until(lambda: server.waiting() == 0)
     assert submit("0") == 200
 
 
@@ -161,6 +202,10 @@ def test_store_io_0_forgets_the_input_and_keeps_the_result(start_server: Callabl
     assert server.http.get(server.result(plain).json()["video"]["url"]).status_code == 200
 
 
-def test_no_retry_is_one_attempt(server: Server) -> None:
-    answer = server.finish(server.submit(example(prompt="EXITS"), **{"X-Fal-No-Retry": "1"}))
+@pytest.mark.parametrize(("header", "attempts"), [({"X-Fal-No-Retry": "1"}, 1), ({}, 3)])
+def test_no_retry_is_one_attempt(server: Server, header: dict[str, str], attempts: int) -> None:
+    request_id = server.submit(example(prompt="EXITS"), **header)
+    answer = server.finish(request_id)
     assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
+    log = [line["message"] for line in server.status(request_id, logs=True)["logs"]]
+    assert sum(line.startswith("Generator lost") for line in log) == attempts
