@@ -54,6 +54,54 @@ class CancelAnswer(BaseModel):
     status: Literal["CANCELLATION_REQUESTED"]
 
 
+class UploadUrls(BaseModel):
+    """Where to PUT the bytes, and the URL to submit."""
+
+    upload_url: str
+    file_url: str
+
+
+class StoredUrl(BaseModel):
+    """The URL of an upload that was put."""
+
+    url: str
+
+
+class AccessUrl(BaseModel):
+    """The URL of an upload that was posted."""
+
+    access_url: str
+
+
+class CdnToken(BaseModel):
+    """What `POST /cdn/files/upload` takes as its bearer token."""
+
+    token: str
+    token_type: Literal["Bearer"]
+    base_url: str
+    expires_at: str = Field(json_schema_extra={"format": "date-time"})
+
+
+class Described(BaseModel):
+    """What is going to be uploaded."""
+
+    content_type: str = Field(default="", examples=["image/png"])
+    file_name: str = Field(default="", examples=["woman.png"])
+
+
+class KeySet(BaseModel):
+    """A JSON Web Key Set."""
+
+    keys: list[dict[str, str]]
+
+
+class Readiness(BaseModel):
+    """Whether a video could be made now, and what each worker says of itself."""
+
+    status: Literal["ready", "not ready"]
+    workers: list[dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class RouteDoc:
     """Arguments of a route's decorator."""
@@ -91,7 +139,6 @@ _SUBMIT_HEADERS = [
 ]
 _FAILED: Responses = {
     499: _json("Cancelled by its sender.", Problem),
-    502: _json("The failure of the request itself.", Problem),
     504: _json("Not started in time, or no progress.", Problem),
 }
 
@@ -105,10 +152,12 @@ STATUS = RouteDoc(
     {"parameters": [_LOGS]},
 )
 STREAM = RouteDoc(
-    {200: {"description": "One event per change.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    {200: {"description": "One event per change.", "content": {"text/event-stream": {"schema": {}}}}},
     {"parameters": [_LOGS, _header("Last-Event-ID", "Only log lines after this event.")]},
 )
-RESULT = RouteDoc({200: _json("The output.", HunyuanCustomOutput), **_FAILED})
+RESULT = RouteDoc(
+    {200: _json("The output.", HunyuanCustomOutput), 422: _json("Its input was not valid.", Problem), **_FAILED}
+)
 CANCEL = RouteDoc({202: _json("Taken down.", CancelAnswer)})
 DOWNLOAD = RouteDoc(
     {
@@ -119,36 +168,123 @@ DOWNLOAD = RouteDoc(
     }
 )
 
-# Every operation: bad input, keys, limits, and what goes wrong in a server.
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_IMAGES = dict.fromkeys(("image/png", "image/jpeg", "image/webp"), _IMAGE)
+_IMAGE_BODY = {"requestBody": {"required": True, "content": _IMAGES}}
+_LIFECYCLE = _header("X-Fal-Object-Lifecycle", '`{"expiration_duration_seconds": N}` shortens the life of the upload.')
+
+INITIATE = RouteDoc(
+    {200: _json("Where to put it.", UploadUrls)},
+    {
+        "requestBody": {"content": {"application/json": {"schema": Described.model_json_schema()}}},
+        "parameters": [_LIFECYCLE],
+    },
+)
+PUT_UPLOAD = RouteDoc({200: _json("Stored.", StoredUrl)}, _IMAGE_BODY)
+CDN_TOKEN = RouteDoc({200: _json("A token.", CdnToken)})
+UPLOAD = RouteDoc(
+    {200: _json("Stored.", AccessUrl)},
+    {
+        **_IMAGE_BODY,
+        "security": [{"cdnToken": []}],
+        "parameters": [_LIFECYCLE, _header("X-Fal-File-Name", "Name of the file.")],
+    },
+)
+MULTIPART = RouteDoc({413: _json("Always: no image is that large.", Problem)})
+CDN_MULTIPART = RouteDoc(MULTIPART.responses, {"security": [{"cdnToken": []}]})
+IMAGE_DOWNLOAD = RouteDoc(
+    {
+        200: {"description": "The image.", "content": _IMAGES},
+        206: {"description": "The asked range.", "content": _IMAGES},
+        416: {"description": "The range lies outside the file.", "content": {"text/plain": {}}},
+    }
+)
+READY = RouteDoc({200: _json("A video can be made.", Readiness), 503: _json("Not now.", Readiness)})
+OPENAPI = RouteDoc(
+    {200: {"description": "The schema.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+)
+KEY_SET = RouteDoc({200: _json("The keys.", KeySet)})
+
+# What any operation may answer, whatever is asked: the small print of HTTP, foreign pages, and a server in trouble.
 _EVERYWHERE = {
     400: "A parameter or header that cannot be read, or not possible in this state.",
-    401: "No valid key.",
     403: "This page or host may not call.",
-    404: "Nothing there, or not yours.",
     405: "Not a method of this path.",
     413: "The body is too large.",
-    422: "The input is not valid.",
-    429: "A limit is reached; try again later.",
     431: "The headers are too large.",
     500: "An unexpected error; its id is in `x-fal-request-id`.",
     503: "Not possible at the moment.",
 }
+_WITH_KEY = {401: "No valid key."}
+_WITH_NAME = {404: "Nothing there, or not yours."}
+_WITH_INPUT = {422: "The input is not valid."}
+_AT_A_COST = {429: "A limit is reached; try again later."}
+
+_SECURITY_SCHEMES = {
+    "falKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "`Key <id>:<secret>`; a server on loopback without keys asks for none.",
+    },
+    "cdnToken": {"type": "http", "scheme": "bearer", "description": "From `POST /rest/storage/auth/token`."},
+}
+_PUBLIC = ("/files/", "/cdn/", "/health/", "/.well-known/", "/api/openapi/")  # whoever knows the URL
 
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI schema of this server, complete; replaces `app.openapi`."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        components = schema.setdefault("components", {})
+        components["securitySchemes"] = _SECURITY_SCHEMES
         body = HunyuanCustomInput.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.setdefault("HunyuanCustomInput", body)
-        schemas.setdefault("Problem", Problem.model_json_schema())
-        problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                answers = operation["responses"]
-                for status, description in _EVERYWHERE.items():
-                    if status == 422 or str(status) not in answers:
-                        answers[str(status)] = {"description": description, "content": problem}
+        components["schemas"].setdefault("HunyuanCustomInput", body)
+        components["schemas"].setdefault("Problem", Problem.model_json_schema())
+        schema["paths"]["/api/fal/proxy"] = _proxy_door()
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                _complete(path, method, operation)
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Add who may call, and what else than success there may be."""
+    if not path.startswith(_PUBLIC):
+        operation["security"] = [{}, {"falKey": []}]
+    answers, queries = operation["responses"], _queries(operation)
+    if method == "get" and not queries and answers.get("422", {}).get("description") == "Validation Error":
+        del answers["422"]  # FastAPI's, for path parameters: any text is one
+    others = dict(_EVERYWHERE)
+    others |= _WITH_KEY if operation.get("security") or "token" in queries else {}
+    others |= _WITH_NAME if "{" in path or "endpoint_id" in queries else {}
+    others |= _WITH_INPUT if "requestBody" in operation or "422" in answers else {}
+    others |= _AT_A_COST if method == "post" or "requestBody" in operation else {}
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for status, description in others.items():
+        if str(status) not in answers or answers[str(status)]["description"] == "Validation Error":
+            answers[str(status)] = {"description": description, "content": problem}
+
+
+def _queries(operation: dict[str, Any]) -> set[str]:
+    return {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
+
+
+def _proxy_door() -> dict[str, Any]:
+    """What has no route of its own: `doors.py` leads it to the others."""
+    target = _header("x-fal-target-url", "The address on one of fal's hosts that is meant, or on this server.")
+    return {
+        method: {
+            "tags": ["proxy"],
+            "summary": "The door of `proxyUrl` in fal's JavaScript client",
+            "operationId": f"proxy_{method}",
+            "parameters": [{**target, "required": True}],
+            "responses": {"200": {"description": "What the target answers."}, **_named({**_WITH_NAME, **_AT_A_COST})},
+        }
+        for method in ("get", "post", "put")
+    }
+
+
+def _named(statuses: dict[int, str]) -> dict[str, Any]:
+    return {str(status): {"description": description} for status, description in statuses.items()}

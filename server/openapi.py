@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from server.api_docs import OPENAPI
 from server.errors import RequestError
 from server.public_url import base_url
 from server.schemas import ENDPOINT, File, HunyuanCustomInput, HunyuanCustomOutput
@@ -55,7 +56,7 @@ class UnknownApplication(RequestError):
     status, error_type, detail = 404, "not_found", "Application not found"
 
 
-@router.get("/api/openapi/queue/openapi.json")
+@router.get("/api/openapi/queue/openapi.json", responses=OPENAPI.responses)
 async def queue_openapi(request: Request, endpoint_id: str = ENDPOINT) -> JSONResponse:
     """The schema of `fal-ai/hunyuan-custom`'s queue, with this server as its `servers`."""
     if endpoint_id != ENDPOINT:

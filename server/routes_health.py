@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from server.api_docs import READY
 from server.services import services
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -17,7 +18,7 @@ async def live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready")
+@router.get("/ready", responses=READY.responses)
 async def ready(request: Request) -> JSONResponse:
     """200 when a worker with a loaded model is there; else 503 with the reason. A full queue is still ready."""
     parts = services(request)

@@ -5,12 +5,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from server.api_docs import KEY_SET
 from server.services import services
 
 router = APIRouter(tags=["webhooks"])
 
 
-@router.get("/.well-known/jwks.json")
+@router.get("/.well-known/jwks.json", responses=KEY_SET.responses)
 @router.get("/rest/.well-known/jwks.json", include_in_schema=False)
 async def key_set(request: Request) -> JSONResponse:
     """A JWKS with one Ed25519 key; receivers may keep it for a day, as fal says."""

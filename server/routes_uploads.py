@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from server.api_docs import CDN_MULTIPART, CDN_TOKEN, IMAGE_DOWNLOAD, INITIATE, MULTIPART, PUT_UPLOAD, UPLOAD
 from server.auth import admit
 from server.errors import BadRequest, BodyTooLarge, NotFound, Unauthorized, UnsupportedUpload
 from server.image_check import media_type
@@ -38,7 +39,7 @@ _IMAGES = {"image/png", "image/jpeg", "image/jpg", "image/webp"}
 _UNKNOWN = {"", "application/octet-stream"}  # what clients say of a Blob without a type: the content decides
 
 
-@router.post("/rest/storage/upload/initiate")
+@router.post("/rest/storage/upload/initiate", openapi_extra=INITIATE.extra, responses=INITIATE.responses)
 async def initiate(request: Request) -> dict[str, str]:
     """Reserve a URL. Which bytes may come is decided when they come."""
     owner = admit(request)
@@ -57,7 +58,9 @@ async def initiate(request: Request) -> dict[str, str]:
     }
 
 
-@router.put("/cdn/upload/{shard}/{token_of_path}/{name}")
+@router.put(
+    "/cdn/upload/{shard}/{token_of_path}/{name}", openapi_extra=PUT_UPLOAD.extra, responses=PUT_UPLOAD.responses
+)
 async def put(
     request: Request, shard: str, token_of_path: str, name: str, token: Annotated[str, Query()] = ""
 ) -> dict[str, str]:
@@ -70,7 +73,7 @@ async def put(
     return {"url": f"{base_url(request)}{UPLOADS_PATH}{path}"}
 
 
-@router.post("/rest/storage/auth/token")
+@router.post("/rest/storage/auth/token", responses=CDN_TOKEN.responses)
 async def cdn_token(request: Request) -> dict[str, str]:
     """A token for `POST /cdn/files/upload`."""
     token = services(request).tokens.issue(_CDN, admit(request), ttl_s=_CDN_TTL_S)
@@ -83,7 +86,7 @@ async def cdn_token(request: Request) -> dict[str, str]:
     }
 
 
-@router.post("/cdn/files/upload")
+@router.post("/cdn/files/upload", openapi_extra=UPLOAD.extra, responses=UPLOAD.responses)
 async def upload(request: Request) -> dict[str, str]:
     """Take the bytes of one file."""
     parts = services(request)
@@ -97,14 +100,19 @@ async def upload(request: Request) -> dict[str, str]:
     return {"access_url": f"{base_url(request)}{UPLOADS_PATH}{key.removeprefix('uploads/')}"}
 
 
-@router.post("/rest/storage/upload/initiate-multipart")
+@router.post("/rest/storage/upload/initiate-multipart", status_code=413, responses=MULTIPART.responses)
 async def initiate_multipart(request: Request) -> JSONResponse:
     """JS starts one for files over 90 MiB."""
     admit(request)
     raise _too_large(request)
 
 
-@router.post("/cdn/files/upload/multipart")
+@router.post(
+    "/cdn/files/upload/multipart",
+    status_code=413,
+    openapi_extra=CDN_MULTIPART.extra,
+    responses=CDN_MULTIPART.responses,
+)
 async def upload_multipart(request: Request) -> JSONResponse:
     """Python starts one for files over 100 MiB."""
     _cdn_owner(request)
@@ -112,7 +120,9 @@ async def upload_multipart(request: Request) -> JSONResponse:
 
 
 @router.head(f"{UPLOADS_PATH}{{shard}}/{{token}}/{{name}}", include_in_schema=False)
-@router.get(f"{UPLOADS_PATH}{{shard}}/{{token}}/{{name}}")
+@router.get(
+    f"{UPLOADS_PATH}{{shard}}/{{token}}/{{name}}", response_class=FileResponse, responses=IMAGE_DOWNLOAD.responses
+)
 async def download(request: Request, shard: str, token: str, name: str) -> Response:
     """The image as it was sent, as an image and as nothing else."""
     path = await find_stored(services(request).storage, f"uploads/{shard}/{token}/{name}", request.method)
