@@ -36,6 +36,7 @@ from server.demo import wait_until_ready
 from server.keys import LOCAL_OWNER
 from server.schemas import ENDPOINT
 from server.settings import load_settings
+from server.sleeping_renderer import BLOCK_S, BLOCKS_PER_STEP
 from server.storage import LocalStorage
 from server.supervisor import Supervisor
 
@@ -57,6 +58,8 @@ posts_burst = 1000
 _QUEUE = f"/queue/{ENDPOINT}"
 _FILE_BYTES = 64 * 2**20
 _PART_BYTES = 8 * 2**20
+_STEPS = 30
+_JOB_S = _STEPS * BLOCKS_PER_STEP * BLOCK_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +94,19 @@ class ApiBench:
         yield Line("memory of the API process", "<= 200 MB", f"{self._peak_rss / 1e6:.0f} MB", self._peak_rss <= 200e6)
 
     async def _speed(self) -> Line:
-        request_id = await self._submit()
+        """Of a request that waits: its position is counted for every answer."""
+        seconds = self._seconds / 30
+        ahead = int(10 * seconds / _JOB_S) + 5
+        request_id = [await self._submit() for _ in range(ahead)][-1]
         status = get(f"{_QUEUE}/requests/{request_id}/status?logs=0")
         with _bare_api() as bare_url:
             bare, ours = [], []
             for _ in range(5):  # in turns, so that a busy moment hits both
-                bare.append(await closed_loop(bare_url, get("/bare"), connections=16, seconds=2))
-                ours.append(await closed_loop(self.url, status, connections=16, seconds=2))
+                bare.append(await closed_loop(bare_url, get("/bare"), connections=16, seconds=seconds))
+                ours.append(await closed_loop(self.url, status, connections=16, seconds=seconds))
         share = median(ours) / median(bare)
         rates = f"{median(ours):.0f}/s, bare {median(bare):.0f}/s: {100 * share:.0f} %"
-        return Line("status GET against a bare FastAPI JSON route", ">= 50 %", rates, share >= 0.5)
+        return Line("status GET, waiting, against a bare JSON route", ">= 50 %", rates, share >= 0.5)
 
     async def _submits(self) -> Line:
         """Submits at a fixed rate, each on its due time; then every id is asked for."""
@@ -135,7 +141,7 @@ class ApiBench:
         ids = [await self._submit() for _ in range(100)]
         requests = itertools.cycle([get(f"{_QUEUE}/requests/{request_id}/status?logs=true") for request_id in ids])
         found = await pollers(self.url, lambda: next(requests), count=100, every_s=0.1, seconds=self._seconds / 3)
-        return Line("100 pollers at 0.1 s", "p99 <= 50 ms", found.words(), found.percentile(0.99) <= 0.05)
+        return Line("100 pollers at 0.1 s", "p99 <= 50 ms", found.words(), found.within(0.05))
 
     async def _streams(self) -> Line:
         """All on the running job: every batch of its log becomes 500 events at once."""
@@ -146,25 +152,26 @@ class ApiBench:
             nonlocal running
             reader, writer = await asyncio.open_connection("127.0.0.1", int(self.url.rpartition(":")[2]))
             writer.write(get(f"{_QUEUE}/requests/{running}/status/stream?logs=1"))
-            first = True
-            while line := await reader.readline():
+            if b" 200 " not in await reader.readline():
+                raise ConnectionError("no stream")
+            first, body = True, {"status": ""}
+            while (line := await reader.readline()) not in {b"", b"0\r\n"}:
                 if line.startswith(b"data: "):
-                    logs = json.loads(line[6:])["logs"]
-                    if logs and not first:
+                    body = json.loads(line[6:])
+                    if (logs := body.get("logs")) and not first:
                         sent = datetime.fromisoformat(logs[-1]["timestamp"]).timestamp()
                         found.seconds.append(time.time() - sent)
                     first = False
-                elif line == b"0\r\n":
-                    break
             writer.close()
+            if body["status"] != "COMPLETED":
+                raise ConnectionError("the stream broke off")
 
         begin = time.monotonic()
         while time.monotonic() - begin < self._seconds / 3:
             results = await asyncio.gather(*(follow() for _ in range(500)), return_exceptions=True)
             found.failed += sum(isinstance(result, BaseException) for result in results)
             running = await self._running()
-        met = found.percentile(0.99) <= 0.25 and not found.failed
-        return Line("500 event streams, from commit to client", "p99 <= 250 ms", found.words(), met)
+        return Line("500 event streams, from commit to client", "p99 <= 250 ms", found.words(), found.within(0.25))
 
     async def _downloads(self) -> Line:
         """Random ranges of one file, each compared with the bytes on disk."""
@@ -204,9 +211,7 @@ class ApiBench:
             return get(f"{_QUEUE}/requests/{rows[chosen.randrange(last)]['id']}/status")
 
         found = await pollers(self.url, next_request, count=100, every_s=0.1, seconds=self._seconds / 3)
-        return Line(
-            "10,000 waiting, 100 pollers at 0.1 s", "p99 <= 100 ms", found.words(), found.percentile(0.99) <= 0.1
-        )
+        return Line("10,000 waiting, 100 pollers at 0.1 s", "p99 <= 100 ms", found.words(), found.within(0.1))
 
     async def _submit(self) -> str:
         connection = await Connection.open(self.url)
@@ -236,7 +241,9 @@ def bench_api(*, seconds: float) -> bool:
         config.write_text(_SETTINGS.format(data_dir=folder))
         with Supervisor(load_settings(config), ["--config", str(config)], log=Path(folder) / "log") as server:
             wait_until_ready(server.url, timeout_s=60)
-            typer.echo(f"{os.cpu_count()} cores, load average before: {os.getloadavg()[0]:.1f}")
+            typer.echo(
+                f"{os.cpu_count()} cores, load average before: {os.getloadavg()[0]:.1f}; queue and rate limits off"
+            )
             met = True
             for line in ApiBench(server, Path(folder), seconds=seconds).run():
                 typer.echo(line.row())
@@ -266,7 +273,7 @@ def _body() -> bytes:
     picture = io.BytesIO()
     Image.new("RGB", (128, 128), "grey").save(picture, "PNG")
     uri = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
-    return json.dumps({"prompt": "bench", "image_url": uri, "num_inference_steps": 30}).encode()
+    return json.dumps({"prompt": "bench", "image_url": uri, "num_inference_steps": _STEPS}).encode()
 
 
 def _waiting_row(request_id: str, *, place: int) -> dict[str, object]:
@@ -293,7 +300,10 @@ def _read_range(url: str, key: str, start: int, length: int) -> bytes:
         received = bytearray()
         while part := connection.recv(2**18):
             received += part
-    return bytes(received.partition(b"\r\n\r\n")[2])
+    head, _, body = received.partition(b"\r\n\r\n")
+    expected = f"bytes {start}-{start + length - 1}/{_FILE_BYTES}".encode()
+    is_this_part = head.startswith(b"HTTP/1.1 206 ") and expected in head
+    return bytes(body) if is_this_part else b""
 
 
 def _rss(pid: int) -> int:

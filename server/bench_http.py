@@ -84,6 +84,10 @@ class Latencies:
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("inf")
 
+    def within(self, limit_s: float) -> bool:
+        """Whether 99 % of the answers came in that time, and all were what they should be."""
+        return self.percentile(0.99) <= limit_s and not self.failed
+
     def words(self) -> str:
         """Count, median and p99 in milliseconds."""
         tail = f"p50 {1000 * self.percentile(0.5):.1f} ms, p99 {1000 * self.percentile(0.99):.1f} ms"

@@ -8,6 +8,7 @@ Runs against any version: it imports nothing of this project but the helper, by 
 """
 
 import asyncio
+import importlib.metadata
 import importlib.util
 import json
 import socket
@@ -100,14 +101,46 @@ class Calls:
     def unknown_request(self) -> None:
         self.fails(lambda: self.fal.status(APP, "0b7f8e8a-0000-4000-8000-000000000000"), 404)
 
-    def async_subscribe(self) -> None:
-        output = asyncio.run(self.fal.subscribe_async(APP, arguments=self.arguments))
-        assert output["video"]["file_size"] > 0
+    def async_calls(self) -> None:
+        async def scenario() -> Any:  # one event loop for all: the module's client belongs to the first one
+            output = await self.fal.subscribe_async(APP, arguments=self.arguments)
+            assert output["video"]["file_size"] > 0
+            handle = await self.fal.submit_async(APP, arguments={**self.arguments, "prompt": "WORKS_SLOWLY"})
+            await handle.cancel()
+            events = [event async for event in handle.iter_events()]
+            assert isinstance(events[-1], self.fal.Completed), events
+            return handle.request_id
+
+        request_id = asyncio.run(scenario())
+        self.fails(lambda: self.fal.result(APP, request_id), 499)
 
     def upload_file(self) -> None:
         url = self.fal.upload_file(self.photo)
         output = self.fal.subscribe(APP, arguments={**self.arguments, "image_url": url})
         assert output["video"]["file_size"] > 0
+
+    def iter_events(self) -> None:
+        handle = self.fal.submit(APP, arguments=self.arguments, hint="any", priority="low")
+        events = list(handle.iter_events(with_logs=True))
+        assert isinstance(events[-1], self.fal.Completed), events
+        assert handle.get()["video"]["file_size"] > 0
+
+    def upload_image(self) -> None:
+        from PIL import Image
+
+        with Image.open(self.photo) as image:
+            url, uri = self.fal.upload_image(image), self.fal.encode_image(image)
+        for image_url in (url, uri):
+            output = self.fal.subscribe(APP, arguments={**self.arguments, "image_url": image_url})
+            assert output["video"]["file_size"] > 0
+
+    def start_timeout(self) -> None:
+        blocker = self.fal.submit(APP, arguments={**self.arguments, "prompt": "WORKS_SLOWLY"})
+        try:
+            late = self.fal.submit(APP, arguments=self.arguments, start_timeout=1.1)  # it takes no less
+            self.fails(late.get, 504)
+        finally:
+            blocker.cancel()
 
     def fails(self, call: Callable[[], Any], status: int) -> BaseException:
         import httpx
@@ -138,7 +171,8 @@ def main() -> None:
             outcome[name] = "ok"
         except Exception as error:
             outcome[name] = f"{type(error).__name__}: {error}"
-    json.dump({"version": getattr(calls.fal, "__version__", None), "calls": outcome}, sys.stdout)
+    # The folder of an older client comes first on the path, so its metadata is found first too.
+    json.dump({"version": importlib.metadata.version("fal-client"), "calls": outcome}, sys.stdout)
 
 
 if __name__ == "__main__":
