@@ -62,7 +62,7 @@ def serve(
         if tls is not None:
             from server.tls import environment_lines
 
-            typer.echo(environment_lines(tls, server.url))
+            typer.echo(environment_lines(tls, settings.api.public_base_url or server.url))
         server.run_until_signal()
 
 

@@ -4,6 +4,7 @@ import datetime
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cryptography import x509
 
 from server.tls import NAMES, TlsFiles, environment_lines, self_signed
 from tests.contract.conftest import clean_environment
-from tests.live_server import ROOT
+from tests.live_server import ROOT, Server
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -65,6 +66,17 @@ def test_the_printed_lines_point_clients_here(tmp_path: Path) -> None:
     assert f"export SSL_CERT_FILE={files.authority}" in lines
     assert f"export NODE_EXTRA_CA_CERTS={files.authority}" in lines
     assert "localhost:8443" in environment_lines(files, "https://0.0.0.0:8443")
+
+
+def test_a_certificate_of_ones_own(tmp_path: Path, start_server: Callable[..., Server]) -> None:
+    files = self_signed(
+        tmp_path / "tls", [], datetime.datetime.now(datetime.UTC)
+    )  # where `Server` looks for its issuer
+    server = start_server(options=["--tls-cert", str(files.certificate), "--tls-key", str(files.key)])
+    assert server.url.startswith("https://")
+    answer = server.finish(server.submit())
+    assert answer.json()["video"]["url"].startswith(server.url)
+    assert server.http.get(answer.json()["video"]["url"]).status_code == 200
 
 
 @pytest.mark.parametrize("missing", ["--tls-cert", "--tls-key"])
