@@ -1,4 +1,4 @@
-"""Real servers for the front-door and contract tests."""
+"""Real servers for the front-door and contract tests; the table of differences from the reference."""
 
 import contextlib
 import os
@@ -9,7 +9,20 @@ from typing import Any
 import pytest
 
 from tests.live_server import FAST, Server, launch
+from tests.measured import MEASURED, Close
 from tests.postgres import Postgres, find_binaries
+
+
+@pytest.fixture(scope="session")
+def close() -> Close:
+    return MEASURED.close
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MEASURED.rows:
+        terminalreporter.section("largest differences from the reference")
+        for line in MEASURED.lines():
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

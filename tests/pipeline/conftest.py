@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import torch
@@ -39,35 +39,6 @@ def _one_thread() -> None:
 def _no_grad() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-# piece -> (worst absolute difference, tolerance, comparisons); printed at the end of the run
-_MEASURED: dict[str, tuple[float, float, int]] = {}
-
-
-class Close(Protocol):
-    def __call__(self, piece: str, actual: Tensor, expected: Tensor, tolerance: float) -> None: ...
-
-
-@pytest.fixture(scope="session")
-def close() -> Close:
-    """Asserts equality up to an absolute tolerance and remembers how far off it was."""
-
-    def compare(piece: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
-        assert actual.shape == expected.shape
-        difference = (actual.double() - expected.double()).abs().max().item()
-        worst, _, count = _MEASURED.get(piece, (0.0, tolerance, 0))
-        _MEASURED[piece] = (max(worst, difference), tolerance, count + 1)
-        assert difference <= tolerance, f"{piece}: off by {difference:.3g}, allowed {tolerance:.3g}"
-
-    return compare
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _MEASURED:
-        terminalreporter.section("largest differences from the reference")
-    for piece, (worst, tolerance, count) in sorted(_MEASURED.items()):
-        terminalreporter.write_line(f"{piece:<52} {worst:8.2g} of {tolerance:8.2g}  {count:4} comparisons")
 
 
 def golden(name: str) -> dict[str, Tensor]:

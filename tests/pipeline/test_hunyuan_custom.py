@@ -16,7 +16,6 @@ from pipeline.conditioning import Subject
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.progress import Progress
 from pipeline.shapes import PixelShape
-from tests.pipeline.conftest import Close
 
 SIZE: dict[str, Any] = {"height": 64, "width": 96, "num_frames": 9}
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
@@ -81,7 +80,8 @@ def test_whole_runs_equal_the_reference(
     video = run.decode(latents, "pt", None).transpose(1, 2)
     close(f"video, {tag}", video, expected, 1e-4 if expected.dtype == torch.float32 else 5e-4)
     frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in run.decode(latents, "pil", None)[0]]))
-    close("frames in uint8 (levels)", frames.permute(3, 0, 1, 2)[None], pipeline_io[f"{tag}.video_u8"], 1)
+    expected = pipeline_io[f"{tag}.video_u8"]
+    close("frames in uint8", frames.permute(3, 0, 1, 2)[None], expected, 1, unit="levels of 255")
     assert not run.text_encoder.training
 
 
@@ -306,7 +306,7 @@ class TestBadInput:
 
 
 class TestSaving:
-    def test_round_trip(self, pipe: HunyuanCustomPipeline, identity: Image.Image, tmp_path: Path, close: Close) -> None:
+    def test_round_trip(self, pipe: HunyuanCustomPipeline, identity: Image.Image, tmp_path: Path, close: Any) -> None:
         _with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing").save_pretrained(tmp_path)
         index = json.loads((tmp_path / "model_index.json").read_text())
         assert index["transformer"] == ["diffusers", "HunyuanVideoTransformer3DModel"]
@@ -319,8 +319,9 @@ class TestSaving:
             generator = torch.Generator().manual_seed(0)
             return source("a dog", identity, generator=generator, output_type="latent", **SMALL).frames
 
-        changed = _with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing")
-        close("saved and loaded, latents", run(loaded), run(changed), 1e-4)
+        # Not bit for bit: some CPUs' kernels add up in an order that depends on where in memory a weight begins.
+        own = run(_with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing"))
+        close("latents, saved and loaded again", run(loaded), own, 2e-4)
 
     def test_an_index_without_our_keys_gets_the_defaults(self, pipe: HunyuanCustomPipeline, tmp_path: Path) -> None:
         pipe.save_pretrained(tmp_path)

@@ -34,15 +34,18 @@ def test_both_views_equal_the_reference(
         pixels = rgb_pixels(Image.open(golden_folder / "images" / case["file"]), alpha="drop")
         assert pixels.shape == tuple(case["src_shape"])
         tolerance = 2 if name in LOSSY else 0
-        kind = "image views, lossy files (levels)" if name in LOSSY else "image views (levels)"
-        for key in [key for key in images_io if key.startswith(f"{name}.ref_u8.")]:
+        kind = "image views, lossy files" if name in LOSSY else "image views"
+        keys = [key for key in images_io if key.startswith(f"{name}.ref_u8.")]
+        assert keys, name
+        for key in keys:
             height, width = map(int, key.rsplit(".", 1)[1].split("x"))
             view = torch.from_numpy(fit_on_white(pixels, height, width)).permute(2, 0, 1)
-            close(kind, view, images_io[key], tolerance)
+            close(kind, view, images_io[key], tolerance, unit="levels of 255")
             expected = (images_io[key].float() / 255 * 2 - 1)[None, :, None]
-            close(kind, vae_view(pixels, height, width), expected, tolerance / 127)
+            close(f"{kind}, normalised", vae_view(pixels, height, width), expected, tolerance / 127)
         square = images_io[f"{name}.llava_u8"]
-        close(kind, torch.from_numpy(fit_on_white(pixels, 336, 336)).permute(2, 0, 1), square, tolerance)
+        view = torch.from_numpy(fit_on_white(pixels, 336, 336)).permute(2, 0, 1)
+        close(kind, view, square, tolerance, unit="levels of 255")
         if name not in LOSSY:
             normalised = llava_view(pixels, 336).contiguous().numpy().tobytes()
             assert hashlib.sha256(normalised).hexdigest() == case["llava_sha256"], name
