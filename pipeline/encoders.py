@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.clip_text import clip_ids
 from pipeline.memory import onloaded
 from pipeline.prompt import TEXT_LENGTH, PromptTokens
 
@@ -79,11 +80,5 @@ def _positional_mask(kept: int, images: int) -> Tensor:
 
 def encode_pooled(text_encoder_2: Any, tokenizer_2: Any, prompt: str, *, device: torch.device) -> Tensor:
     """The bare prompt -> [1,P], CLIP's state at the end of the text. Longer prompts are cut."""
-    ids = tokenizer_2(
-        prompt,
-        padding="max_length",
-        max_length=text_encoder_2.config.max_position_embeddings,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    return text_encoder_2(ids.to(device)).pooler_output
+    ids = clip_ids(tokenizer_2, prompt, text_encoder_2.config.max_position_embeddings)
+    return text_encoder_2(torch.tensor([ids], device=device)).pooler_output
