@@ -29,6 +29,8 @@ def check_tokenizer_folders(tokenizer_folder: Path, model_folder: Path) -> None:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"{path}: cannot be read ({error})") from error
+    tokenizer.no_padding()  # stored with the file by whoever saved it; the pipeline asks for neither
+    tokenizer.no_truncation()
     ids = tokenizer.encode(TEMPLATE).ids
     if len(ids) != PREFIX_TOKENS:
         raise TokenizerError(f"{path}: the template's prefix is {len(ids)} tokens, {PREFIX_TOKENS} are needed")

@@ -280,6 +280,12 @@ def test_a_tokenizer_of_another_model(original: Path, good: Path) -> None:
     refused(original, good, TokenizerError, "tokenizer.json")
 
 
+def test_a_tokenizer_whose_first_token_is_not_bos(original: Path, good: Path) -> None:
+    path = original / LLAVA / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": "<|end_of_text|>"}))
+    refused(original, good, TokenizerError, "tokenizer.json", "first token is '<|begin_of_text|>'", "<|end_of_text|>")
+
+
 def test_an_image_token_the_config_does_not_name(original: Path, good: Path) -> None:
     path = original / LLAVA / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_token_index": 7}))

@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration
 
@@ -195,6 +196,16 @@ def test_a_full_clip_gives_its_text_tower(original: Path, tmp_path: Path) -> Non
     assert same(loaded_shards(tmp_path / "out/text_encoder_2"), weights)
     _, info = CLIPTextModel.from_pretrained(tmp_path / "out/text_encoder_2", output_loading_info=True)
     assert not any(info.values())
+
+
+def test_padding_and_truncation_stored_with_the_tokenizer_do_not_matter(original: Path, tmp_path: Path) -> None:
+    path = original / "models/llava-llama-3-8b-v1_1/tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_padding(length=200)
+    tokenizer.enable_truncation(50)
+    tokenizer.save(str(path))
+    convert(original, tmp_path / "out")
+    assert verify(tmp_path / "out") == []
 
 
 def test_mid_attention_of_the_vae_is_read_and_absent_means_full(original: Path, tmp_path: Path) -> None:
