@@ -41,7 +41,12 @@ def encode_prompt(text_encoder: Any, tokens: PromptTokens, pixel_values: Tensor)
     rows = TEXT_LENGTH + images - 1
     valid = tokens.kept - 1 + images
     with onloaded(text_encoder):
-        text = text_encoder.get_input_embeddings()(torch.tensor([tokens.ids[:-1]], device=device))
+        ids = torch.tensor([tokens.ids[:-1]], device=device)
+        text = text_encoder.get_input_embeddings()(ids)
+        # 4.41 empties padding wherever it is, and so a padding token that stands in the prompt: a row of nothing.
+        padding = getattr(config, "pad_token_id", None)
+        if padding is not None:
+            text = text.masked_fill((ids == padding)[..., None], 0)
         image = torch.stack(
             text_encoder.get_image_features(
                 pixel_values=pixel_values.to(dtype),

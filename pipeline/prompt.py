@@ -34,7 +34,7 @@ def tokenize(tokenizer: Any, prompt: str, subject_name: str, *, image_token_id: 
 
     An `<image>` typed by the user is dropped: there is one image, and it has its place.
     """
-    prompt, subject_name = (text.replace(IMAGE_TOKEN, "") for text in (prompt, subject_name))
+    prompt, subject_name = (_without_image(text) for text in (prompt, subject_name))
     _check_tokenizer(tokenizer, image_token_id)
     crop_start = len(_ids(tokenizer, TEMPLATE))
     # The ending opens with a special token, so it reads the same on its own as after any prompt.
@@ -44,6 +44,13 @@ def tokenize(tokenizer: Any, prompt: str, subject_name: str, *, image_token_id: 
     ids = _ids(tokenizer, TEMPLATE + prompt + ENDING.format(name=subject_name))
     body = ids[: len(ids) - len(ending)][: crop_start + TEXT_LENGTH - len(ending)]
     return PromptTokens(ids=(*body, *ending), crop_start=crop_start)
+
+
+def _without_image(text: str) -> str:
+    """Until none is left: dropping one may join the halves of another."""
+    while IMAGE_TOKEN in text:
+        text = text.replace(IMAGE_TOKEN, "")
+    return text
 
 
 def _check_tokenizer(tokenizer: Any, image_token_id: int) -> None:

@@ -1,5 +1,6 @@
-"""CLIP's tokenizer in plain Python, step by step as transformers 4.41 had it (without ftfy): the oracle of prompt ids."""
+"""CLIP's tokenizer in plain Python, step by step as transformers 4.41 had it (without ftfy): an oracle of ids."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def slow_clip_ids(folder: Path, text: str, length: int = 77) -> list[int]:
 
 def _merged(parts: list[str], ranks: dict[tuple[str, ...], int]) -> list[str]:
     """Byte pairs joined, the most frequent of the training first, as long as one is known."""
-    while pairs := [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]:
+    while pairs := [pair for pair in itertools.pairwise(parts) if pair in ranks]:
         best = min(pairs, key=ranks.__getitem__)
         joined: list[str] = []
         for part in parts:

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from pipeline.clip_text import clip_text
 from pipeline.encoders import encode_pooled, encode_prompt, image_token_count
 from pipeline.identity_image import llava_view, rgb_pixels, white_pixels
 from pipeline.prompt import TEXT_LENGTH, PromptTokens, tokenize
+from tests.pipeline.merged_llava import merged_states
 
 CASES = ["woman", "empty_neg", "gradio"]
 
@@ -26,13 +28,27 @@ def test_all_831_rows_and_the_mask_equal_the_reference(
     positive = tokenize(llava_tokenizer, spec["prompt"], spec["name"], image_token_id=image_id)
     states, mask = encode_prompt(llava, positive, llava_view(rgb_pixels(identity, alpha="white"), 336))
     close("LLaVA hidden states, 831 rows", states, text_io[f"{case}.pos.hidden"], 1e-5)
-    assert torch.equal(mask, text_io[f"{case}.pos.mask"])
+    close("text masks", mask, text_io[f"{case}.pos.mask"], 0)
     assert int(mask.sum()) == spec["valid_pos"]
 
     negative = tokenize(llava_tokenizer, spec["negative"], "person", image_token_id=image_id)
     states, mask = encode_prompt(llava, negative, llava_view(white_pixels(), 336))
     close("LLaVA hidden states, 831 rows", states, text_io[f"{case}.neg.hidden"], 1e-5)
-    assert torch.equal(mask, text_io[f"{case}.neg.mask_before_fix"])
+    close("text masks", mask, text_io[f"{case}.neg.mask_before_fix"], 0)
+
+
+@pytest.mark.parametrize("prompt", ["", "a <pad>dog<pad>", "海风 " * 60, "word " * 400, "x<|eot_id|>\x00é🎻"])
+def test_states_of_any_prompt_equal_the_merge_of_transformers_4_41(
+    prompt: str, llava: Any, llava_tokenizer: Any, identity: Any, close: Any
+) -> None:
+    """A padding token typed by the user is an empty row, as it was there."""
+    view = llava_view(rgb_pixels(identity, alpha="white"), 336)
+    tokens = tokenize(llava_tokenizer, prompt, "dog", image_token_id=llava.config.image_token_id)
+    assert tokens.ids.count(llava.config.pad_token_id) == prompt.count("<pad>")
+    expected = merged_states(llava, list(tokens.ids), tokens.crop_start, view)
+    states, mask = encode_prompt(llava, tokens, view)
+    close("LLaVA hidden states, any prompt", states, expected[0], 1e-5)
+    close("text masks", mask, expected[1], 0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -46,7 +62,11 @@ def test_pooled_prompt_equals_the_reference(
         pooled = encode_pooled(clip, clip_tokenizer, prompt, device=torch.device("cpu"))
         close("CLIP pooled", pooled, text_io[f"{case}.clip.{side}_pooled"], 1e-5)
     hook.remove()
-    assert torch.equal(read[0], text_io[f"{case}.clip.pos_ids"])
+    close("token ids, CLIP", read[0], text_io[f"{case}.clip.pos_ids"], 0)
+    # CLIP is causal: it needs no mask. What the reference's covers, the text, is what comes before the padding.
+    text_length = len(clip_tokenizer(clip_text(spec["prompt"])).input_ids)
+    mask = (torch.arange(77) < text_length).long()[None]
+    close("token masks, CLIP", mask, text_io[f"{case}.clip.pos_mask"], 0)
 
 
 def test_image_features_equal_the_reference(llava: Any, identity: Any, text_io: dict[str, Tensor], close: Any) -> None:

@@ -1,9 +1,11 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaTokenizerFast
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, LlamaTokenizerFast
 
 from pipeline.prompt import ENDING, IMAGE_TOKEN, TEMPLATE, TEXT_LENGTH, tokenize
 
@@ -20,13 +22,17 @@ def read(llava_tokenizer: Any, llava: Any) -> Any:
 
 @pytest.mark.parametrize("case", CASES)
 def test_token_ids_equal_the_reference(
-    case: str, read: Any, text_cases: dict[str, Any], text_io: dict[str, torch.Tensor]
+    case: str, read: Any, text_cases: dict[str, Any], text_io: dict[str, torch.Tensor], llava: Any, close: Any
 ) -> None:
+    """The reference pads to its text length, which here is only done where it shows: in the hidden states."""
     spec = text_cases[case]
     for side, prompt, name in (("pos", spec["prompt"], spec["name"]), ("neg", spec["negative"], "person")):
         tokens = read(prompt, name)
-        expected = text_io[f"{case}.{side}.input_ids"][0][text_io[f"{case}.{side}.tok_mask"][0].bool()]
-        assert list(tokens.ids) == expected.tolist()
+        padding = tokens.crop_start + TEXT_LENGTH - len(tokens.ids)
+        ids = torch.tensor([[*tokens.ids, *[llava.config.pad_token_id] * padding]])
+        close("token ids, LLaVA", ids, text_io[f"{case}.{side}.input_ids"], 0)
+        mask = torch.tensor([[1] * len(tokens.ids) + [0] * padding])
+        close("token masks, LLaVA", mask, text_io[f"{case}.{side}.tok_mask"], 0)
         assert len(tokens.ids) == spec[f"n_tok_{side}"]
 
 
@@ -64,6 +70,25 @@ def test_odd_prompts_keep_one_image_at_the_end(prompt: str, read: Any, llava: An
 
 def test_an_image_token_typed_by_the_user_is_dropped(read: Any) -> None:
     assert read(f"a {IMAGE_TOKEN}dog", f"dog{IMAGE_TOKEN}") == read("a dog", "dog")
+
+
+@pytest.mark.parametrize("prompt", ["a <ima<image>ge>dog", "a <i<im<image>age>mage>dog", "a <<image>image>dog"])
+def test_image_tokens_that_dropping_one_would_make_are_dropped_too(prompt: str, read: Any) -> None:
+    assert read(prompt, "<ima<image>ge>dog") == read("a dog", "dog")
+
+
+def test_padding_and_truncation_stored_with_the_tokenizer_do_not_matter(
+    read: Any, golden_folder: Path, llava: Any, tmp_path: Path
+) -> None:
+    stored = Tokenizer.from_file(str(golden_folder / "tiny_llava/tokenizer.json"))
+    stored.enable_padding(direction="left", length=400, pad_id=555, pad_token="<pad>")
+    stored.enable_truncation(50, direction="left")
+    stored.save(str(tmp_path / "tokenizer.json"))
+    shutil.copy(golden_folder / "tiny_llava/tokenizer_config.json", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    for prompt in ("a dog", "word " * 2000):
+        tokens = tokenize(tokenizer, prompt, "dog", image_token_id=llava.config.image_token_id)
+        assert tokens == read(prompt, "dog")
 
 
 def test_an_endless_subject_name_is_refused(read: Any) -> None:
