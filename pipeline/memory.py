@@ -40,17 +40,21 @@ def apply_memory_plan(pipe: Any, plan: MemoryPlan, device: str) -> None:
 
     resident: everything. offload_encoders: one model at a time (diffusers' model offload): the encoders leave before
     the transformer comes. stream_blocks: one transformer block at a time, the next one copied while this one computes
-    (diffusers' group offload); the other models layer by layer. The offloaded models start on the CPU.
+    (diffusers' group offload); the encoders layer by layer, the VAE whole. The offloaded models start on the CPU.
     """
     if plan == "resident":
         return
     if plan == "offload_encoders":
         pipe.enable_model_cpu_offload(device=device)
         return
-    streams = {"onload_device": torch.device(device), "use_stream": torch.device(device).type == "cuda"}
+    onload_device = torch.device(device)
+    streams = {"onload_device": onload_device, "use_stream": onload_device.type == "cuda"}
     apply_group_offloading(pipe.transformer, offload_type="block_level", num_blocks_per_group=1, **streams)
-    for model in (pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
+    for model in (pipe.text_encoder, pipe.text_encoder_2):
         apply_group_offloading(model, offload_type="leaf_level", **streams)
+    # The VAE has no list of blocks at its top, so all of it is one group, there from its first tile to its last. Layers
+    # coming and going would bring their 16-bit weights back in the middle of a pass in fp32 (`in_float32`).
+    apply_group_offloading(pipe.vae, offload_type="block_level", num_blocks_per_group=1, onload_device=onload_device)
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from diffusers.hooks import HookRegistry, ModelHook, apply_group_offloading
 from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook, ModuleGroup
 from PIL import Image
 
+from pipeline import vae_network
 from pipeline.blocks import modulated
 from pipeline.demo import build_demo_model
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
-from pipeline.memory import DtypePolicy, MemoryPlan, in_float32, onloaded
+from pipeline.memory import DtypePolicy, MemoryPlan, apply_memory_plan, in_float32, onloaded
+from pipeline.vae import decode_chunks
 
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
 
@@ -129,22 +131,58 @@ def _forget_when_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes offloading erase the weights of a group until it is onloaded again."""
     saved: dict[int, torch.Tensor] = {}
 
-    def tensors(group: Any) -> list[torch.Tensor]:
-        own = [parameter for module in group.modules for parameter in module.parameters()]
-        return [*own, *group.parameters, *group.buffers]
-
     def offload(group: Any) -> None:
-        for tensor in tensors(group):
+        for tensor in _tensors(group):
             saved.setdefault(id(tensor), tensor.data.clone())
             tensor.data = torch.full_like(tensor.data, torch.nan)
 
     def onload(group: Any) -> None:
-        for tensor in tensors(group):
+        for tensor in _tensors(group):
             if id(tensor) in saved:
                 tensor.data = saved.pop(id(tensor))
 
     monkeypatch.setattr(ModuleGroup, "offload_", offload)
     monkeypatch.setattr(ModuleGroup, "onload_", onload)
+
+
+def _reload_from_first_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes onloading fetch the weights as they were at the start, as it does with CUDA streams (pinned copies)."""
+    copies: dict[int, torch.Tensor] = {}
+
+    def offload(group: Any) -> None:
+        for tensor in _tensors(group):
+            tensor.data = copies.setdefault(id(tensor), tensor.data)
+
+    def onload(group: Any) -> None:
+        for tensor in _tensors(group):
+            tensor.data = copies[id(tensor)].clone()
+
+    monkeypatch.setattr(ModuleGroup, "offload_", offload)
+    monkeypatch.setattr(ModuleGroup, "onload_", onload)
+
+
+def _tensors(group: Any) -> list[torch.Tensor]:
+    own = [tensor for module in group.modules for tensor in (*module.parameters(), *module.buffers())]
+    return [*own, *group.parameters, *group.buffers]
+
+
+def test_the_vae_s_fp32_fallback_works_while_weights_are_streamed(
+    pipe: HunyuanCustomPipeline, monkeypatch: pytest.MonkeyPatch, close: Any
+) -> None:
+    parts = {name: copy.deepcopy(pipe.components[name]) for name in ("transformer", "text_encoder", "text_encoder_2")}
+    vae = copy.deepcopy(pipe.vae).half()
+    vae.decoder.conv_in.conv.weight *= 20_000  # beyond fp16 from the first layer on; norms make it harmless in fp32
+    wide = copy.deepcopy(vae).float()
+    latents = torch.randn(1, 16, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert not vae_network.decode(vae, latents.half(), causal=True).isfinite().all()
+    streamed = HunyuanCustomPipeline(**(pipe.components | parts | {"vae": vae}))
+    _reload_from_first_copies(monkeypatch)
+    apply_memory_plan(streamed, "stream_blocks", "cpu")
+    for _ in range(2):
+        frames = streamed.decode(latents, "pt", None)
+        expected = torch.cat(list(decode_chunks(wide, latents)), dim=2).transpose(1, 2)
+        close("VAE, fp32 fallback", frames, expected, 1e-6)
+        assert {parameter.dtype for parameter in vae.parameters()} == {torch.float16}
 
 
 def test_streamed_blocks_make_the_same_latents(identity: Image.Image, tmp_path: Path) -> None:
