@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from weights.component import Component, json_text, read_json
+from weights.config_check import Config, check_configs
 from weights.errors import StructureError
 from weights.original_layout import OriginalFiles, Variant, find_original
-from weights.plan_encoders import plan_clip, plan_llava
-from weights.plan_transformer import plan_transformer
-from weights.plan_vae import plan_vae
+from weights.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
+from weights.plan_transformer import plan_transformer, transformer_config
+from weights.plan_vae import plan_vae, vae_config
 from weights.shard_writer import Progress, WrittenFile, scan_file, write_shards, write_text
 from weights.staging import MARKER, require_space, staged_folder
 from weights.tokenizer_check import check_tokenizer
@@ -105,7 +106,14 @@ def write_components(
 def plan(files: OriginalFiles) -> list[Component]:
     """All components, the transformer first; raises for anything in the originals that will not do."""
     scheduler = Component(folder="scheduler", texts={"scheduler_config.json": json_text(SCHEDULER)})
-    return [plan_transformer(files), plan_vae(files), scheduler, *plan_llava(files.llava), *plan_clip(files.clip)]
+    components = [plan_transformer(files), plan_vae(files), scheduler, *plan_llava(files.llava), *plan_clip(files.clip)]
+    check_configs(
+        transformer=Config(files.dit_config, transformer_config(files.dit_config)),
+        vae=Config(files.vae_config, vae_config(files.vae_config)),
+        llava=Config(files.llava / "config.json", llava_config(files.llava)),
+        clip=Config(files.clip / "config.json", clip_config(files.clip)),
+    )
+    return components
 
 
 def is_current(original: Path, target: Path, variant: Variant | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from weights.component import Component, json_text, read_json
 from weights.errors import CheckpointError
@@ -54,7 +55,7 @@ def plan_clip(folder: Path) -> list[Component]:
     if linkable and config.get("model_type") == "clip_text_model":
         encoder = _linked("text_encoder_2", _texts(folder, ("config.json",)), files)
     else:
-        texts = {"config.json": json_text(_text_config(config))}
+        texts = {"config.json": json_text(clip_config(folder))}
         encoder = _streamed("text_encoder_2", texts, files, prefix="text_model.")
     return [encoder, Component(folder="tokenizer_2", texts=_texts(folder, TOKENIZER_FILES))]
 
@@ -84,13 +85,20 @@ def weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder / 'model.safetensors'}: missing")
 
 
-def _text_config(config: dict[str, object]) -> dict[str, object]:
+def llava_config(folder: Path) -> dict[str, Any]:
+    """LLaVA's config, defaults filled in by transformers."""
+    from transformers import LlavaConfig
+
+    return LlavaConfig(**read_json(folder / "config.json")).to_dict()
+
+
+def clip_config(folder: Path) -> dict[str, Any]:
     """A text-only config of a CLIP model's config, defaults filled in by transformers."""
     from transformers import CLIPConfig, CLIPTextConfig
 
+    config = read_json(folder / "config.json")
     text = CLIPConfig(**config).text_config if config.get("model_type") == "clip" else CLIPTextConfig(**config)
-    settings = text.to_dict()
-    return settings | {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
+    return text.to_dict() | {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
 
 
 def _list(file: Path) -> dict[str, StoredTensor]:
