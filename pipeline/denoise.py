@@ -1,5 +1,6 @@
 """The sampling loop: Euler steps along the velocity that guidance composes from the branches' predictions."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from pipeline.blocks import Rope
 from pipeline.memory import onloaded
+from pipeline.shapes import whole_number
 from pipeline.step_cache import StepCache, StepCacheName, full_steps
 from pipeline.transformer import Branch, OnBlock, conditioning_vector, head, trunk
 
@@ -28,6 +30,11 @@ class Sampling:
     start_step: int = 0  # above 0: go on from latents that a stopped run had before that step
 
     def __post_init__(self) -> None:
+        whole_number("num_inference_steps", self.steps)
+        whole_number("start_step", self.start_step)
+        for name, scale in (("guidance_scale", self.guidance_scale), ("ip_cfg_scale", self.ip_cfg_scale)):
+            if not math.isfinite(scale):
+                raise ValueError(f"`{name}` must be a finite number, got {scale}")
         if self.steps < 1:
             raise ValueError(f"`num_inference_steps` must be at least 1, got {self.steps}")
         if self.ip_cfg_scale < 0:

@@ -4,6 +4,7 @@ T frames, H W sides; `F = 1 + time * (T_latent - 1)`, because the causal VAE enc
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 
@@ -31,6 +32,10 @@ class PixelShape:
     frames: int
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("num_frames", self.frames), ("height", self.height), ("width", self.width)):
+            whole_number(name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +79,9 @@ class TokenGrid:
     @property
     def per_frame(self) -> int:
         return self.height * self.width
+
+
+def whole_number(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is an integer of some type; 5.0 is none."""
+    if not isinstance(value, Integral):
+        raise ValueError(f"`{name}` must be a whole number, got {value!r}")  # noqa: TRY004 - as every bad argument

@@ -1,6 +1,7 @@
 """The pipeline as its users call it, against whole runs of the reference."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,14 @@ class TestBadInput:
             ({"width": 0}, "`width` must be a positive multiple of 16"),
             ({"num_frames": 0}, "`num_frames` must be 4n"),
             ({"num_frames": 8}, "`num_frames` must be 4n"),
+            ({"num_frames": 5.0}, "`num_frames` must be a whole number"),
+            ({"height": 32.0}, "`height` must be a whole number"),
+            ({"width": "48"}, "`width` must be a whole number"),
+            ({"num_inference_steps": 2.5}, "`num_inference_steps` must be a whole number"),
+            ({"start_step": 0.5}, "`start_step` must be a whole number"),
+            ({"guidance_scale": math.nan}, "`guidance_scale` must be a finite number"),
+            ({"guidance_scale": math.inf}, "`guidance_scale` must be a finite number"),
+            ({"ip_cfg_scale": math.nan}, "`ip_cfg_scale` must be a finite number"),
             ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1"),
             ({"output_type": "gif"}, "`output_type` must be one of"),
             ({"step_cache": "x"}, "`step_cache` must be"),
