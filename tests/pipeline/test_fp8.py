@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.fp8 import Fp8Linear, load_fp8_state_dict
@@ -24,11 +24,26 @@ def fp8_io(golden_folder: Any) -> dict[str, Tensor]:
     return load_file(golden_folder / "fp8_io.safetensors")
 
 
-def test_linear_is_bit_exact(fp8_io: dict[str, Tensor]) -> None:
+def test_linear_is_bit_exact(fp8_io: dict[str, Tensor], close: Any) -> None:
     weight = fp8_io["lin.weight_fp8_as_u8"].view(FP8)
     layer = Fp8Linear(weight, fp8_io["lin.scale_fp32"], fp8_io["lin.bias_bf16"])
-    assert torch.equal(weight.bfloat16() * layer.weight_scale.bfloat16(), fp8_io["lin.weight_dequant_bf16"])
-    assert torch.equal(layer(fp8_io["lin.in_bf16"]), fp8_io["lin.out_bf16"])
+    close("fp8 linear", layer.weight_scale.bfloat16(), fp8_io["lin.scale_bf16"], 0)
+    dequantised = weight.bfloat16() * layer.weight_scale.bfloat16()
+    close("fp8 linear", dequantised, fp8_io["lin.weight_dequant_bf16"], 0)
+    close("fp8 linear", layer(fp8_io["lin.in_bf16"]), fp8_io["lin.out_bf16"], 0)
+
+
+def test_a_weight_stored_wide_is_rounded_as_the_reference_rounds(fp8_io: dict[str, Tensor], close: Any) -> None:
+    """Its quantiser and a plain cast agree; the scale spans the largest weight."""
+    weight, scale = fp8_io["lin.weight_fp32"], fp8_io["lin.scale_fp32"]
+    assert torch.equal(weight.abs().max().reshape(1) / 448, scale)
+    model = nn.Sequential(nn.Linear(64, 48))
+    state = {"0.weight": weight / scale, "0.weight_scale": scale, "0.bias": fp8_io["lin.bias_bf16"]}
+    load_fp8_state_dict(model, state)
+    stored = model[0].weight.view(torch.uint8)
+    for name in ("lin.weight_fp8_as_u8", "lin.weight_direct_cast_u8"):
+        close("fp8 rounding", stored, fp8_io[name], 0, unit="codes")
+    close("fp8 linear", model(fp8_io["lin.in_bf16"]), fp8_io["lin.out_bf16"], 0)
 
 
 def test_a_scale_per_row_broadcasts() -> None:

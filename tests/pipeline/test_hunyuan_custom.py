@@ -74,7 +74,7 @@ def test_whole_runs_equal_the_reference(
         **arguments,
     ).frames
     close(f"latents, {tag}", latents, pipeline_io[f"{tag}.final_latents"], 1e-4)
-    if f"{tag}.latents_per_step" in pipeline_io:
+    if tag == "cfg7.5_s10_shift13":
         close("latents after each of 10 steps", torch.stack(steps), pipeline_io[f"{tag}.latents_per_step"], 1e-4)
 
     expected = pipeline_io[f"{tag}.video"]
@@ -107,7 +107,7 @@ def test_every_prediction_of_a_run_equals_the_reference(
     given = {"latents": pipeline_io["in.initial_noise_seed1024"], "ref_latents": pipeline_io["in.ref_latents"]}
     pipe(image=identity, **arguments, **given)
     expected = pipeline_io["cfg7.5_s10_shift13.model_out_per_step"]
-    close("predictions of 10 steps", torch.stack(predictions).reshape(expected.shape), expected, 1e-4)
+    close("predictions of 10 steps", torch.stack(predictions).reshape(expected.shape), expected, 2e-5)
 
 
 def test_the_identity_image_is_encoded_like_the_reference(
@@ -134,9 +134,11 @@ def test_the_identity_image_is_encoded_like_the_reference(
     assert negative.reference is positive.reference
 
 
-def test_a_seed_means_the_reference_s_noise(pipe: HunyuanCustomPipeline, pipeline_io: dict[str, Tensor]) -> None:
+def test_a_seed_means_the_reference_s_noise(
+    pipe: HunyuanCustomPipeline, pipeline_io: dict[str, Tensor], close: Any
+) -> None:
     noise = pipe.prepare_latents(PixelShape(9, 64, 96), torch.Generator().manual_seed(1024), None, None)
-    assert torch.equal(noise, pipeline_io["in.initial_noise_seed1024"])
+    close("initial noise", noise, pipeline_io["in.initial_noise_seed1024"], 0)
 
 
 def test_equal_seeds_give_equal_frames(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:

@@ -7,8 +7,12 @@ from pipeline.step_cache import StepCache, full_steps, reference_schedule
 def test_thirty_steps_are_the_reference_s(pipeline_io: dict[str, torch.Tensor]) -> None:
     full = [i for i, runs in enumerate(reference_schedule(30)) if runs]
     assert full == [*range(11), 13, 16, 19, *range(22, 30)]
-    is_cache = pipeline_io["cfg7.5_s30_shift13_deepcache.is_cache"].tolist()
-    assert [not runs for runs in reference_schedule(30)] == is_cache
+    tags = [key for key in pipeline_io if key.endswith(".is_cache")]
+    assert len(tags) == 6
+    for tag in tags:
+        name = "reference" if "deepcache" in tag else None
+        is_cache = pipeline_io[tag].tolist()
+        assert [not runs for runs in full_steps(name, len(is_cache))] == is_cache, tag
 
 
 def test_any_count_starts_and_ends_in_full_and_never_skips_three() -> None:
