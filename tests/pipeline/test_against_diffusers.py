@@ -1,98 +1,89 @@
-"""The whole sampler against diffusers' own masked forward of the same weights, on shapes the reference never saw.
+"""The whole sampler against diffusers' own masked forward of the same weights, on shapes the reference never saw."""
 
-Independent of ours: reference and video go through the stock class as one clip, both guidance rows as one padded batch
-with an attention mask, and only its rotary embedding is replaced (by a plain loop).
-"""
-
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.encoders import encode_pooled, encode_prompt
 from pipeline.guidance import unconditional_mask
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.identity_image import llava_view, rgb_pixels, white_pixels
+from pipeline.identity_image import llava_view, rgb_pixels, vae_view, white_pixels
 from pipeline.prompt import tokenize
+from pipeline.vae import encode_reference
+from tests.pipeline.masked_sampler import Row, masked_sampler
 
 LONG_PROMPT = "An old fisherman mends a blue net on the pier while gulls circle; 海风 lifts his scarf. " * 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    heads: int
-    head_dim: int
-    axes: tuple[int, int, int]
-    double: int
-    single: int
-    refiner: int
-    height: int
-    width: int
-    frames: int
+    heads: int = 2
+    head_dim: int = 16
+    axes: tuple[int, int, int] = (4, 6, 6)
+    double: int = 1
+    single: int = 2
+    refiner: int = 1
+    height: int = 64
+    width: int = 48
+    frames: int = 5
     steps: int
-    guidance: float
-    shift: float
-    prompt: str
+    guidance: float = 6.0
+    shift: float = 13.0
+    prompt: str = "ein Hund"
+    negative: str = "blurring, static"
+    ip_guidance: float = 0.0
+    cached: Collection[int] | None = None  # written out by hand from the reference's proportions
 
 
-CASES = [
-    Case(3, 16, (4, 6, 6), 1, 3, 1, 96, 48, 5, 7, 4.0, 9.0, LONG_PROMPT),
-    Case(1, 48, (8, 20, 20), 3, 1, 3, 48, 112, 13, 4, 9.5, 5.0, "ein Hund"),
-    Case(4, 24, (4, 10, 10), 2, 2, 2, 64, 64, 1, 12, 1.0, 13.0, ""),
-]
+CASES = {
+    "portrait-long-prompt": Case(heads=3, single=3, height=96, steps=7, guidance=4.0, shift=9.0, prompt=LONG_PROMPT),
+    "landscape-cjk": Case(
+        heads=1,
+        head_dim=48,
+        axes=(8, 20, 20),
+        double=3,
+        single=1,
+        refiner=3,
+        height=48,
+        width=112,
+        frames=13,
+        steps=4,
+        guidance=9.5,
+        shift=5.0,
+        prompt="海风, 一位老人",
+    ),
+    "square-no-guidance": Case(
+        heads=4,
+        head_dim=24,
+        axes=(4, 10, 10),
+        double=2,
+        refiner=2,
+        width=64,
+        frames=1,
+        steps=12,
+        guidance=1.0,
+        prompt="",
+    ),
+    "long-negative-prompt": Case(steps=3, negative=LONG_PROMPT),
+    "cache-12-steps": Case(steps=12, cached=[5, 6]),
+    "cache-30-steps": Case(steps=30, cached=[11, 12, 14, 15, 17, 18, 20, 21]),
+    "cache-50-steps": Case(steps=50, cached=[19, 20, 22, 23, 25, 26, 28, 29, 31, 32, 34, 35]),
+    "cache-no-guidance": Case(steps=12, cached=[5, 6], guidance=1.0),
+    "identity-guidance": Case(steps=5, ip_guidance=2.5),
+    "cache-identity-guidance": Case(steps=12, cached=[5, 6], ip_guidance=3.0),
+}
 
 
-class _PlainRope(nn.Module):
-    """(t, y, x) of every token by three loops. The first frame, the reference, is at t = -1, one width to the right."""
-
-    def __init__(self, axes: tuple[int, ...], theta: float) -> None:
-        super().__init__()
-        self.axes, self.theta = axes, theta
-
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        frames, height, width = latents.shape[2], latents.shape[3] // 2, latents.shape[4] // 2
-        rows = []
-        for frame in range(frames):
-            for y in range(height):
-                for x in range(width):
-                    position = (frame - 1, y, x + (width if frame == 0 else 0))
-                    rows.append(
-                        [
-                            place * self.theta ** (-2 * (index // 2) / size)
-                            for place, size in zip(position, self.axes, strict=True)
-                            for index in range(size)
-                        ]
-                    )
-        angles = torch.tensor(rows, dtype=torch.float64)
-        return angles.cos().float(), angles.sin().float()
-
-
-def _masked_sampler(model: Any, noise: Tensor, reference: Tensor, batch: dict[str, Tensor], case: Case) -> Tensor:
-    """Batched guidance with the stock forward, stepped by the scheduler."""
-    own_rope = model.rope
-    model.rope = _PlainRope(case.axes, model.config.rope_theta)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=case.shift)
-    scheduler.set_timesteps(sigmas=np.linspace(1, 0, case.steps + 1)[:-1])
-    latents, rows = noise, len(batch["encoder_hidden_states"])
-    try:
-        for timestep in scheduler.timesteps:
-            clip = torch.cat([reference, latents], dim=2).expand(rows, -1, -1, -1, -1)
-            v = model(hidden_states=clip, timestep=timestep.expand(rows), **batch).sample[:, :, 1:]
-            velocity = v[:1] + case.guidance * (v[1:] - v[:1]) if rows == 2 else v
-            latents = scheduler.step(velocity, timestep, latents).prev_sample
-    finally:
-        model.rope = own_rope
-    return latents
-
-
-@pytest.mark.parametrize("case", CASES, ids=["portrait-long-prompt", "landscape-cjk", "square-no-guidance"])
+@pytest.mark.parametrize("name", CASES)
 def test_sampler_equals_the_stock_masked_forward(
-    case: Case, pipe: HunyuanCustomPipeline, identity: Any, close: Any
+    name: str, pipe: HunyuanCustomPipeline, identity: Any, close: Any
 ) -> None:
+    case = CASES[name]
     torch.manual_seed(case.steps)
     model = HunyuanVideoTransformer3DModel(
         num_attention_heads=case.heads,
@@ -107,39 +98,52 @@ def test_sampler_equals_the_stock_masked_forward(
     ).eval()
     for parameter in model.parameters():
         parameter.normal_(std=0.1)
-    components = pipe.components | {
-        "transformer": model,
-        "scheduler": FlowMatchEulerDiscreteScheduler(shift=case.shift),
-    }
-    other = HunyuanCustomPipeline(**components)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=case.shift)
+    other = HunyuanCustomPipeline(**(pipe.components | {"transformer": model, "scheduler": scheduler}))
     reference = torch.randn(1, 16, 1, case.height // 8, case.width // 8)
     noise = torch.randn(1, 16, (case.frames + 3) // 4, case.height // 8, case.width // 8)
     latents = other(
         case.prompt,
         identity,
-        negative_prompt="blurring, static",
+        negative_prompt=case.negative,
         height=case.height,
         width=case.width,
         num_frames=case.frames,
         num_inference_steps=case.steps,
         guidance_scale=case.guidance,
+        ip_cfg_scale=case.ip_guidance,
+        step_cache=None if case.cached is None else "reference",
         subject_name="fisherman",
         latents=noise,
         ref_latents=reference,
         output_type="latent",
     ).frames
-    rows = [_text(pipe, case.prompt, "fisherman", rgb_pixels(identity, alpha="white"))]
-    if case.guidance > 1:
-        states, mask, pooled = _text(pipe, "blurring, static", "person", white_pixels())
-        rows.insert(0, (states, unconditional_mask(mask, image_tokens=576), pooled))
-    names = ("encoder_hidden_states", "encoder_attention_mask", "pooled_projections")
-    batch = {name: torch.cat(parts) for name, parts in zip(names, zip(*rows, strict=True), strict=True)}
-    close(
-        "sampler against diffusers' masked forward",
-        latents,
-        _masked_sampler(model, noise, reference, batch, case),
-        2e-4,
+    expected = masked_sampler(
+        model,
+        noise,
+        _rows(pipe, case, identity, reference),
+        steps=case.steps,
+        shift=case.shift,
+        guidance=case.guidance,
+        ip_guidance=case.ip_guidance,
+        cached=case.cached or (),
     )
+    close(f"sampler against diffusers, {'cached' if case.cached else 'full'} steps", latents, expected, 2e-4)
+
+
+def _rows(pipe: HunyuanCustomPipeline, case: Case, identity: Any, reference: Tensor) -> list[Row]:
+    states, mask, pooled = _text(pipe, case.prompt, "fisherman", rgb_pixels(identity, alpha="white"))
+    positive = Row(states=states, mask=mask, pooled=pooled, reference=reference)
+    if case.guidance <= 1:
+        return [positive]
+    states, mask, pooled = _text(pipe, case.negative, "person", white_pixels())
+    mask = unconditional_mask(mask, image_tokens=576)
+    if not case.ip_guidance:
+        return [Row(states=states, mask=mask, pooled=pooled, reference=reference), positive]
+    view = vae_view(white_pixels(), case.height, case.width)
+    white = encode_reference(pipe.vae, view, posterior="mode", generator=None)
+    negative = Row(states=states, mask=mask, pooled=pooled, reference=white)
+    return [negative, replace(positive, reference=white), positive]
 
 
 def _text(pipe: HunyuanCustomPipeline, prompt: str, name: str, pixels: Any) -> tuple[Tensor, Tensor, Tensor]:
