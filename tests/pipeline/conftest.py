@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from tests.pipeline.golden_runs import identity_photo
 from weights.key_map import convert_transformer_state_dict, strip_vae_prefix
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -144,6 +145,4 @@ def pipe(
 
 @pytest.fixture(scope="session")
 def identity(text_io: dict[str, Tensor]) -> Image.Image:
-    """The picture of the reference's runs: 28x28, shown to LLaVA 12 times enlarged without smoothing."""
-    pixels = text_io["in.image_u8_28"][0].permute(1, 2, 0).repeat_interleave(12, 0).repeat_interleave(12, 1)
-    return Image.fromarray(pixels.numpy())
+    return identity_photo(text_io)

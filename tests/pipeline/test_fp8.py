@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.fp8 import Fp8Linear, load_fp8_state_dict
-from pipeline.rope import rotary_tables
-from pipeline.shapes import TokenGrid
-from pipeline.transformer import Branch, compute_dtype, conditioning_vector, head, trunk
+from pipeline.transformer import compute_dtype
+from tests.pipeline.golden_velocities import golden_velocities
 from weights.key_map import DitSizes, convert_scale_map, convert_transformer_state_dict
 
 FP8 = torch.float8_e4m3fn
@@ -53,30 +52,6 @@ def test_a_scale_per_row_broadcasts() -> None:
     assert torch.equal(Fp8Linear(weight, scale, None)(x), F.linear(x, weight.float() * scale))
 
 
-def _velocities(dit: Any, io: dict[str, Tensor]) -> Tensor:
-    """Both branches of the reference's bf16 runs, whose text states are fp16."""
-    rope = rotary_tables(TokenGrid(3, 4, 6), dit.config.rope_axes_dim, dit.config.rope_theta, text_rows=45)
-    dtype, rows = compute_dtype(dit), []
-    for row in range(2):
-        one = slice(row, row + 1)
-        mask = io["in.text_mask"][one]
-        branch = Branch(
-            text=io["in.text_states"][one].half().to(dtype),
-            mask=mask,
-            pooled=io["in.text_states_2"][one].half().to(dtype),
-            reference=io["in.ref_latents"][one],
-            valid=int(mask.sum()),
-        )
-        vec = conditioning_vector(dit, io["in.t"][one], branch)
-        shared: dict[str, Any] = {"vec": vec, "branch": branch, "rope": rope, "on_block": lambda: None}
-        x = trunk(dit, io["in.x"][one], timestep=io["in.t"][one], **shared)
-        assert x.dtype == torch.bfloat16
-        rows.append(head(dit, x, size=io["in.x"][one].shape, **shared))
-    velocity = torch.cat(rows)
-    assert velocity.dtype == torch.float32
-    return velocity
-
-
 def _within_noise(piece: str, actual: Tensor, expected: Tensor, close: Any) -> None:
     close(f"{piece}, worst", actual, expected.float(), TOLERANCE)
     rms = (actual - expected.float()).square().mean().sqrt()
@@ -85,7 +60,7 @@ def _within_noise(piece: str, actual: Tensor, expected: Tensor, close: Any) -> N
 
 def test_bf16_is_within_its_noise(dit: Any, dit_io: dict[str, Tensor], fp8_io: dict[str, Tensor], close: Any) -> None:
     narrow = copy.deepcopy(dit).bfloat16()
-    _within_noise("bf16 transformer", _velocities(narrow, dit_io), fp8_io["dit.out_bf16_autocast"], close)
+    _within_noise("bf16 transformer", golden_velocities(narrow, dit_io), fp8_io["dit.out_bf16_autocast"], close)
 
 
 def test_fp8_is_within_bf16_noise(
@@ -109,7 +84,7 @@ def test_fp8_is_within_bf16_noise(
     assert sum(isinstance(module, Fp8Linear) for module in model.modules()) == 2 * 14 + 2 * 6
     assert model.transformer_blocks[0].attn.to_q.weight.dtype == FP8
     assert compute_dtype(model) == torch.bfloat16
-    _within_noise("fp8 transformer", _velocities(model, dit_io), fp8_io["dit.out_fp8_autocast"], close)
+    _within_noise("fp8 transformer", golden_velocities(model, dit_io), fp8_io["dit.out_fp8_autocast"], close)
 
 
 def test_a_missing_weight_is_refused(dit: Any) -> None:

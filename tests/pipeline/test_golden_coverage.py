@@ -86,7 +86,7 @@ COMPARED: dict[str, dict[str, list[str]]] = {
         ],
     },
     "text_io.safetensors": {
-        "conftest.py": ["in.image_u8_28"],
+        "golden_runs.py": ["in.image_u8_28"],
         "test_encoders.py": [
             "image_features",
             "*.pos.hidden",

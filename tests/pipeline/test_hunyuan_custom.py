@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoTransformer3DModel
 from PIL import Image
 from torch import Tensor
 
@@ -17,30 +17,9 @@ from pipeline.conditioning import Subject
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.progress import Progress
 from pipeline.shapes import PixelShape
+from tests.pipeline.golden_runs import RUNS, SIZE, golden_latents, with_config, words
 
-SIZE: dict[str, Any] = {"height": 64, "width": 96, "num_frames": 9}
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
-
-# tag -> shift, call arguments
-RUNS: dict[str, tuple[float, dict[str, Any]]] = {
-    "cfg7.5_s10_shift13": (13.0, {"num_inference_steps": 10}),
-    "cfg7.5_s30_shift13_nocache": (13.0, {"num_inference_steps": 30}),
-    "cfg7.5_s30_shift13_deepcache": (13.0, {"num_inference_steps": 30, "step_cache": "reference"}),
-    "cfg1_s5_shift5": (5.0, {"num_inference_steps": 5, "guidance_scale": 1.0}),
-    "cfg7.5_ip3_s5_shift7": (7.0, {"num_inference_steps": 5, "ip_cfg_scale": 3.0}),
-    "emptyneg_s5_shift13": (13.0, {"num_inference_steps": 5}),
-}
-
-
-def _with(pipe: HunyuanCustomPipeline, *, shift: float = 13.0, **config: Any) -> HunyuanCustomPipeline:
-    """The same models with another schedule or pipeline config."""
-    return HunyuanCustomPipeline(
-        **(pipe.components | {"scheduler": FlowMatchEulerDiscreteScheduler(shift=shift)}), **config
-    )
-
-
-def _words(case: dict[str, Any]) -> dict[str, Any]:
-    return {"prompt": case["prompt"], "negative_prompt": case["negative"], "subject_name": case["name"]}
 
 
 @pytest.mark.parametrize("tag", RUNS)
@@ -52,38 +31,25 @@ def test_whole_runs_equal_the_reference(
     text_cases: dict[str, Any],
     close: Any,
 ) -> None:
-    shift, options = RUNS[tag]
-    run = _with(pipe, shift=shift, reference_posterior="sample")
     steps: list[Tensor] = []
 
     def on_step(_pipe: Any, _step: int, _timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         steps.append(tensors["latents"])
         return tensors
 
-    case = text_cases["empty_neg" if tag.startswith("emptyneg") else "woman"]
-    arguments = _words(case) | {"latents": pipeline_io["in.initial_noise_seed1024"]} | SIZE | options
-    # The reference drew the sample of the white image (for ip-CFG) right after that of the identity image.
-    generator = torch.Generator().manual_seed(1024)
-    torch.randn(pipeline_io["in.ref_latents"].shape, generator=generator)
-    latents = run(
-        image=identity,
-        ref_latents=pipeline_io["in.ref_latents"],
-        generator=generator,
-        output_type="latent",
-        callback_on_step_end=on_step,
-        **arguments,
-    ).frames
+    given: dict[str, Any] = {"io": pipeline_io, "cases": text_cases, "identity": identity}
+    latents = golden_latents(tag, pipe, callback_on_step_end=on_step, **given)
     close(f"latents, {tag}", latents, pipeline_io[f"{tag}.final_latents"], 1e-4)
     if tag == "cfg7.5_s10_shift13":
         close("latents after each of 10 steps", torch.stack(steps), pipeline_io[f"{tag}.latents_per_step"], 1e-4)
 
     expected = pipeline_io[f"{tag}.video"]
-    video = run.decode(latents, "pt", None).transpose(1, 2)
+    video = pipe.decode(latents, "pt", None).transpose(1, 2)
     close(f"video, {tag}", video, expected, 1e-4 if expected.dtype == torch.float32 else 5e-4)
-    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in run.decode(latents, "pil", None)[0]]))
+    frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in pipe.decode(latents, "pil", None)[0]]))
     expected = pipeline_io[f"{tag}.video_u8"]
     close("frames in uint8", frames.permute(3, 0, 1, 2)[None], expected, 1, unit="levels of 255")
-    assert not run.text_encoder.training
+    assert not pipe.text_encoder.training
 
 
 def test_every_prediction_of_a_run_equals_the_reference(
@@ -103,7 +69,7 @@ def test_every_prediction_of_a_run_equals_the_reference(
         return predictions[-1]
 
     monkeypatch.setattr(denoise, "_predict", record)
-    arguments = _words(text_cases["woman"]) | SIZE | {"num_inference_steps": 10, "output_type": "latent"}
+    arguments = words(text_cases["woman"]) | SIZE | {"num_inference_steps": 10, "output_type": "latent"}
     given = {"latents": pipeline_io["in.initial_noise_seed1024"], "ref_latents": pipeline_io["in.ref_latents"]}
     pipe(image=identity, **arguments, **given)
     expected = pipeline_io["cfg7.5_s10_shift13.model_out_per_step"]
@@ -127,7 +93,7 @@ def test_the_identity_image_is_encoded_like_the_reference(
     size = PixelShape(9, 64, 96)
     *_, mode = pipe.encode(subject, size)
     close("identity latents", mode.reference, pipeline_io["in.ref_latents_mode"], 2e-5)
-    sampling = _with(pipe, reference_posterior="sample")
+    sampling = with_config(pipe, reference_posterior="sample")
     negative, positive, full = sampling.encode(subject, size, torch.Generator().manual_seed(1024))
     close("identity latents", full.reference, pipeline_io["in.ref_latents"], 2e-5)
     close("identity latents", positive.reference, pipeline_io["in.uncond_ref_latents"], 2e-5)
@@ -156,7 +122,7 @@ def test_noise_does_not_depend_on_how_the_identity_is_encoded(
 ) -> None:
     expected = torch.randn(1, 16, 2, 4, 6, generator=torch.Generator().manual_seed(5))
     seen: list[Tensor] = []
-    run = _with(pipe, reference_posterior=posterior)
+    run = with_config(pipe, reference_posterior=posterior)
     drawn = run("x", identity, generator=torch.Generator().manual_seed(5), output_type="latent", **SMALL).frames
     seen.append(drawn)
     generator = torch.Generator().manual_seed(5)
@@ -318,7 +284,7 @@ class TestBadInput:
 
 class TestSaving:
     def test_round_trip(self, pipe: HunyuanCustomPipeline, identity: Image.Image, tmp_path: Path, close: Any) -> None:
-        _with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing").save_pretrained(tmp_path)
+        with_config(pipe, shift=5.0, alpha="drop", negative_subject_name="thing").save_pretrained(tmp_path)
         index = json.loads((tmp_path / "model_index.json").read_text())
         assert index["transformer"] == ["diffusers", "HunyuanVideoTransformer3DModel"]
         loaded = HunyuanCustomPipeline.from_pretrained(tmp_path)
@@ -331,7 +297,7 @@ class TestSaving:
             return source("a dog", identity, generator=generator, output_type="latent", **SMALL).frames
 
         # Not bit for bit: some CPUs' kernels add up in an order that depends on where in memory a weight begins.
-        own = run(_with(pipe, shift=5.0, alpha="drop", negative_subject_name="thing"))
+        own = run(with_config(pipe, shift=5.0, alpha="drop", negative_subject_name="thing"))
         close("latents, saved and loaded again", run(loaded), own, 2e-4)
 
     def test_an_index_without_our_keys_gets_the_defaults(self, pipe: HunyuanCustomPipeline, tmp_path: Path) -> None:

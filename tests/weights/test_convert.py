@@ -26,6 +26,7 @@ from weights.convert import convert, is_current
 from weights.errors import CheckpointError, TargetError
 from weights.key_map import convert_transformer_state_dict
 from weights.original_layout import Variant
+from weights.plan_transformer import FULL_SIZE
 from weights.verify import verify
 
 DIT = "models/hunyuancustom_720P/mp_rank_00_model_states.pt"
@@ -59,6 +60,17 @@ def test_every_component_loads_strictly_with_the_stored_values(
         assert not any(info.values())
     assert AutoTokenizer.from_pretrained(out / "tokenizer")("<image>").input_ids == [548, 554]
     assert CLIPTokenizer.from_pretrained(out / "tokenizer_2")("a").input_ids[0] == 668
+
+
+def test_a_config_of_only_what_differs_is_completed_by_the_full_size_model(
+    original: Path, tmp_path: Path, dit_config: dict[str, Any]
+) -> None:
+    differing = {key: value for key, value in dit_config.items() if value != FULL_SIZE[key]}
+    assert 0 < len(differing) < len(dit_config)
+    (original / DIT).with_name("config.json").write_text(json.dumps(differing | {"_diffusers_version": "0.30.0"}))
+    convert(original, tmp_path / "out")
+    written = json.loads((tmp_path / "out/transformer/config.json").read_text())
+    assert written == dit_config | {"_class_name": "HunyuanVideoTransformer3DModel"}
 
 
 def test_the_leading_models_folder_may_be_absent(original: Path, tmp_path: Path) -> None:
