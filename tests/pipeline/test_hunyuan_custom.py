@@ -131,6 +131,23 @@ def test_noise_does_not_depend_on_how_the_identity_is_encoded(
     assert torch.equal(drawn, given)
 
 
+@pytest.mark.parametrize("side", ["prompt", "negative_prompt"])
+def test_a_prompt_beyond_the_window_is_bit_for_bit_the_one_that_fills_it(
+    side: str, pipe: HunyuanCustomPipeline, identity: Image.Image
+) -> None:
+    """249 tokens fit beside an ending of 7; what follows them changes nothing, not even in CLIP's 77."""
+
+    def run(tokens: int) -> Tensor:
+        words = {"prompt": "a dog", "subject_name": "object"} | {side: " a" * tokens}
+        noise = torch.randn(1, 16, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+        return pipe(image=identity, latents=noise, output_type="latent", **(words | SMALL)).frames
+
+    full = run(249)
+    assert torch.equal(run(250), full)
+    assert torch.equal(run(5000), full)
+    assert not torch.equal(run(248), full)
+
+
 def test_output_types(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:
     def run(output_type: Any) -> Any:
         generator = torch.Generator().manual_seed(0)

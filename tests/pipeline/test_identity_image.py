@@ -65,6 +65,20 @@ def test_extremely_thin_images_keep_a_pixel(size: tuple[int, int]) -> None:
     assert (fitted == (10, 20, 30)).all(axis=2).any()
 
 
+@pytest.mark.parametrize("upright", [True, False])
+def test_a_thin_gradient_becomes_one_line_of_its_samples(upright: bool) -> None:
+    """1 x 4000, where the reference fails: interpolated along the line at pixel centres, all else white."""
+    line = (np.arange(4000) * 200 // 4000).astype(np.uint8)
+    image = np.repeat(line[:, None, None] if upright else line[None, :, None], 3, axis=2)
+    fitted = fit_on_white(image, 64, 96)
+    length = 64 if upright else 96
+    samples = np.interp((np.arange(length) + 0.5) * 4000 / length - 0.5, np.arange(4000), line)
+    drawn = fitted[:, 47] if upright else fitted[31]  # (96 - 1) // 2, (64 - 1) // 2
+    assert np.abs(drawn - samples[:, None]).max() <= 1
+    white = np.delete(fitted, 47 if upright else 31, axis=1 if upright else 0)
+    assert (white == 255).all()
+
+
 def test_exactly_half_size_averages_quads() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     expected = np.floor(image.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3)) + 0.5)

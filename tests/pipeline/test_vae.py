@@ -1,3 +1,4 @@
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,25 @@ def test_a_half_precision_overflow_is_decoded_again_in_fp32(
     assert torch.isfinite(chunk).all()
     assert dtypes == [torch.float16, torch.float32]
     assert vae.dtype == torch.float16
+
+
+def test_a_true_overflow_is_decoded_and_encoded_as_by_an_fp32_vae(
+    build_vae: BuildVae, vae_io: dict[str, Tensor], close: Any
+) -> None:
+    """First layers that leave fp16's range; the norms behind them make that harmless in fp32."""
+    vae = build_vae().half()
+    vae.decoder.conv_in.conv.weight *= 20_000
+    vae.encoder.conv_in.conv.weight *= 50_000
+    wide = copy.deepcopy(vae).float()
+    pixels = _pixels(vae_io, "tile_image")
+    assert not vae_network.encode(vae, pixels[..., :32, :32].half(), causal=True).isfinite().all()
+    moments = encode_moments(vae, pixels)
+    assert moments.isfinite().all()
+    close("VAE, fp32 fallback", moments, encode_moments(wide, pixels), 1e-6)
+    z = vae_io["in.z_tile_t"]
+    decoded, expected = (torch.cat(list(decode_chunks(model, z)), dim=2) for model in (vae, wide))
+    close("VAE, fp32 fallback", decoded, expected, 1e-6)
+    assert {parameter.dtype for parameter in vae.parameters()} == {torch.float16}
 
 
 def test_the_extra_keys_survive_saving(build_vae: BuildVae, tmp_path: Path) -> None:
