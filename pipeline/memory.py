@@ -12,7 +12,16 @@ from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook
 
 @dataclass(frozen=True, slots=True)
 class DtypePolicy:
-    """Dtypes by component. Latents, guidance, norms and modulation are fp32 under every policy."""
+    """Dtypes of the weights by component; what is computed with them, and how wide, is the same under every policy.
+
+    transformer: Linear layers and attention in its dtype, fp8 layers taken back to it one by one. As under the
+        autocast the reference runs in, LayerNorms and the scale and shift behind them are fp32 and rounded once; so are
+        the rotary tables and the text mean of the refiner. Velocities leave it as fp32.
+    latents, noise, guidance, Euler steps: fp32 always. (The reference mixes guidance in bf16.)
+    text_encoders: LLaVA and CLIP, fp16 as in the reference; their states enter the transformer in its dtype.
+    vae: fp16 as in the reference. A tile that overflows is done again in fp32; tiles are blended, and the identity's
+        posterior read, in fp32.
+    """
 
     transformer: torch.dtype
     text_encoders: torch.dtype

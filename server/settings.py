@@ -107,7 +107,9 @@ class GeneratorSettings(Section):
     model: str = Field(default="demo", description='folder of converted weights, or "demo"')
     renderer: str = Field(default="server.renderer:HunyuanCustomRenderer", description="module:class in the child")
     device: str = Field(default="cuda", description="torch device")
-    dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of the transformer")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="bfloat16", description="of the transformer; encoders and VAE are then fp16 (on a CPU fp32)"
+    )
     torch_threads: int = Field(default=0, ge=0, description="0 leaves it to torch")
     render_divisor: int = Field(default=1, ge=1, description="delivered side / rendered side (demo: 4)")
     step_cache: Literal["none", "reference"] = Field(default="none", description="skip blocks as the reference does")
