@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pipeline.blocks import Rope
 from pipeline.memory import onloaded
 from pipeline.shapes import whole_number
+from pipeline.share import Share
 from pipeline.step_cache import StepCache, StepCacheName, full_steps
 from pipeline.transformer import Branch, OnBlock, conditioning_vector, head, trunk
 
@@ -79,7 +79,7 @@ def denoise(
     latents: Tensor,
     branches: Sequence[Branch],
     *,
-    rope: Rope,
+    share: Share,
     schedule: tuple[Tensor, Tensor],
     sampling: Sampling,
     on_block: OnBlock,
@@ -91,12 +91,20 @@ def denoise(
     for step in range(sampling.start_step, sampling.steps):
         timestep = timesteps[step : step + 1].to(latents.device)
         try:
-            v = [
+            own = [
                 _predict(
-                    transformer, latents, timestep, branch, rope=rope, cache=cache, key=(step, row), on_block=on_block
+                    transformer,
+                    latents,
+                    timestep,
+                    branches[row],
+                    share=share,
+                    cache=cache,
+                    key=(step, row),
+                    on_block=on_block,
                 )
-                for row, branch in enumerate(branches)
+                for row in share.rows(len(branches))
             ]
+            v = share.predictions(own)
         except Interrupted:
             break
         velocity = v[0]
@@ -115,7 +123,7 @@ def _predict(
     timestep: Tensor,
     branch: Branch,
     *,
-    rope: Rope,
+    share: Share,
     cache: StepCache,
     key: tuple[int, int],
     on_block: OnBlock,
@@ -125,6 +133,6 @@ def _predict(
         vec = conditioning_vector(transformer, timestep, branch)
         x = cache.recall(*key)
         if x is None:
-            x = trunk(transformer, latents, timestep=timestep, vec=vec, branch=branch, rope=rope, on_block=on_block)
+            x = trunk(transformer, latents, timestep=timestep, vec=vec, branch=branch, share=share, on_block=on_block)
         cache.remember(*key, x)
-        return head(transformer, x, vec=vec, branch=branch, rope=rope, size=latents.shape, on_block=on_block)
+        return head(transformer, x, vec=vec, branch=branch, share=share, size=latents.shape, on_block=on_block)

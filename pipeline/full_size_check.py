@@ -148,6 +148,7 @@ def _one_step(transformer: Any) -> Any:
     from pipeline.denoise import Sampling, denoise, sigma_schedule
     from pipeline.rope import rotary_tables
     from pipeline.shapes import TokenGrid
+    from pipeline.share import Share
     from pipeline.transformer import Branch
     from weights.convert import SHIFT
 
@@ -167,7 +168,7 @@ def _one_step(transformer: Any) -> Any:
         transformer,
         latents,
         [branch],
-        rope=rotary_tables(grid, config.rope_axes_dim, config.rope_theta, text_rows=TEXT_ROWS),
+        share=Share(rotary_tables(grid, config.rope_axes_dim, config.rope_theta, text_rows=TEXT_ROWS)),
         schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=SHIFT), 1),
         sampling=Sampling(steps=1, guidance_scale=1.0, ip_cfg_scale=0.0, step_cache=None),
         on_block=lambda: None,

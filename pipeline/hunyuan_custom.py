@@ -19,7 +19,9 @@ from pipeline.conditioning import ConditionEncoder, Subject
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
 from pipeline.identity_image import rgb_pixels
 from pipeline.pacing import Pacer
+from pipeline.parallel import check_heads, sharing
 from pipeline.progress import ProgressCallback, StageProgress
+from pipeline.ranks import Ranks
 from pipeline.rope import rotary_tables
 from pipeline.shapes import LatentShape, PixelShape, Strides, TokenGrid
 from pipeline.step_cache import StepCacheName
@@ -78,6 +80,18 @@ class HunyuanCustomPipeline(DiffusionPipeline):
             alpha=alpha, negative_subject_name=negative_subject_name, reference_posterior=reference_posterior
         )
         self._interrupt = False
+        self._ranks: Ranks | None = None
+
+    def enable_ranks(self, ranks: Ranks) -> None:
+        """From now on denoise together with the other processes of `ranks`, which make the same calls.
+
+        Every rank gets the same latents. What ends a call early must do so on all ranks at the same block.
+
+        Raises:
+            ValueError: the attention heads cannot be shared by so many ranks, not even with guidance.
+        """
+        check_heads(self.transformer, ranks.count, branches=2)
+        self._ranks = ranks
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "HunyuanCustomPipeline":
@@ -200,29 +214,31 @@ class HunyuanCustomPipeline(DiffusionPipeline):
     ) -> Tensor:
         """Noise [1,16,T,h,w] -> latents of the video; up to the last whole step if interrupted."""
         pacer = Pacer(noise.device)
-        progress = StageProgress("denoise", block_count(self.transformer, len(branches), sampling), callback)
+        with sharing(self.transformer, self._rotary_tables(noise, branches), branches, self._ranks) as share:
+            own_branches = len(share.rows(len(branches)))
+            progress = StageProgress("denoise", block_count(self.transformer, own_branches, sampling), callback)
 
-        def on_block() -> None:
-            pacer()
-            progress.advance()
-            if self._interrupt:
-                raise Interrupted
+            def on_block() -> None:
+                pacer()
+                progress.advance()
+                if self._interrupt:
+                    raise Interrupted
 
-        def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
-            if on_step_end is None:
-                return latents
-            return on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
+            def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+                if on_step_end is None:
+                    return latents
+                return on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
 
-        return denoise(
-            self.transformer,
-            noise,
-            branches,
-            rope=self._rotary_tables(noise, branches),
-            schedule=sigma_schedule(self.scheduler, sampling.steps),
-            sampling=sampling,
-            on_block=on_block,
-            on_step=on_step,
-        )
+            return denoise(
+                self.transformer,
+                noise,
+                branches,
+                share=share,
+                schedule=sigma_schedule(self.scheduler, sampling.steps),
+                sampling=sampling,
+                on_block=on_block,
+                on_step=on_step,
+            )
 
     def _rotary_tables(self, noise: Tensor, branches: Sequence[Branch]) -> Rope:
         """One pair of tables for all branches, long enough for the longest text."""

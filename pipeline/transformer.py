@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.blocks import Rope, double_block, modulated, modulation, single_block
+from pipeline.share import Share
 
 OnBlock = Callable[[], None]
 
@@ -47,14 +48,14 @@ def conditioning_vector(transformer: Any, timestep: Tensor, branch: Branch) -> T
 
 
 def trunk(
-    transformer: Any, latents: Tensor, *, timestep: Tensor, vec: Tensor, branch: Branch, rope: Rope, on_block: OnBlock
+    transformer: Any, latents: Tensor, *, timestep: Tensor, vec: Tensor, branch: Branch, share: Share, on_block: OnBlock
 ) -> Tensor:
     """All blocks but the last: latents [1,16,T,h,w] -> [1,N+L,C], ordered [reference, video, text]."""
-    image = patchify(transformer, torch.cat([branch.reference, latents], dim=2))
+    image = share.tokens(patchify(transformer, torch.cat([branch.reference, latents], dim=2)))
     # The refiner reads the mask position by position, padding rows included; afterwards only its sum counts, and
     # cropping to it spares the joint attention any mask.
     text = transformer.context_embedder(branch.text, timestep, branch.mask)[:, : branch.valid]
-    image_rope, joint_rope = _rows(rope, image.shape[1]), _rows(rope, image.shape[1] + text.shape[1])
+    image_rope, joint_rope = _rows(share.rope, image.shape[1]), _rows(share.rope, image.shape[1] + text.shape[1])
     for block in transformer.transformer_blocks:
         image, text = double_block(block, image, text, vec, image_rope)
         on_block()
@@ -66,16 +67,16 @@ def trunk(
 
 
 def head(
-    transformer: Any, x: Tensor, *, vec: Tensor, branch: Branch, rope: Rope, size: torch.Size, on_block: OnBlock
+    transformer: Any, x: Tensor, *, vec: Tensor, branch: Branch, share: Share, size: torch.Size, on_block: OnBlock
 ) -> Tensor:
     """The last block and the output layer: [1,N+L,C] -> velocity fp32 of `size` [1,16,T,h,w]."""
-    x = single_block(transformer.single_transformer_blocks[-1], x, vec, _rows(rope, x.shape[1]))
+    x = single_block(transformer.single_transformer_blocks[-1], x, vec, _rows(share.rope, x.shape[1]))
     on_block()
     per_frame = branch.reference[0, 0].numel() // transformer.config.patch_size**2
-    video = x[:, per_frame : x.shape[1] - branch.valid]
+    image = x[:, : x.shape[1] - branch.valid]
     scale, shift = modulation(transformer.norm_out, vec, 2)  # this order, other than in the blocks: diffusers swaps
-    patches = transformer.proj_out(modulated(video, shift, scale))
-    return unpatchify(transformer, patches, size).float()
+    patches = share.joined(transformer.proj_out(modulated(image, shift, scale)))
+    return unpatchify(transformer, patches[:, per_frame:], size).float()
 
 
 def unpatchify(transformer: Any, patches: Tensor, size: torch.Size) -> Tensor:

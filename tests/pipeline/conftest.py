@@ -73,6 +73,11 @@ def pipeline_io() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="session")
 def dit() -> Any:
+    return build_tiny_dit()
+
+
+def build_tiny_dit() -> Any:
+    """The reference's tiny transformer."""
     model = HunyuanVideoTransformer3DModel(**TINY_DIT)
     model.load_state_dict(convert_transformer_state_dict(golden("dit_tiny_weights")), strict=True)
     return model.eval()
@@ -105,10 +110,10 @@ def clip_tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def build_vae() -> Callable[..., Any]:
-    return _build_vae
+    return build_tiny_vae
 
 
-def _build_vae(**tiling: Any) -> Any:
+def build_tiny_vae(**tiling: Any) -> Any:
     """The tiny VAE; `tiling` overrides keys of the original config that diffusers' class does not know."""
     config = json.loads((GOLDEN / "vae_tiny_config.json").read_text())
     vae = AutoencoderKLHunyuanVideo(
@@ -124,7 +129,7 @@ def _build_vae(**tiling: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_vae() -> Any:
-    return _build_vae()
+    return build_tiny_vae()
 
 
 @pytest.fixture

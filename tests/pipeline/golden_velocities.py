@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
+from pipeline.share import Share
 from pipeline.transformer import Branch, compute_dtype, conditioning_vector, head, trunk
 
 
@@ -25,7 +26,7 @@ def golden_velocities(dit: Any, io: dict[str, Tensor]) -> Tensor:
             valid=int(mask.sum()),
         )
         vec = conditioning_vector(dit, io["in.t"][one], branch)
-        shared: dict[str, Any] = {"vec": vec, "branch": branch, "rope": rope, "on_block": lambda: None}
+        shared: dict[str, Any] = {"vec": vec, "branch": branch, "share": Share(rope), "on_block": lambda: None}
         x = trunk(dit, io["in.x"][one], timestep=io["in.t"][one], **shared)
         assert x.dtype == torch.bfloat16
         rows.append(head(dit, x, size=io["in.x"][one].shape, **shared))

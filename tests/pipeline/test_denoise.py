@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline import denoise as module
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
+from pipeline.share import Share
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def _run(
         None,
         noise,
         velocities,  # type: ignore[arg-type]
-        rope=(noise, noise),
+        share=Share((noise, noise)),
         schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), steps),
         sampling=Sampling(steps=steps, step_cache=None, **scales),
         on_block=lambda: None,

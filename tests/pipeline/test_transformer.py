@@ -11,6 +11,7 @@ from pipeline import denoise
 from pipeline.blocks import double_block, single_block
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
+from pipeline.share import Share
 from pipeline.step_cache import StepCache
 from pipeline.transformer import Branch, conditioning_vector, head, patchify, trunk
 
@@ -45,7 +46,7 @@ def _forward(
 ) -> Tensor:
     counted = [] if counted is None else counted
     latents, timestep = io["in.x"][:1], io["in.t"][:1]
-    shared = {"branch": branch, "rope": rope, "on_block": lambda: counted.append(None)}
+    shared = {"branch": branch, "share": Share(rope), "on_block": lambda: counted.append(None)}
     vec = conditioning_vector(dit, timestep, branch)
     x = trunk(dit, latents, timestep=timestep, vec=vec, **shared)
     return head(dit, x, vec=vec, size=latents.shape, **shared)
@@ -111,7 +112,7 @@ def test_cached_step(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, c
     """The trunk of one step under the head of another, fed as the loop feeds it; its latents do not enter."""
     branch, one = _branch(dit_io, row), slice(row, row + 1)
     cache = StepCache([True, False, True])
-    shared: dict[str, Any] = {"rope": rope, "cache": cache, "on_block": lambda: None}
+    shared: dict[str, Any] = {"share": Share(rope), "cache": cache, "on_block": lambda: None}
     assert not torch.equal(dit_io["in.cache.x"], dit_io["in.x"])
     velocities = [
         denoise._predict(dit, dit_io[latents][one], dit_io[timestep][one], branch, key=(step, row), **shared)
@@ -125,7 +126,7 @@ def test_cached_step(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, c
         timestep=dit_io["in.t"][one],
         vec=vec,
         branch=branch,
-        rope=rope,
+        share=Share(rope),
         on_block=lambda: None,
     )
     close("cached step", trunk_out, dit_io["mid.cache_out"][one, : trunk_out.shape[1]], TOLERANCE)
@@ -145,7 +146,11 @@ def test_full_size_shapes() -> None:
         )
         table = torch.empty(34 * 3600 + 831, 128)
         counted: list[None] = []
-        shared: dict[str, Any] = {"branch": branch, "rope": (table, table), "on_block": lambda: counted.append(None)}
+        shared: dict[str, Any] = {
+            "branch": branch,
+            "share": Share((table, table)),
+            "on_block": lambda: counted.append(None),
+        }
         vec = conditioning_vector(model, torch.empty(1), branch)
         x = trunk(model, latents, timestep=torch.empty(1), vec=vec, **shared)
         velocity = head(model, x, vec=vec, size=latents.shape, **shared)

@@ -1,0 +1,51 @@
+"""Several real processes on one request: the same latents on all of them, and those of a single one."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.parallel import check_heads
+from tests.live_server import ROOT
+from tests.pipeline import ranks_at_work
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Tensor]:
+    with torch.no_grad():
+        return ranks_at_work.requests(None)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
+    """Per rank: its latents of every request."""
+    count, folder = request.param, tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-W", "error", "-m", "tests.pipeline.ranks_at_work"]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(count), str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for rank in range(count)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(count)]
+
+
+@pytest.mark.parametrize("name", [*ranks_at_work.REQUESTS, ranks_at_work.INTERRUPTED])
+def test_ranks_agree_with_each_other_and_with_a_single_device(
+    name: str, alone: dict[str, Tensor], together: list[dict[str, Tensor]], close: Any
+) -> None:
+    for latents in together:
+        assert torch.equal(latents[name], together[0][name])
+    close(f"latents on {len(together)} ranks", together[0][name], alone[name], 2e-5)
+
+
+def test_ranks_that_cannot_share_the_heads_are_refused(dit: Any) -> None:
+    check_heads(dit, 4, branches=2)  # two halves of two ranks
+    for ranks, branches in ((4, 1), (4, 3), (3, 2)):
+        with pytest.raises(ValueError, match=r"2 attention heads cannot be shared by \d ranks"):
+            check_heads(dit, ranks, branches)
