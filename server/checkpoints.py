@@ -1,4 +1,7 @@
-"""The checkpoint of one request: written every few steps, read by the next attempt, ignored by anything else."""
+"""The checkpoint of one request: written every few steps, read by the next attempt, ignored by anything else.
+
+With several ranks the first one reads and writes it; all have the same latents after each step.
+"""
 
 import hashlib
 from pathlib import Path
@@ -6,18 +9,20 @@ from pathlib import Path
 import torch
 
 from pipeline.checkpoint import Checkpoint, can_start_at, fingerprint, read_checkpoint, write_checkpoint
+from pipeline.ranks import Ranks
 from pipeline.step_cache import StepCache
 from server.messages import Generate
 from server.settings import GeneratorSettings
 
 
 class Checkpoints:
-    """Where `job.checkpoint` is, and whose it is: request, image, weights, dtype and kind of device."""
+    """Where `job.checkpoint` is, and whose it is: request, image, weights, dtype, kind and number of devices."""
 
-    def __init__(self, job: Generate, weights: str, settings: GeneratorSettings) -> None:
+    def __init__(self, job: Generate, weights: str, settings: GeneratorSettings, ranks: Ranks | None) -> None:
         name = None if settings.step_cache == "none" else settings.step_cache
         self._cache = StepCache.named(name, job.num_inference_steps)
-        self._every = settings.checkpoint_every_steps
+        self._ranks = ranks
+        self._every = settings.checkpoint_every_steps if ranks is None or ranks.rank == 0 else 0
         self._path = Path(job.checkpoint)
         self._belongs_to = fingerprint(
             {
@@ -26,14 +31,19 @@ class Checkpoints:
                 "weights": weights,
                 "dtype": settings.dtype,
                 "device": torch.device(settings.device).type,
+                "ranks": settings.ranks,
                 "step_cache": settings.step_cache,
                 "render_divisor": settings.render_divisor,
             }
         )
 
-    def read(self) -> Checkpoint | None:
-        """Where an earlier attempt of this very request got to."""
-        return read_checkpoint(self._path, self._belongs_to) if self._every else None
+    def start(self, noise: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """The step to start at and the latents before it: where an earlier attempt of this very request got to."""
+        found = read_checkpoint(self._path, self._belongs_to) if self._every else None
+        step, latents = (0, noise) if found is None else (found.next_step, found.latents)
+        if self._ranks is None:
+            return step, latents
+        return int(self._ranks.as_first(torch.tensor(step))), self._ranks.as_first(latents)
 
     def keep(self, next_step: int, latents: torch.Tensor) -> None:
         """Called after every step; writes when it is time and the next step can be started at."""

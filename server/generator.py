@@ -5,15 +5,14 @@ The child's death is a normal case: it ends the request it was working on and a 
 
 import logging
 import queue
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never, get_args
 
+from server.child import start_generator_process
 from server.errors import ServerError
 from server.messages import (
     Cancel,
@@ -216,11 +215,8 @@ class Generator:
 
     def _live_once(self) -> bool:
         """One child from start to end; whether it ever was ready."""
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "server.generator_process", str(theirs.fileno())]
-        with theirs:
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        self._process, self._channel = process, Channel(ours, from_generator)
+        process, connection = start_generator_process()
+        self._process, self._channel = process, Channel(connection, from_generator)
         self._state = GeneratorState("loading", "loading the model", process.pid)
         overdue = threading.Timer(self._settings.generator.load_timeout_s, self._kill_if_loading, [process])
         overdue.daemon = True

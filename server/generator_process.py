@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import assert_never
 
+from server.gang import Gang
 from server.logs import configure_logging
 from server.messages import (
     Cancel,
@@ -28,17 +29,13 @@ from server.messages import (
     to_generator,
 )
 from server.parent_death import die_with_parent
-from server.rendering import DeviceLost, OutOfMemory, Renderer
+from server.rendering import Cancelled, DeviceLost, OutOfMemory, Renderer
 
 logger = logging.getLogger(__name__)
 
 
-class _Cancelled(Exception):
-    """Raised into the renderer from `report`."""
-
-
 class GeneratorProcess:
-    """Reads requests on one thread, works on them on the main thread."""
+    """Reads requests on one thread, works on them on the main thread. With several ranks, each is such a process."""
 
     def __init__(self, channel: Channel[Load | Generate | Cancel]) -> None:
         self._channel = channel
@@ -50,6 +47,12 @@ class GeneratorProcess:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         load = self._requests.get()
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
+        gang = None
+        if load.rank > 0:
+            configure_logging(f"generator rank {load.rank}")
+        elif load.generator.ranks > 1:
+            gang = Gang(load, self._channel)
+            load = gang.load
         started = time.perf_counter()
         logging.getLogger("pipeline.load").addHandler(_LoadingLines(self._channel))
         try:
@@ -58,23 +61,31 @@ class GeneratorProcess:
             logger.exception("the model cannot be loaded")
             self._channel.send(LoadFailed(message=_one_line(error)))
             return 1
+        if gang is not None:
+            gang.wait_until_ready()
         self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
         while True:
             job = self._requests.get()
             assert isinstance(job, Generate)  # noqa: S101 - Load comes once
-            self._channel.send(self._handle(renderer, job))
+            if gang is not None:
+                gang.begin(job)
+            answer = self._handle(renderer, job)
+            in_step = gang is None or gang.ended(answer)
+            self._channel.send(answer)
+            if not in_step:
+                os._exit(1)
 
     def _handle(self, renderer: Renderer, job: Generate) -> Finished | Failed:
         started = time.perf_counter()
 
         def report(message: Working | Log) -> None:
             if self._cancelled == job.request_id:
-                raise _Cancelled
+                raise Cancelled
             self._channel.send(message)
 
         try:
             renderer.render(job, report)
-        except _Cancelled:
+        except Cancelled:
             Path(job.output).unlink(missing_ok=True)
             return Failed(reason="cancelled", message="cancelled")
         except DeviceLost:

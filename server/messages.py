@@ -22,14 +22,26 @@ class _Message(BaseModel):
 # -- worker to generator -----------------------------------------------------------------------------------------
 
 
+class Meeting(_Message):
+    """Where the ranks of a generator find each other: a port of 127.0.0.1. Rank 0 holds the listening socket."""
+
+    port: int
+    listener: int | None = None
+
+
 class Load(_Message):
-    """First message: load the model. `data_dir` is where the demo model may be built."""
+    """First message: load the model. `data_dir` is where the demo model may be built.
+
+    With several ranks the worker's message reaches rank 0, which passes it on with the `rank` and where to meet.
+    """
 
     kind: Literal["load"] = "load"
     generator: GeneratorSettings
     video: VideoSettings
     image: ImageSettings
     data_dir: str
+    rank: int = 0
+    meeting: Meeting | None = None
 
 
 class Generate(_Message):

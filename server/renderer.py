@@ -1,7 +1,6 @@
 """The real renderer: drives the pipeline in the generator process. Imported there alone."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ from pipeline.checkpoint import weights_fingerprint
 from pipeline.demo import build_demo_model, demo_facts, render_size
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
-from pipeline.progress import Progress, Stage, StageProgress
+from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
 from pipeline.shapes import LatentShape, PixelShape, Strides
 from pipeline.vae import decode_stream, decode_tiling
+from server.agreement import StopTogether
 from server.checkpoints import Checkpoints
 from server.eta import Eta
+from server.meeting import meet, own_device
 from server.messages import Generate, Load, Log, Working
 from server.rendering import DeviceLost, OutOfMemory, Report
 
@@ -37,9 +38,11 @@ class HunyuanCustomRenderer:
         folder = Path(settings.model)
         if settings.model == _DEMO:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
-        self._pipe = load_pipeline(
-            folder, device=settings.device, dtype=settings.dtype, memory_plan=settings.memory_plan
-        )
+        device = own_device(load)
+        self._ranks = meet(load, device)
+        self._pipe = load_pipeline(folder, device=str(device), dtype=settings.dtype, memory_plan=settings.memory_plan)
+        if self._ranks is not None:
+            self._pipe.enable_ranks(self._ranks)
         self._pipe.register_to_config(alpha=load.image.alpha)
         self._strides = Strides.of(self._pipe.vae.config, self._pipe.transformer.config)
         self._settings = settings
@@ -50,7 +53,7 @@ class HunyuanCustomRenderer:
         self.model = f"{facts['name']} (untrained)" if facts else folder.name
 
     def render(self, job: Generate, report: Report) -> None:
-        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`.
+        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`. Rank 0 decodes alone.
 
         Raises:
             OutOfMemory, DeviceLost: what the worker can do something about.
@@ -65,14 +68,11 @@ class HunyuanCustomRenderer:
     def _render(self, job: Generate, report: Report) -> None:
         size = self._render_size(job)
         eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
-
-        def on_progress(progress: Progress) -> None:
-            eta.update(progress)
-            report(Working(stage=progress.stage, done=progress.done, total=progress.total))
-
-        latents = self._denoise(job, size, eta, on_progress, report)
+        latents = self._denoise(job, size, eta, report if self._ranks is None else StopTogether(self._ranks, report))
+        if self._ranks is not None and self._ranks.rank > 0:
+            return
         report(Log(message=f"Decoding {eta.decode_units} tiles"))
-        tiles = StageProgress("decode", eta.decode_units, on_progress)
+        tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
         frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance)
         written = write_mp4(
             frames,
@@ -96,22 +96,14 @@ class HunyuanCustomRenderer:
         latents = LatentShape.from_pixels(size, self._strides)
         return decode_tiling(self._pipe.vae).count(latents.frames, latents.height, latents.width)
 
-    def _denoise(
-        self,
-        job: Generate,
-        size: PixelShape,
-        eta: Eta,
-        on_progress: Callable[[Progress], None],
-        report: Report,
-    ) -> torch.Tensor:
+    def _denoise(self, job: Generate, size: PixelShape, eta: Eta, report: Report) -> torch.Tensor:
         """The latents of the video, [1, 16, T, h, w]."""
         step_cache = None if self._settings.step_cache == "none" else self._settings.step_cache
-        checkpoints = Checkpoints(job, self._identity, self._settings)
+        checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks)
         # Drawn also when a checkpoint replaces it: what else the generator is asked for must not change.
         generator = torch.Generator().manual_seed(job.seed)
         noise = self._pipe.prepare_latents(size, generator, None, None)
-        found = checkpoints.read()
-        start_step, latents = (0, noise) if found is None else (found.next_step, found.latents)
+        start_step, latents = checkpoints.start(noise)
         if start_step:
             report(Log(message=f"Going on at step {start_step + 1} from a checkpoint"))
         step_started = time.perf_counter()
@@ -141,6 +133,14 @@ class HunyuanCustomRenderer:
                 step_cache=step_cache,
                 output_type="latent",
                 callback_on_step_end=on_step_end,
-                callback_on_progress=on_progress,
+                callback_on_progress=_progress(eta, report),
             ).frames
         return denoised
+
+
+def _progress(eta: Eta, report: Report) -> ProgressCallback:
+    def on_progress(progress: Progress) -> None:
+        eta.update(progress)
+        report(Working(stage=progress.stage, done=progress.done, total=progress.total))
+
+    return on_progress

@@ -20,6 +20,10 @@ class Renderer(Protocol):
         """Write the MP4 to `job.output`, reporting every block, tile and step; `report` may raise to stop it."""
 
 
+class Cancelled(Exception):
+    """Raised by `report`: nobody wants the video any more."""
+
+
 class OutOfMemory(Exception):
     """Raised by a renderer: the request does not fit."""
 

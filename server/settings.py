@@ -107,6 +107,7 @@ class GeneratorSettings(Section):
     model: str = Field(default="demo", description='folder of converted weights, or "demo"')
     renderer: str = Field(default="server.renderer:HunyuanCustomRenderer", description="module:class in the child")
     device: str = Field(default="cuda", description="torch device")
+    ranks: int = Field(default=1, ge=1, description="GPUs that work on one job together")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="bfloat16", description="of the transformer; encoders and VAE are then fp16 (on a CPU fp32)"
     )
