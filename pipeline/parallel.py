@@ -58,19 +58,21 @@ def sharing(transformer: Any, rope: Rope, branches: Sequence[Branch], ranks: Ran
 
 
 class _RankShare(Share):
-    """One or all branches; all their tokens or a part (`split`)."""
+    """One branch or all of them; all tokens or a part (`split`)."""
 
     def __init__(self, rope: Rope, image_tokens: int, branches: int, ranks: Ranks) -> None:
-        self._ranks = ranks
         together = ranks_per_branch(ranks.count, branches)
-        self._one_branch = together < ranks.count
-        group = ranks.half if self._one_branch else ranks.all
-        self.split = TokenSplit(group, image_tokens) if together > 1 else None
+        halved = together < ranks.count
+        self._pair = ranks.pair if halved else None
+        self.split = TokenSplit(ranks.half if halved else ranks.all, image_tokens) if together > 1 else None
         cos, sin = (torch.cat([self.tokens(part[None, :image_tokens])[0], part[image_tokens:]]) for part in rope)
         super().__init__((cos, sin))
 
     def rows(self, branches: int) -> range:
-        return super().rows(branches)[self._ranks.pair.rank() :][:1] if self._one_branch else super().rows(branches)
+        if self._pair is None:
+            return range(branches)
+        row = self._pair.rank()
+        return range(row, row + 1)
 
     def tokens(self, image: Tensor) -> Tensor:
         return image if self.split is None else self.split.tokens(image)
@@ -79,8 +81,9 @@ class _RankShare(Share):
         return patches if self.split is None else self.split.joined(patches)
 
     def predictions(self, own: list[Tensor]) -> list[Tensor]:
-        if not self._one_branch:
+        if self._pair is None:
             return own
-        both = own[0].new_empty(2, *own[0].shape[1:])
-        dist.all_gather_single(both, own[0].contiguous(), group=self._ranks.pair)
+        (here,) = own
+        both = here.new_empty(2, *here.shape[1:])
+        dist.all_gather_single(both, here.contiguous(), group=self._pair)
         return list(both.split(1))

@@ -54,6 +54,6 @@ class Ranks:
 
     def as_first(self, value: Tensor) -> Tensor:
         """What rank 0 has; elsewhere `value` only says which shape and dtype that is."""
-        shared = value.cpu().clone()
+        shared = value.cpu().clone(memory_format=torch.contiguous_format)
         dist.broadcast(shared, 0)
         return shared.to(value.device)

@@ -29,17 +29,29 @@ REQUESTS: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
     "five tokens": ((4, 2, 2), 4, {"guidance_scale": 1.0}),
 }
 INTERRUPTED = "interrupted"
+ROWS = ": rows"
 
 
 def requests(ranks: Ranks | None) -> dict[str, Tensor]:
-    """The latents of every request, and of one that is interrupted in its second step."""
+    """The latents of every request, and of one that is interrupted in its second step.
+
+    Beside them, how many rows of image tokens each forward had here, one forward after the other.
+    """
     pipes = {heads: _pipeline(heads) for heads in (2, 4)}
     for pipe in pipes.values():
         if ranks is not None:
             pipe.enable_ranks(ranks)
     latents = {}
     for name, (size, heads, options) in REQUESTS.items():
+        rows: list[int] = []
+        hook = (
+            pipes[heads]
+            .transformer.transformer_blocks[0]
+            .attn.to_q.register_forward_pre_hook(lambda _module, inputs, rows=rows: rows.append(inputs[0].shape[1]))
+        )
         latents[name] = _denoise(pipes[heads], size, options)
+        latents[f"{name}{ROWS}"] = torch.tensor(rows)
+        hook.remove()
     pipe = pipes[2]
 
     def interrupt(progress: Any) -> None:

@@ -43,6 +43,27 @@ def test_ranks_agree_with_each_other_and_with_a_single_device(
     close(f"latents on {len(together)} ranks", together[0][name], alone[name], 2e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "forwards", "rows"),  # of the first forwards; `rows` by number of ranks
+    [
+        ("guided", {1: 6, 2: 3, 4: 3}, {1: [45], 2: [45, 45], 4: [23, 22, 23, 22]}),
+        ("unguided", {1: 3, 2: 3, 4: 3}, {1: [45], 2: [23, 22], 4: [12, 11, 11, 11]}),
+        ("unguided, step cache", {1: 6, 2: 6, 4: 6}, {1: [45], 2: [23, 22], 4: [12, 11, 11, 11]}),
+        ("five tokens", {1: 3, 2: 3, 4: 3}, {1: [5], 2: [3, 2], 4: [2, 1, 1, 1]}),
+    ],
+)
+def test_the_work_is_divided(
+    name: str,
+    forwards: dict[int, int],
+    rows: dict[int, list[int]],
+    alone: dict[str, Tensor],
+    together: list[dict[str, Tensor]],
+) -> None:
+    for ranks in ([alone], together):
+        expected = [[count] * forwards[len(ranks)] for count in rows[len(ranks)]]
+        assert [rank[f"{name}{ranks_at_work.ROWS}"].tolist() for rank in ranks] == expected
+
+
 def test_ranks_that_cannot_share_the_heads_are_refused(dit: Any) -> None:
     check_heads(dit, 4, branches=2)  # two halves of two ranks
     for ranks, branches in ((4, 1), (4, 3), (3, 2)):
