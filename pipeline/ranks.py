@@ -25,26 +25,27 @@ class Ranks:
         for library in ("GLOO", "NCCL"):  # they would listen on the network
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", _LOOPBACK)
         self.rank, self.count = rank, count
-        self._device = device
         timeout = timedelta(seconds=timeout_s)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=timeout)
         backend = "nccl" if device.type == "cuda" else "gloo"
 
         def connect(groups: Sequence[Sequence[int]]) -> Any:
-            """The group of this rank, of groups that have no member in common."""
-            own = [dist.new_group(list(members), timeout=timeout, backend=backend) for members in groups][
-                next(index for index, members in enumerate(groups) if rank in members)
-            ]
+            """The group that this rank is in; None where groups have one member each."""
+            if len(groups) in {0, count}:
+                return None
+            made = [dist.new_group(list(members), timeout=timeout, backend=backend) for members in groups]
+            own = next(group for group, members in zip(made, groups, strict=True) if rank in members)
             # The first exchange makes the connection: what is wrong with it is known before there is a request.
             sent = torch.zeros(1, device=device)
-            dist.all_gather_single(sent.new_empty(own.size()), sent, group=own)
+            received = sent.new_empty(own.size())
+            dist.all_gather_single(received, sent, group=own)
+            received.tolist()  # waits for the GPU
             return own
 
+        halves = [range(count // 2), range(count // 2, count)] if count % 2 == 0 else []
         self.all = connect([range(count)])
-        half = count // 2
-        if count % 2 == 0:  # `half` and its counterparts in the other half
-            self.half = connect([range(half), range(half, count)])
-            self.pair = connect([(low, low + half) for low in range(half)])
+        self.half = connect(halves)
+        self.pair = connect(list(zip(*halves, strict=True)))  # this rank and its like in the other half
 
     def any(self, flag: bool) -> bool:
         """Whether any rank says yes."""

@@ -10,10 +10,11 @@ import queue
 import socket
 import threading
 import time
-from typing import Any
+from typing import TypeAlias, assert_never
 
 from server.child import start_generator_process
 from server.messages import (
+    Cancel,
     Channel,
     Failed,
     Finished,
@@ -30,25 +31,26 @@ from server.messages import (
 
 logger = logging.getLogger(__name__)
 
+_FromRank: TypeAlias = Ready | Loading | LoadFailed | Working | Log | Finished | Failed
+
 
 class Gang:
     """Made on rank 0's main thread, with which the others die. `load` is what rank 0 itself has to load."""
 
-    def __init__(self, load: Load, worker: Channel[Any]) -> None:
+    def __init__(self, load: Load, worker: Channel[Load | Generate | Cancel]) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        meeting = Meeting(port=listener.getsockname()[1], listener=listener.detach())
-        self.load = load.model_copy(update={"meeting": meeting})
+        self._port = listener.getsockname()[1]
+        self.load = load.model_copy(update={"meeting": Meeting(port=self._port, listener=listener.detach())})
         self._worker = worker
         self._grace_s = load.generator.cancel_grace_s
         self._answers: queue.SimpleQueue[Ready | Finished | Failed] = queue.SimpleQueue()
         self._rank_0_ended = threading.Event()
         self._channels = [self._start(rank) for rank in range(1, load.generator.ranks)]
 
-    def _start(self, rank: int) -> Channel[Any]:
+    def _start(self, rank: int) -> Channel[_FromRank]:
         process, connection = start_generator_process()
-        channel: Channel[Any] = Channel(connection, from_generator)
-        meeting = Meeting(port=self.load.meeting.port) if self.load.meeting else None
-        channel.send(self.load.model_copy(update={"rank": rank, "meeting": meeting}))
+        channel = Channel(connection, from_generator)
+        channel.send(self.load.model_copy(update={"rank": rank, "meeting": Meeting(port=self._port)}))
         logger.info("rank %d is process %d", rank, process.pid)
         threading.Thread(target=self._follow, args=(rank, channel), name=f"rank-{rank}", daemon=True).start()
         return channel
@@ -65,7 +67,7 @@ class Gang:
             channel.send(job)
 
     def ended(self, answer: Finished | Failed) -> bool:
-        """Wait for the other ranks after rank 0 has got this far; false when the gang is out of step."""
+        """Wait until every rank is done with the request; false when the gang is out of step."""
         self._rank_0_ended.set()
         if isinstance(answer, Failed) and answer.reason == "out_of_memory":
             return False
@@ -77,7 +79,7 @@ class Gang:
             return False
         return True
 
-    def _follow(self, rank: int, channel: Channel[Any]) -> None:
+    def _follow(self, rank: int, channel: Channel[_FromRank]) -> None:
         for message in channel:
             match message:
                 case Ready() | Finished():
@@ -92,6 +94,8 @@ class Gang:
                     self._answers.put(message)
                 case Loading() | Working() | Log():
                     pass  # the worker hears it from rank 0
+                case _:
+                    assert_never(message)
         logger.error("rank %d is gone", rank)
         os._exit(1)
 
