@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,38 +27,60 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_HEADER = 100_000_000
+"""The format's own limit, in bytes: a length beyond it is damage, and would be read into memory."""
 
 
 def list_safetensors(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of the file, by key, in file order. Raises `CheckpointError` if it is truncated or corrupt."""
+    length, header, size = _read_header(path)
+    stored = []
+    for key, entry in header.items():
+        if key != "__metadata__":
+            dtype, shape, start = _read_entry(entry, f"{path}: {key}")
+            stored.append(StoredTensor(key=key, path=path, dtype=dtype, shape=shape, offset=8 + length + start))
+    end = 8 + length
+    for tensor in sorted(stored, key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset != end:
+            raise CheckpointError(f"{path}: {tensor.key}: does not begin where the tensor before it ends (corrupt)")
+        end += tensor.nbytes
+    if end != size:
+        raise CheckpointError(f"{path}: truncated or corrupt ({size} bytes, its header says {end})")
+    return {tensor.key: tensor for tensor in sorted(stored, key=lambda tensor: tensor.offset)}
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any], int]:
+    """The header's length, the header, the file's size."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             size = path.stat().st_size
-            header = json.loads(file.read(length)) if 0 < length <= size - 8 else None
+            header = json.loads(file.read(length)) if 0 < length <= min(size - 8, MAX_HEADER) else None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: truncated or corrupt (no safetensors header)")
-    stored, end = [], 8 + length
-    for key, entry in header.items():
-        if key == "__metadata__":
-            continue
-        try:
-            dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{path}: {key}: corrupt entry in the safetensors header") from None
-        if dtype not in DTYPES:
-            raise CheckpointError(f"{path}: {key}: dtype {dtype} is not supported")
-        if math.prod(shape) * DTYPES[dtype].itemsize != stop - start:
-            raise CheckpointError(f"{path}: {key}: corrupt entry in the safetensors header")
-        stored.append(StoredTensor(key=key, path=path, dtype=DTYPES[dtype], shape=shape, offset=8 + length + start))
-        end = max(end, 8 + length + stop)
-    if end != size:
-        raise CheckpointError(f"{path}: truncated or corrupt ({size} bytes, its header says {end})")
-    return {tensor.key: tensor for tensor in sorted(stored, key=lambda tensor: tensor.offset)}
+    return length, header, size
+
+
+def _read_entry(entry: Any, what: str) -> tuple[torch.dtype, tuple[int, ...], int]:
+    """Dtype, shape and first byte."""
+    corrupt = CheckpointError(f"{what}: corrupt entry in the safetensors header")
+    try:
+        name, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        raise corrupt from None
+    if not isinstance(name, str) or not isinstance(shape, list):
+        raise corrupt
+    if any(not isinstance(number, int) or isinstance(number, bool) or number < 0 for number in (*shape, start, stop)):
+        raise corrupt
+    if name not in DTYPES:
+        raise CheckpointError(f"{what}: dtype {name} is not supported")
+    if math.prod(shape) * DTYPES[name].itemsize != stop - start:
+        raise corrupt
+    return DTYPES[name], tuple(shape), start
 
 
 def safetensors_header(entries: list[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:

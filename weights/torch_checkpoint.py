@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,8 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weights.available_memory import available_memory
 from weights.errors import BadValuesError, CheckpointError, UnsafePickleError
 from weights.stored_tensor import StoredTensor
+
+_DAMAGE = (
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, EOFError),
+    *(OSError, MemoryError, ImportError, struct.error, zipfile.BadZipFile, pickle.PickleError),
+)
+"""What a flipped byte makes zipfile, pickle and torch raise, depending on where it is."""
 
 WRAPPERS = ("module", "state_dict", "model")
 """Keys under which trainers put the state dict; peeled off, nested ones too."""
@@ -49,7 +57,7 @@ def load_scale_map(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: missing; fp8 weights are of no use without their scales")
     scales = {}
     for key, value in _peeled(_load(path, device="cpu"), path).items():
-        if not isinstance(value, Tensor | float | int):
+        if not isinstance(value, Tensor | float | int) or (isinstance(value, Tensor) and not _is_plain(value)):
             raise CheckpointError(f"{path}: {key}: a {type(value).__name__}, not a scale")
         scales[key] = torch.as_tensor(value, dtype=torch.float32)
         if not bool((scales[key] > 0).all()) or not bool(scales[key].isfinite().all()):
@@ -59,23 +67,30 @@ def load_scale_map(path: Path) -> dict[str, Tensor]:
 
 def _list_zip(path: Path) -> dict[str, StoredTensor]:
     records = _zip_records(path)
-    stored = {}
-    for key, tensor in _state_dict_of(_load(path, device="meta"), path).items():
-        storage = tensor.untyped_storage()
-        record = records.get(storage._checkpoint_offset)
-        if record is None or record.file_size < storage.nbytes():
-            raise CheckpointError(f"{path}: {key}: its bytes are not in the archive (corrupt)")
-        whole = StoredTensor(
-            key=key,
-            path=path,
-            dtype=tensor.dtype,
-            shape=tuple(tensor.shape),
-            offset=storage._checkpoint_offset + tensor.storage_offset() * tensor.dtype.itemsize,
-            # A zero means that the file was saved with checksums turned off.
-            crc=record.CRC or None if tensor.nbytes == record.file_size else None,
-        )
-        stored[key] = whole if tensor.is_contiguous() else _gather(whole, tensor, record)
-    return stored
+    state_dict = _state_dict_of(_load(path, device="meta"), path)
+    try:
+        return {key: _place(key, tensor, path, records) for key, tensor in state_dict.items()}
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _place(key: str, tensor: Tensor, path: Path, records: Mapping[int, zipfile.ZipInfo]) -> StoredTensor:
+    storage = tensor.untyped_storage()
+    record = records.get(storage._checkpoint_offset)
+    last = tensor.storage_offset() + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    end = (last + 1) * tensor.dtype.itemsize if tensor.numel() else 0
+    if record is None or record.file_size < max(storage.nbytes(), end):
+        raise CheckpointError(f"{path}: {key}: its bytes are not in the archive (corrupt)")
+    whole = StoredTensor(
+        key=key,
+        path=path,
+        dtype=tensor.dtype,
+        shape=tuple(tensor.shape),
+        offset=storage._checkpoint_offset + tensor.storage_offset() * tensor.dtype.itemsize,
+        # A zero means that the file was saved with checksums turned off.
+        crc=record.CRC or None if tensor.nbytes == record.file_size else None,
+    )
+    return whole if tensor.is_contiguous() else _gather(whole, tensor, record)
 
 
 def _gather(whole: StoredTensor, layout: Tensor, record: zipfile.ZipInfo) -> StoredTensor:
@@ -100,8 +115,8 @@ def _zip_records(path: Path) -> dict[int, zipfile.ZipInfo]:
                 name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
                 records[record.header_offset + 30 + name + extra] = record
             return records
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path}: truncated or corrupt ({error})") from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
 
 
 def _load_legacy(path: Path) -> dict[str, StoredTensor]:
@@ -119,12 +134,6 @@ def _load_legacy(path: Path) -> dict[str, StoredTensor]:
     }
 
 
-def available_memory() -> int:
-    """Bytes this machine can still give to a process (Linux)."""
-    meminfo = Path("/proc/meminfo").read_text()
-    return int(re.search(r"MemAvailable:\s+(\d+) kB", meminfo)[1]) * 1024  # type: ignore[index]
-
-
 def _load(path: Path, *, device: str) -> Any:
     try:
         with warnings.catch_warnings():
@@ -135,9 +144,13 @@ def _load(path: Path, *, device: str) -> Any:
         if culprit:
             raise UnsafePickleError(f"{path}: holds code ({culprit[1]}), refused and not executed") from error
         raise CheckpointError(f"{path}: not a checkpoint of tensors alone; nothing in it was executed") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise CheckpointError(f"{path}: truncated or corrupt ({reason})") from error
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+    return CheckpointError(f"{path}: truncated or corrupt ({reason})")
 
 
 def _peeled(loaded: Any, path: Path) -> Mapping[str, Any]:
@@ -146,7 +159,7 @@ def _peeled(loaded: Any, path: Path) -> Mapping[str, Any]:
         if inner is None:
             break
         loaded = inner
-    if not isinstance(loaded, Mapping) or not loaded:
+    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(key, str) for key in loaded):
         raise CheckpointError(f"{path}: holds no state dict")
     return loaded
 
@@ -154,6 +167,11 @@ def _peeled(loaded: Any, path: Path) -> Mapping[str, Any]:
 def _state_dict_of(loaded: Any, path: Path) -> dict[str, Tensor]:
     state_dict = _peeled(loaded, path)
     for key, value in state_dict.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or not _is_plain(value):
             raise CheckpointError(f"{path}: {key}: a {type(value).__name__}, not a tensor")
     return dict(state_dict)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Rows of real numbers: neither sparse nor quantised nor complex."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_complex()
