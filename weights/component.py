@@ -33,13 +33,21 @@ class Component:
         return sum(move.nbytes for move in self.moves)
 
 
+def read_text(path: Path) -> str:
+    """A text file. Raises `CheckpointError`."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: not text ({error})") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises `CheckpointError`."""
     try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")

@@ -7,7 +7,6 @@ the target's place at the end. The record of the conversion is written last.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import Any
 
 from weights.component import Component, json_text, read_json
 from weights.config_check import Config, check_configs
-from weights.errors import StructureError
+from weights.disk import require_space
+from weights.errors import CheckpointError, StructureError
 from weights.original_layout import OriginalFiles, Variant, find_original
 from weights.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
 from weights.plan_transformer import plan_transformer, transformer_config
 from weights.plan_vae import plan_vae, vae_config
 from weights.shard_writer import Progress, WrittenFile, scan_file, write_shards, write_text
-from weights.staging import MARKER, require_space, staged_folder
+from weights.staging import MARKER, check_target, staged_folder
 from weights.tokenizer_check import check_tokenizer
 
 FORMAT = 1
@@ -70,10 +70,10 @@ def convert(
     `start` is told the bytes to come, `progress` each portion (from several threads). Raises `WeightsError`; then
     `target` is as it was before.
     """
+    check_target(target)
     files = find_original(original, variant)
     check_tokenizer(files.llava)
     components = plan(files)
-    require_space(target, sum(component.nbytes_written for component in components) + SMALL_FILES)
     start(sum(component.nbytes for component in components))
     record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
     write_components(components, target, record=record, progress=progress)
@@ -94,11 +94,15 @@ def write_components(
     record: Mapping[str, object] | None = None,
     progress: Progress = lambda count: None,  # noqa: ARG005
 ) -> None:
-    """Write and check all components, then let them take `target`'s place. Without `record`, a part of a model."""
+    """Write all components, then let them take `target`'s place. Without `record`, a part of a model.
+
+    Disk space is checked when what a killed run left is gone and it is known what can be linked.
+    """
     with staged_folder(target) as staging:
+        copied = sum(path.stat().st_size for component in components for path in _link(component, staging))
+        require_space(target, sum(component.nbytes_written for component in components) + copied + SMALL_FILES)
         written = [file for component in components for file in _write(component, staging, progress)]
         if record is not None:
-            _check_encoders(staging)
             written.append(_named(write_text(staging / "model_index.json", json_text(MODEL_INDEX)), ""))
             write_text(staging / MARKER, json_text({**record, "files": [asdict(file) for file in written]}))
 
@@ -118,9 +122,10 @@ def plan(files: OriginalFiles) -> list[Component]:
 
 def is_current(original: Path, target: Path, variant: Variant | None) -> bool:
     """Whether `target` was converted, by this version, from exactly the files that are in `original` now."""
-    if not (target / MARKER).is_file():
+    try:
+        record = read_json(target / MARKER)
+    except CheckpointError:  # none there, or damaged: whatever it said no longer counts
         return False
-    record = read_json(target / MARKER)
     files = find_original(original, variant)
     stamps = source_stamps(files)
     return (record.get("format"), record.get("variant"), record.get("sources")) == (FORMAT, files.variant, stamps)
@@ -135,59 +140,29 @@ def source_stamps(files: OriginalFiles) -> dict[str, list[int]]:
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
-def _write(component: Component, staging: Path, progress: Progress) -> list[WrittenFile]:
+def _link(component: Component, staging: Path) -> list[Path]:
+    """Make the component's folder, hard-link its files; return those that must be copied (from another disk, say)."""
     folder = staging / component.folder
     folder.mkdir()
+    to_copy = []
+    for path in component.links:
+        try:
+            os.link(path.resolve(), folder / path.name)
+        except OSError:
+            to_copy.append(path)
+    return to_copy
+
+
+def _write(component: Component, staging: Path, progress: Progress) -> list[WrittenFile]:
+    folder = staging / component.folder
     written = [write_text(folder / name, text) for name, text in component.texts.items()]
     if component.moves:
         written += write_shards(component.moves, folder, stem=component.stem, progress=progress)
     for path in component.links:
-        _link(path, folder / path.name)
-        written.append(scan_file(folder / path.name, progress=progress))
+        place = folder / path.name
+        written.append(scan_file(path, copy=None if place.exists() else place, progress=progress))
     return [_named(file, component.folder) for file in written]
 
 
 def _named(file: WrittenFile, folder: str) -> WrittenFile:
     return WrittenFile(name=f"{folder}/{file.name}" if folder else file.name, size=file.size, crc32=file.crc32)
-
-
-def _link(source: Path, destination: Path) -> None:
-    """Hard-linked where the file system can, copied where it cannot (other disk); links are followed."""
-    try:
-        os.link(source.resolve(), destination)
-    except OSError:
-        shutil.copyfile(source, destination)
-
-
-def _check_encoders(staging: Path) -> None:
-    """Compare the encoders' files with transformers' own idea of them, on the meta device."""
-    from transformers import CLIPTextModel, LlavaForConditionalGeneration
-
-    for folder, model_class in (("text_encoder", LlavaForConditionalGeneration), ("text_encoder_2", CLIPTextModel)):
-        faults = encoder_faults(staging / folder, model_class)
-        if faults:
-            raise StructureError(f"{folder}: {'; '.join(faults)}")
-
-
-def encoder_faults(folder: Path, model_class: Any) -> list[str]:
-    """What transformers misses, does not know or finds of another shape in `folder`; no weight is read."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        _, info = model_class.from_pretrained(
-            folder, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
-        )
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
-    faults = []
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in info[kind])
-        names = [name for name in names if not name.endswith(("position_ids", "inv_freq"))]
-        if names:
-            faults.append(f"{kind.removesuffix('_keys')}: {', '.join(names[:3])} ({len(names)} in all)")
-    return faults

@@ -108,7 +108,7 @@ _SPLIT: dict[str, tuple[tuple[str, str], ...]] = {  # original -> (new name, wid
 # [shift; scale] in the original, [scale; shift] in diffusers' AdaLayerNormContinuous.
 _SWAPPED: dict[str, str] = {"final_layer.adaLN_modulation.1": "norm_out.linear"}
 
-_SIBLINGS: tuple[tuple[str, str], ...] = (
+_SIBLINGS: tuple[tuple[str, str], ...] = (  # prefixes of keys only they have
     ("audio_proj.", "the audio variant of HunyuanCustom"),
     ("audio_models.", "the audio variant of HunyuanCustom"),
     ("bg_in.", "the editing variant of HunyuanCustom"),
@@ -118,6 +118,7 @@ _SIBLINGS: tuple[tuple[str, str], ...] = (
     ("byt5_in.", "HunyuanVideo 1.5"),
     ("cond_type_embedding", "HunyuanVideo 1.5"),
 )
+_PATCHES, _WIDTH_OF_1_5 = "img_in.proj.weight", 2048
 
 
 def pieces_of(key: str, rows: int, sizes: DitSizes) -> tuple[Piece, ...]:
@@ -150,10 +151,21 @@ def pieces_of(key: str, rows: int, sizes: DitSizes) -> tuple[Piece, ...]:
                 raise KeyMapError(f"{key}: {rows} rows, the config's sizes need {2 * sizes.hidden}")
             half = sizes.hidden
             return (Piece(name(_SWAPPED[pattern]), ((half, rows), (0, half))),)
-    for prefix, model in _SIBLINGS:
-        if key.startswith(prefix):
-            raise WrongModelError(f"{key}: this is {model}, not the image-driven HunyuanCustom")
+    refuse_sibling({key: ()})
     raise KeyMapError(f"{key}: not a key of the HunyuanCustom DiT")
+
+
+def refuse_sibling(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `WrongModelError` for a key that only a sibling model has, or has of this width.
+
+    Asked of all keys before any size is compared: a sibling of other widths would be refused for those alone.
+    """
+    for prefix, model in _SIBLINGS:
+        for key in shapes:
+            if key.startswith(prefix):
+                raise WrongModelError(f"{key}: this is {model}, not the image-driven HunyuanCustom")
+    if shapes.get(_PATCHES, ())[:1] == (_WIDTH_OF_1_5,):
+        raise WrongModelError(f"{_PATCHES}: {_WIDTH_OF_1_5} wide: this is HunyuanVideo 1.5, not HunyuanCustom")
 
 
 def original_shapes(converted: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""LLaVA and CLIP: transformers' own folders, taken over as they are.
+"""LLaVA and CLIP: transformers' own folders, taken over as they are once their headers have been checked.
 
 Safetensors are hard-linked, not copied; `.bin` files are streamed into safetensors. A full CLIP checkpoint gives its
 text tower only. Tokenizer files go to folders of their own, as diffusers lays a pipeline out.
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weights.component import Component, json_text, read_json
-from weights.errors import CheckpointError
+from weights.component import Component, json_text, read_json, read_text
+from weights.encoder_check import check_encoder
+from weights.errors import CheckpointError, StructureError
 from weights.safetensors_file import list_safetensors
 from weights.shard_writer import Move
 from weights.stored_tensor import StoredTensor
+from weights.structure import CONFIG_ERRORS, reason_of
 from weights.torch_checkpoint import list_torch_checkpoint
 
 TOKENIZER_FILES = (
@@ -30,13 +32,16 @@ BUFFERS = ("position_ids", "rotary_emb.inv_freq")
 
 
 def plan_llava(folder: Path) -> list[Component]:
-    """`text_encoder/` and `tokenizer/` from LLaVA's folder. Raises `CheckpointError`."""
+    """`text_encoder/` and `tokenizer/` from LLaVA's folder. Raises `CheckpointError` and `StructureError`."""
+    from transformers import LlavaForConditionalGeneration
+
     files = weight_files(folder)
     texts = _texts(folder, ("config.json", "generation_config.json"))
     if files[0].suffix == ".safetensors":
         encoder = _linked("text_encoder", texts, files)
     else:
         encoder = _streamed("text_encoder", texts, files, prefix="")
+    check_encoder(encoder, LlavaForConditionalGeneration, config=folder / "config.json", weights=_named_by(files))
     # Llama-3's tokenizer is byte-level BPE: any other class than the plain fast one rebuilds it with other ids.
     tokenizer = _texts(folder, TOKENIZER_FILES)
     if "tokenizer.json" not in tokenizer:
@@ -47,7 +52,9 @@ def plan_llava(folder: Path) -> list[Component]:
 
 
 def plan_clip(folder: Path) -> list[Component]:
-    """`text_encoder_2/` and `tokenizer_2/` from CLIP's folder, text tower only. Raises `CheckpointError`."""
+    """`text_encoder_2/` and `tokenizer_2/` from CLIP's folder, text tower only. Raises as `plan_llava`."""
+    from transformers import CLIPTextModel
+
     config = read_json(folder / "config.json")
     files = weight_files(folder)
     keys = [key for file in files for key in _list(file)]
@@ -57,6 +64,7 @@ def plan_clip(folder: Path) -> list[Component]:
     else:
         texts = {"config.json": json_text(clip_config(folder))}
         encoder = _streamed("text_encoder_2", texts, files, prefix="text_model.")
+    check_encoder(encoder, CLIPTextModel, config=folder / "config.json", weights=_named_by(files))
     return [encoder, Component(folder="tokenizer_2", texts=_texts(folder, TOKENIZER_FILES))]
 
 
@@ -70,10 +78,11 @@ def weight_files(folder: Path) -> list[Path]:
         ("pytorch_model.bin", "pytorch_model.bin.index.json"),
     ):
         if (folder / index).is_file():
-            names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
-            if not names or any(Path(name).name != name for name in names):
+            places = read_json(folder / index).get("weight_map")
+            names = set(places.values()) if isinstance(places, dict) else set()
+            if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
                 raise CheckpointError(f"{folder / index}: its weight_map names no files of this folder")
-            files = [folder / name for name in names]
+            files = [folder / name for name in sorted(names)]
         elif (folder / single).is_file():
             files = [folder / single]
         else:
@@ -85,6 +94,13 @@ def weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder / 'model.safetensors'}: missing")
 
 
+def _named_by(files: Sequence[Path]) -> Path:
+    """What an error about the whole of `files` names: the file, or the index of its shards."""
+    first = files[0]
+    stem = "model" if first.suffix == ".safetensors" else "pytorch_model"
+    return first if len(files) == 1 else first.with_name(f"{stem}{first.suffix}.index.json")
+
+
 def llava_config(folder: Path) -> dict[str, Any]:
     """LLaVA's config, defaults filled in by transformers."""
     from transformers import LlavaConfig
@@ -94,10 +110,15 @@ def llava_config(folder: Path) -> dict[str, Any]:
 
 def clip_config(folder: Path) -> dict[str, Any]:
     """A text-only config of a CLIP model's config, defaults filled in by transformers."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPConfig, CLIPTextConfig
 
-    config = read_json(folder / "config.json")
-    text = CLIPConfig(**config).text_config if config.get("model_type") == "clip" else CLIPTextConfig(**config)
+    path = folder / "config.json"
+    config = read_json(path)
+    try:
+        text = CLIPConfig(**config).text_config if config.get("model_type") == "clip" else CLIPTextConfig(**config)
+    except (*CONFIG_ERRORS, StrictDataclassError) as error:
+        raise StructureError(f"{path}: CLIPTextConfig refuses it ({reason_of(error)})") from error
     return text.to_dict() | {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
 
 
@@ -108,7 +129,7 @@ def _list(file: Path) -> dict[str, StoredTensor]:
 def _linked(folder: str, texts: dict[str, str], files: Sequence[Path]) -> Component:
     index = files[0].parent / "model.safetensors.index.json"
     if index.is_file():
-        texts = texts | {index.name: index.read_text()}
+        texts = texts | {index.name: read_text(index)}
     return Component(folder=folder, stem="model", texts=texts, links=tuple(files))
 
 
@@ -123,4 +144,4 @@ def _streamed(folder: str, texts: dict[str, str], files: Sequence[Path], *, pref
 
 
 def _texts(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    return {name: (folder / name).read_text() for name in names if (folder / name).is_file()}
+    return {name: read_text(folder / name) for name in names if (folder / name).is_file()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from weights.component import Component, json_text, read_json
 from weights.errors import CheckpointError, KeyMapError, StructureError
-from weights.key_map import DitSizes, Piece, convert_scale_map, original_shapes, pieces_of
+from weights.key_map import DitSizes, convert_scale_map, original_shapes, pieces_of, refuse_sibling
 from weights.original_layout import OriginalFiles, Variant
 from weights.safetensors_file import list_safetensors
 from weights.shard_writer import Move
@@ -49,10 +50,13 @@ def plan_transformer(files: OriginalFiles) -> Component:
     config = transformer_config(files.dit_config)
     fp8 = files.variant is Variant.FP8
     stored = list_dit(files.dit)
+    shapes = {key: tensor.shape for key, tensor in stored.items()}
     sizes = DitSizes.from_config(config)
-    pieces = {key: _pieces_or_refusal(key, tensor, sizes) for key, tensor in stored.items()}
-    expected = original_shapes(transformer_shapes(config), config)
-    compare(expected, {key: tensor.shape for key, tensor in stored.items()}, where=files.dit)
+    with _naming(files.dit):
+        refuse_sibling(shapes)
+        pieces = {key: pieces_of(key, tensor.rows, sizes) for key, tensor in stored.items()}
+    expected = original_shapes(transformer_shapes(config, where=files.dit_config), config)
+    compare(expected, shapes, where=files.dit)
     moves = []
     for key, tensor in stored.items():
         fp8_layer = fp8 and is_fp8_layer(key, tensor.shape)
@@ -67,7 +71,8 @@ def plan_transformer(files: OriginalFiles) -> Component:
 def transformer_config(path: Path) -> dict[str, Any]:
     """The full-size config, overridden by the keys of `path` if it exists.
 
-    Raises `StructureError` for keys diffusers does not know and for models other than the image-driven one.
+    Raises `StructureError` for keys diffusers does not know, values of another kind than the full size has, and models
+    other than the image-driven one.
     """
     config = dict(FULL_SIZE)
     if path.is_file():
@@ -75,10 +80,24 @@ def transformer_config(path: Path) -> dict[str, Any]:
         unknown = sorted(set(given) - set(config))
         if unknown:
             raise StructureError(f"{path}: {unknown[0]}: not a key of HunyuanVideoTransformer3DModel's config")
+        for key, value in given.items():
+            if not _like(value, FULL_SIZE[key]):
+                raise StructureError(f"{path}: {key}: {value!r}, something like {FULL_SIZE[key]!r} is needed")
         config |= given
     if config["guidance_embeds"] or config["image_condition_type"] is not None:
         raise StructureError(f"{path}: guidance_embeds, image_condition_type: HunyuanCustom has neither")
     return config
+
+
+def _like(value: object, example: object) -> bool:
+    """Of the example's kind; numbers and lists of them are positive."""
+    if isinstance(example, list):
+        return isinstance(value, list) and len(value) == len(example) and all(map(_like, value, example))
+    if isinstance(example, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if isinstance(example, int) and not isinstance(example, bool):
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return example is None or isinstance(value, type(example))
 
 
 def list_dit(path: Path) -> dict[str, StoredTensor]:
@@ -91,11 +110,13 @@ def list_dit(path: Path) -> dict[str, StoredTensor]:
     return stored
 
 
-def _pieces_or_refusal(key: str, tensor: StoredTensor, sizes: DitSizes) -> tuple[Piece, ...]:
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """The key table knows keys; the file they are in is put before them."""
     try:
-        return pieces_of(key, tensor.rows, sizes)
+        yield
     except KeyMapError as error:
-        raise type(error)(f"{tensor.path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _check_dtype(tensor: StoredTensor, *, fp8_layer: bool) -> None:
@@ -111,10 +132,8 @@ def _scale_moves(path: Path, originals: Mapping[str, tuple[int, ...]], sizes: Di
     for module, scale in given.items():
         if scale.numel() not in {1, rows.get(module)}:
             raise StructureError(f"{path}: {module}: {scale.numel()} scales for {rows.get(module)} rows")
-    try:
+    with _naming(path):
         scales = convert_scale_map(given, rows, sizes=sizes)
-    except KeyMapError as error:
-        raise type(error)(f"{path}: {error}") from error
     stored = (
         StoredTensor(key=name, path=path, dtype=scale.dtype, shape=tuple(scale.shape), memory=scale)
         for name, scale in scales.items()

@@ -11,7 +11,7 @@ from weights.errors import StructureError
 from weights.key_map import strip_vae_prefix
 from weights.original_layout import OriginalFiles
 from weights.shard_writer import Move
-from weights.structure import compare, vae_shapes
+from weights.structure import check_dtypes, compare, vae_shapes
 from weights.torch_checkpoint import list_torch_checkpoint
 
 SAME_NAMES = (
@@ -36,11 +36,13 @@ NEEDED = ("scaling_factor", "sample_size", "sample_tsize", "latent_channels")
 
 
 def plan_vae(files: OriginalFiles) -> Component:
-    """Check the VAE's keys and shapes against its config and plan its conversion; raises as `plan_transformer`."""
+    """Check the VAE's keys, shapes and dtypes against its config; plan its conversion. Raises as `plan_transformer`."""
     config = vae_config(files.vae_config)
     stored = strip_vae_prefix(list_torch_checkpoint(files.vae))
     declared = {key: value for key, value in config.items() if key not in BEYOND_DIFFUSERS}
-    compare(vae_shapes(declared), {key: tensor.shape for key, tensor in stored.items()}, where=files.vae)
+    expected = vae_shapes(declared, where=files.vae_config)
+    compare(expected, {key: tensor.shape for key, tensor in stored.items()}, where=files.vae)
+    check_dtypes({key: tensor.dtype for key, tensor in stored.items()}, where=files.vae)
     return Component(
         folder="vae",
         stem="diffusion_pytorch_model",
@@ -62,6 +64,8 @@ def vae_config(path: Path) -> dict[str, Any]:
         config["temporal_compression_ratio"] = original["time_compression_ratio"]
     for key, block in (("down_block_types", "HunyuanVideoDownBlock3D"), ("up_block_types", "HunyuanVideoUpBlock3D")):
         if key in original:
+            if not isinstance(original[key], list):
+                raise StructureError(f"{path}: {key}: {original[key]!r}, a list is needed")
             config[key] = [block] * len(original[key])
     space, time = original.get("spatial_compression_ratio", 8), original.get("time_compression_ratio", 4)
     config["sample_size"] = _tile(original, "sample_size", path, multiple=4 * space)

@@ -6,7 +6,7 @@ its last, so both checksums (of what is read, of what is written) are made on th
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import math
 import os
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from weights.crc32 import combine
 from weights.direct_file import DirectFile
-from weights.errors import BadValuesError, CheckpointError, TargetError, WeightsError
+from weights.disk import disk_errors
+from weights.errors import BadValuesError, CheckpointError, WeightsError
 from weights.key_map import Piece
 from weights.safetensors_file import list_safetensors, safetensors_header
 from weights.stored_tensor import FLOAT8, RowReader, StoredTensor, check_finite
@@ -104,16 +105,29 @@ def write_shards(
     return written
 
 
-def scan_file(path: Path, *, progress: Progress) -> WrittenFile:
-    """Read a safetensors file through: refuse NaN and infinity, record its checksum. Raises as `write_shards`."""
+def scan_file(path: Path, *, copy: Path | None, progress: Progress) -> WrittenFile:
+    """Read a safetensors file through: refuse NaN and infinity, record its checksum, write it to `copy` if given.
+
+    Raises as `write_shards`, naming `path` for what is wrong with it.
+    """
     stored = list_safetensors(path)
     size = path.stat().st_size
     with path.open("rb") as file:
-        crc = zlib.crc32(file.read(min((tensor.offset for tensor in stored.values()), default=size)))
+        header = file.read(min((tensor.offset for tensor in stored.values()), default=size))
+    crc = zlib.crc32(header)
     buffer = torch.empty(BUFFER_BYTES, dtype=torch.uint8)
-    for tensor in stored.values():
-        part = _stream(Move.whole(tensor, tensor.key), buffer, lambda chunk: progress(chunk.numel()))
-        crc = combine(crc, part, tensor.nbytes)
+    with disk_errors(copy or path), contextlib.ExitStack() as opened:
+        written = None if copy is None else opened.enter_context(DirectFile(copy))
+
+        def emit(chunk: Tensor) -> None:
+            if written is not None:
+                written.write(chunk)
+            progress(chunk.numel())
+
+        if written is not None:
+            written.write(torch.frombuffer(bytearray(header), dtype=torch.uint8))
+        for tensor in stored.values():
+            crc = combine(crc, _stream(Move.whole(tensor, tensor.key), buffer, emit), tensor.nbytes)
     return WrittenFile(name=path.name, size=size, crc32=crc)
 
 
@@ -152,7 +166,7 @@ def _write_shard(moves: Sequence[Move], path: Path, *, progress: Progress, stop:
     buffer = torch.empty(BUFFER_BYTES, dtype=torch.uint8)
     crc = zlib.crc32(header)
     try:
-        with DirectFile(path) as file:
+        with disk_errors(path), DirectFile(path) as file:
 
             def emit(chunk: Tensor) -> None:
                 if stop.is_set():
@@ -163,9 +177,6 @@ def _write_shard(moves: Sequence[Move], path: Path, *, progress: Progress, stop:
             file.write(torch.frombuffer(bytearray(header), dtype=torch.uint8))
             for move in moves:
                 crc = combine(crc, _stream(move, buffer, emit), move.nbytes)
-    except OSError as error:
-        stop.set()
-        raise TargetError(f"{path}: {'the disk is full' if error.errno == errno.ENOSPC else error.strerror}") from error
     except BaseException:
         stop.set()
         raise

@@ -1,19 +1,31 @@
-"""A folder appears whole or not at all: built under another name beside its place, then renamed."""
+"""A folder appears whole or not at all: built under another name beside its place, then exchanged with it."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import ctypes
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from weights.disk import disk_errors, require_space
 from weights.errors import TargetError
 
 MARKER = "conversion.json"
 """A folder holding this file was made here and may be replaced by a newer conversion."""
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+def check_target(target: Path) -> None:
+    """Raise `TargetError` for a place that a conversion can never take, before hours of download."""
+    with disk_errors(target):
+        if target.resolve().is_mount():
+            raise TargetError(f"{target}: a mount point, which cannot be exchanged; choose a folder inside it")
+        if target.exists() and not (target / MARKER).exists() and (not target.is_dir() or any(target.iterdir())):
+            raise TargetError(f"{target}: exists and is not a conversion made here; choose another folder")
 
 
 @contextlib.contextmanager
@@ -23,30 +35,85 @@ def staged_folder(target: Path) -> Iterator[Path]:
     What a killed run left is removed first; an older conversion stays untouched until the last moment. Raises
     `TargetError` when `target` is something else, when another conversion runs, or when nothing can be written.
     """
-    target = target.absolute()
-    staging, retired = (target.with_name(f".{target.name}.{word}") for word in ("converting", "replaced"))
-    with _reported(target):
+    target = target.resolve()  # of a link, the folder it leads to: that is the disk meant
+    with _locked_and_clean(target):
+        check_target(target)
+        staging = _staging(target)
+        staging.mkdir()
+        try:
+            yield staging
+            for folder in (*filter(Path.is_dir, staging.iterdir()), staging):
+                _sync_folder(folder)
+            if not target.exists():
+                staging.rename(target)
+            elif not _exchange(staging, target):
+                target.rename(_retired(target))
+                staging.rename(target)
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            _recover(target)
+
+
+def remove_left_overs(target: Path) -> None:
+    """Give back the disk space that a killed conversion into `target` holds. Raises `TargetError`."""
+    with _locked_and_clean(target.resolve()):
+        pass
+
+
+def left_overs(target: Path) -> list[Path]:
+    """What a killed conversion into `target` left, or a running one holds."""
+    target = target.resolve()
+    return [path for path in (_staging(target), _retired(target)) if path.exists()]
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path, needed: int) -> Iterator[Path]:
+    """An empty folder with `needed` bytes free, gone at the end; what a killed run left in it goes first.
+
+    Raises `TargetError` without the space, or while another run uses it.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(f"{path.name}.lock")):
+            shutil.rmtree(path, ignore_errors=True)
+            require_space(path, needed)
+            path.mkdir()
+            try:
+                yield path
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked_and_clean(target: Path) -> Iterator[None]:
+    with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(f".{target.name}.lock")):
-            _recover(target, retired)
-            if target.exists() and not (target / MARKER).exists() and (not target.is_dir() or any(target.iterdir())):
-                raise TargetError(f"{target}: exists and is not a conversion made here; choose another folder")
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            try:
-                yield staging
-                _sync_folder(staging)
-                if target.exists():
-                    target.rename(retired)
-                staging.rename(target)
-                _sync_folder(target.parent)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-                _recover(target, retired)
+            _recover(target)
+            shutil.rmtree(_staging(target), ignore_errors=True)
+            yield
 
 
-def _recover(target: Path, retired: Path) -> None:
-    """Killed between the two renames: the older conversion comes back. Afterwards: it goes."""
+def _staging(target: Path) -> Path:
+    return target.with_name(f".{target.name}.converting")
+
+
+def _retired(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two folders change names in one step; False where kernel, C library or file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0)
+
+
+def _recover(target: Path) -> None:
+    """Killed between two renames: the older conversion comes back. Afterwards: it goes."""
+    retired = _retired(target)
     if retired.exists():
         if target.exists():
             shutil.rmtree(retired)
@@ -59,26 +126,15 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = os.fstat(file.fileno()).st_nlink == 1  # not the file that a finished conversion has just removed
+            free = os.fstat(file.fileno()).st_nlink == 1  # not the file that a finished run has just removed
         except BlockingIOError:
             free = False
         if not free:
-            raise TargetError(f"{path}: another conversion into this folder is running")
+            raise TargetError(f"{path}: another run into this folder is going on")
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _reported(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = {errno.ENOSPC: "the disk is full", errno.EROFS: "read-only file system"}.get(
-            error.errno or 0, error.strerror or str(error)
-        )
-        raise TargetError(f"{error.filename or target}: cannot be written ({reason})") from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -87,11 +143,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raise `TargetError` unless the file system under `folder` (or its nearest parent) has `needed` bytes free."""
-    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise TargetError(f"{folder}: needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free")

@@ -14,8 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from weights import convert as convert_module
 from weights import direct_file, torch_checkpoint
+from weights.commands import app
 from weights.convert import convert
 from weights.errors import (
     BadValuesError,
@@ -30,9 +33,13 @@ from weights.errors import (
 )
 from weights.original_layout import Variant
 
-DIT = "models/hunyuancustom_720P/mp_rank_00_model_states.pt"
-VAE = "models/vae_3d/hyvae_v1_0801/pytorch_model.pt"
+DIT_FOLDER = "models/hunyuancustom_720P"
+DIT = f"{DIT_FOLDER}/mp_rank_00_model_states.pt"
+VAE_FOLDER = "models/vae_3d/hyvae_v1_0801"
+VAE = f"{VAE_FOLDER}/pytorch_model.pt"
 LLAVA = "models/llava-llama-3-8b-v1_1"
+LLAVA_WEIGHTS = f"{LLAVA}/model.safetensors"
+CLIP_WEIGHTS = "models/openai_clip-vit-large-patch14/model.safetensors"
 
 Weights = dict[str, Tensor]
 
@@ -53,19 +60,24 @@ def good(converted_once: Path, tmp_path: Path) -> Path:
     return shutil.copytree(converted_once, tmp_path / "good")
 
 
-def snapshot(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_ino for path in folder.rglob("*")}
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(path): (path.stat().st_ino, path.read_bytes() if path.is_file() else b"") for path in folder.rglob("*")}
 
 
 def refused(original: Path, good: Path, kind: type[WeightsError], *words: str, variant: Variant | None = None) -> None:
+    """By the function and at the command line, in one line with these words and with nothing changed."""
     before = snapshot(good)
     with pytest.raises(kind) as caught:
         convert(original, good, variant=variant)
-    message = str(caught.value)
     assert type(caught.value) is kind
-    assert "\n" not in message
-    for word in words:
-        assert word in message
+    options = [] if variant is None else ["--variant", variant]
+    told = CliRunner().invoke(app, ["convert", str(original), str(good), *options])
+    assert (told.exit_code, told.stdout) == (1, "")
+    for message in (f"error: {caught.value}\n", told.stderr):
+        assert message.startswith("error: ")
+        assert message.index("\n") == len(message) - 1
+        for word in words:
+            assert word in message
     assert snapshot(good) == before
     assert sorted(path.name for path in good.parent.iterdir() if path.name.startswith(".")) == []
 
@@ -135,6 +147,14 @@ def test_the_wrong_model(original: Path, good: Path, dit_weights: Weights, key: 
     refused(original, good, WrongModelError, DIT, key, model)
 
 
+def test_a_sibling_of_other_widths_is_named_for_what_it_is(original: Path, good: Path, dit_weights: Weights) -> None:
+    wide = {key: torch.ones(2 * value.shape[0], *value.shape[1:]) for key, value in dit_weights.items()}
+    save_dit(original, wide | {"vision_in.proj.0.weight": torch.ones(4, 4)})  # the last key of all
+    refused(original, good, WrongModelError, DIT, "vision_in.proj.0.weight", "HunyuanVideo 1.5")
+    save_dit(original, wide | {"img_in.proj.weight": torch.ones(2048, 65, 1, 1, 1)})
+    refused(original, good, WrongModelError, DIT, "img_in.proj.weight", "HunyuanVideo 1.5")
+
+
 def test_the_wrong_variants_folder(original: Path, good: Path) -> None:
     (original / DIT).parent.rename((original / DIT).parent.with_name("hunyuancustom_audio_720P"))
     refused(original, good, WrongModelError, "audio", "hunyuancustom_720P")
@@ -202,7 +222,7 @@ def test_nan_in_a_hard_linked_encoder(original: Path, good: Path) -> None:
     weights[key] = torch.full_like(weights[key], float("nan"))
     save_file(weights, source.with_name("new"))
     source.with_name("new").replace(source)
-    refused(original, good, BadValuesError, key)
+    refused(original, good, BadValuesError, str(source), key)
 
 
 def test_values_that_do_not_fit_fp8(original: Path, good: Path, dit_weights: Weights) -> None:
@@ -223,19 +243,30 @@ def test_a_truncated_safetensors(original: Path, good: Path, dit_weights: Weight
     refused(original, good, CheckpointError, "dit.safetensors", "truncated")
 
 
-def test_the_disk_fills_up_at_60_percent(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = int(0.6 * (original / DIT).stat().st_size)
+@pytest.mark.parametrize("place", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+def test_the_disk_fills_up_at_60_percent(
+    original: Path, good: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[place]
+    capacity = int(0.6 * (original / left).stat().st_size)
+    written: dict[str, int] = {}
     write = direct_file.write_all
 
     def full_soon(handle: int, view: memoryview) -> None:
-        nonlocal left
-        left -= len(view)
-        if left < 0:
+        path = str(Path(f"/proc/self/fd/{handle}").readlink())
+        written[path] = written.get(path, 0) + len(view)
+        if f"/{place}/" in path and written[path] > capacity:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(handle, view)
 
+    monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
     monkeypatch.setattr(direct_file, "write_all", full_soon)
-    refused(original, good, TargetError, "transformer", "the disk is full")
+    monkeypatch.setattr(convert_module.os, "link", _cannot_link)  # the encoders are copied
+    refused(original, good, TargetError, f"/{place}/", "the disk is full")
+
+
+def _cannot_link(*_: object) -> None:
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
 
 def test_too_little_disk_is_noticed_before_anything_is_written(
@@ -297,4 +328,73 @@ def test_a_missing_encoder_tensor(original: Path, good: Path) -> None:
     config = json.loads(path.read_text())
     config["text_config"]["num_hidden_layers"] = 5
     path.write_text(json.dumps(config))
-    refused(original, good, StructureError, "text_encoder", "layers.4", "missing")
+    refused(original, good, StructureError, f"{LLAVA}/model.safetensors", "layers.4", "missing")
+
+
+def test_an_encoder_without_a_layer_is_named_by_its_own_files(original: Path, good: Path) -> None:
+    weights = load_file(original / LLAVA_WEIGHTS)
+    key = next(name for name in weights if "layers.1.mlp.up_proj" in name)
+    save_file({name: value for name, value in weights.items() if name != key}, original / LLAVA_WEIGHTS)
+    refused(original, good, StructureError, str(original / LLAVA_WEIGHTS), "missing", "layers.1.mlp.up_proj")
+    torch.save(weights | {"stranger": torch.ones(1)}, (original / LLAVA_WEIGHTS).with_name("pytorch_model.bin"))
+    (original / LLAVA_WEIGHTS).unlink()
+    refused(original, good, StructureError, f"{LLAVA}/pytorch_model.bin", "left over", "stranger")
+
+
+def test_whole_numbers_where_weights_should_be(original: Path, good: Path, dit_weights: Weights) -> None:
+    key = "encoder.conv_in.conv.weight"
+    vae = torch.load(original / VAE, weights_only=True)["state_dict"]
+    named = next(name for name in vae if name.endswith(key))
+    torch.save({"state_dict": vae | {named: vae[named].to(torch.int8)}}, original / VAE)
+    refused(original, good, StructureError, VAE, key, "int8")
+    torch.save({"state_dict": vae}, original / VAE)
+    save_dit(original, dit_weights | {"img_in.proj.bias": torch.ones(64, dtype=torch.int32)})
+    refused(original, good, CheckpointError, DIT, "img_in.proj.bias", "int32")
+    save_dit(original, dit_weights)
+    clip = load_file(original / CLIP_WEIGHTS)
+    key = "text_model.final_layer_norm.bias"
+    save_file(clip | {key: clip[key].to(torch.int32)}, original / CLIP_WEIGHTS)
+    refused(original, good, StructureError, CLIP_WEIGHTS, key, "int32")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        (f"{DIT_FOLDER}/config.json", {"qk_norm": "no_such_norm"}, ["HunyuanVideoTransformer3DModel"]),
+        (f"{DIT_FOLDER}/config.json", {"num_layers": "two"}, ["num_layers", "'two'"]),
+        (f"{DIT_FOLDER}/config.json", {"num_layers": -2}, ["num_layers", "-2"]),
+        (f"{DIT_FOLDER}/config.json", {"rope_axes_dim": [8, "x", 12]}, ["rope_axes_dim"]),
+        (f"{VAE_FOLDER}/config.json", {"block_out_channels": [16, 32]}, []),
+        (f"{VAE_FOLDER}/config.json", {"block_out_channels": "wide"}, []),
+        (f"{VAE_FOLDER}/config.json", {"norm_num_groups": 7}, ["AutoencoderKLHunyuanVideo"]),
+        (f"{VAE_FOLDER}/config.json", {"norm_num_groups": 0}, ["AutoencoderKLHunyuanVideo"]),
+        (f"{VAE_FOLDER}/config.json", {"down_block_types": 4}, ["down_block_types"]),
+        (f"{LLAVA}/config.json", {"text_config": {"model_type": "llama", "hidden_size": "x"}}, ["Llava"]),
+        (f"{LLAVA}/config.json", {"vision_config": 7}, ["Llava"]),
+    ],
+)
+def test_a_config_that_makes_no_sense(
+    original: Path, good: Path, file: str, change: dict[str, object], words: list[str]
+) -> None:
+    path = original / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    refused(original, good, StructureError, file, *words)
+
+
+def test_nan_in_the_vae_and_in_fp8(fp8_original: Path, good: Path) -> None:
+    vae = torch.load(fp8_original / VAE, weights_only=True)["state_dict"]
+    key = next(name for name in vae if name.endswith("decoder.conv_out.conv.bias"))
+    torch.save({"state_dict": vae | {key: torch.full_like(vae[key], float("nan"))}}, fp8_original / VAE)
+    refused(fp8_original, good, BadValuesError, VAE, key)
+    torch.save({"state_dict": vae}, fp8_original / VAE)
+    path = (fp8_original / DIT).with_name("mp_rank_00_model_states_fp8.pt")
+    weights = torch.load(path, weights_only=True)["module"]
+    key = "single_blocks.1.linear2.weight"
+    weights[key].view(torch.uint8)[3, 5] = 0xFF
+    torch.save({"module": weights}, path)
+    refused(fp8_original, good, BadValuesError, path.name, key, variant=Variant.FP8)
+
+
+def test_a_mount_point_cannot_be_exchanged(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == good)
+    refused(original, good, TargetError, str(good), "mount point")

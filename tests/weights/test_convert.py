@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration
 
 from weights import convert as convert_module
-from weights import direct_file, shard_writer
+from weights import direct_file, shard_writer, staging
 from weights.convert import convert, is_current
 from weights.errors import CheckpointError, TargetError
 from weights.key_map import convert_transformer_state_dict
+from weights.loading_check import check_loadable
 from weights.original_layout import Variant
 from weights.plan_transformer import FULL_SIZE
+from weights.staging import MARKER
 from weights.verify import verify
 
 DIT = "models/hunyuancustom_720P/mp_rank_00_model_states.pt"
@@ -155,34 +159,128 @@ def test_fp8_is_cast_and_scaled_per_split_layer(
     assert converted["transformer_blocks.1.attn.to_q.bias"].dtype == torch.bfloat16
 
 
-def test_a_killed_run_leaves_nothing_that_loads_and_the_next_one_starts_cleanly(original: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    code = """
+HANGING = """
 import sys, time
 from pathlib import Path
-from weights import convert, direct_file
-write = direct_file.write_all
-def hang_in_the_vae(handle, view):
+from weights import convert, direct_file, staging
+def hang():
+    print("there", flush=True)
+    time.sleep(600)
+def hang_in_the_vae(handle, view, write=direct_file.write_all):
     write(handle, view)
     if "/vae/" in str(Path(f"/proc/self/fd/{handle}").readlink()):
-        print("there", flush=True)
-        time.sleep(600)
-direct_file.write_all = hang_in_the_vae
+        hang()
+def hang_after(first, second, exchange=staging._exchange):
+    exchange(first, second)
+    hang()
+if sys.argv[3] == "writing":
+    direct_file.write_all = hang_in_the_vae
+else:
+    staging._exchange = hang_after
 convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
 """
-    command = [sys.executable, "-c", code, str(original), str(out)]
+
+
+@contextlib.contextmanager
+def killed_while(moment: str, original: Path, out: Path) -> Iterator[None]:
+    """A conversion in a process of its own that gets as far as `moment`, and no further than the block."""
+    command = [sys.executable, "-c", HANGING, str(original), str(out), moment]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "there\n"
-        with pytest.raises(TargetError, match="another conversion into this folder is running"):
-            convert(original, out)
-        process.kill()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def test_a_killed_run_leaves_nothing_that_loads_and_the_next_one_starts_cleanly(original: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with killed_while("writing", original, out), pytest.raises(TargetError, match="another run into this folder"):
+        convert(original, out)
     assert not out.exists()
     assert list(tmp_path.rglob("model_index.json")) == []
     convert(original, out)
     assert verify(out) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["originals", "out"]
+
+
+@pytest.mark.parametrize("moment", ["writing", "exchanging"])
+def test_killed_over_a_good_conversion_there_is_one_that_loads_at_every_moment(
+    original: Path, tmp_path: Path, moment: str
+) -> None:
+    out = tmp_path / "out"
+    convert(original, out)
+    before = (out / MARKER).stat().st_ino
+    with killed_while(moment, original, out):
+        check_loadable(out)
+    assert verify(out) == []
+    assert ((out / MARKER).stat().st_ino == before) == (moment == "writing")
+    notes: list[str] = []
+    verify(out, contents=False, note=notes.append)
+    assert any(".out.converting" in note and "GB" in note for note in notes)
+    convert(original, out)
+    assert verify(out) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["originals", "out"]
+
+
+def test_without_an_exchange_two_renames_do(
+    original: Path, converted_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(converted_once, tmp_path / "out")
+    before = (out / MARKER).stat().st_ino
+    monkeypatch.setattr(staging, "_exchange", lambda first, second: False)  # noqa: ARG005
+    convert(original, out)
+    assert (out / MARKER).stat().st_ino != before
+    assert verify(out) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["originals", "out"]
+
+
+def test_what_a_killed_run_left_does_not_count_as_used_disk(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".out.converting").mkdir()
+    (tmp_path / ".out.converting/big").write_bytes(bytes(50_000_000))
+    usage = shutil.disk_usage(tmp_path)
+
+    def nearly_full(_path: Path) -> object:
+        used = sum(path.stat().st_size for path in (tmp_path / ".out.converting").rglob("*"))
+        return usage._replace(free=140_000_000 - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", nearly_full)
+    convert(original, tmp_path / "out")
+    assert verify(tmp_path / "out") == []
+
+
+def test_a_link_as_target_means_the_folder_it_leads_to(original: Path, tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "big/model")
+    convert(original, tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert verify(tmp_path / "big/model") == []
+
+
+def test_encoders_that_cannot_be_linked_are_copied_and_their_space_is_counted(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", another_disk)
+    needed: list[int] = []
+    monkeypatch.setattr(convert_module, "require_space", lambda folder, count: needed.append(count))  # noqa: ARG005
+    convert(original, tmp_path / "out")
+    source = original / "models/llava-llama-3-8b-v1_1/model.safetensors"
+    copy = tmp_path / "out/text_encoder/model.safetensors"
+    assert copy.read_bytes() == source.read_bytes()
+    assert not copy.samefile(source)
+    assert verify(tmp_path / "out") == []
+    monkeypatch.undo()
+    monkeypatch.setattr(convert_module, "require_space", lambda folder, count: needed.append(count))  # noqa: ARG005
+    convert(original, tmp_path / "linked")
+    clip = original / "models/openai_clip-vit-large-patch14/model.safetensors"
+    assert needed[0] - needed[1] == source.stat().st_size + clip.stat().st_size
 
 
 def test_safetensors_encoders_are_hard_linked_and_bin_encoders_streamed(original: Path, tmp_path: Path) -> None:
@@ -234,6 +332,11 @@ def test_a_conversion_is_current_until_an_original_changes(original: Path, tmp_p
     assert not is_current(original, out, None)
     convert(original, out)
     assert is_current(original, out, None)
+    record = (out / MARKER).read_bytes()
+    for damaged in (record[:100], b"\xff\xfe", b"[]"):
+        (out / MARKER).write_bytes(damaged)
+        assert not is_current(original, out, None)
+    (out / MARKER).write_bytes(record)
     os.utime(original / DIT, (1, 1))
     assert not is_current(original, out, None)
 
@@ -270,10 +373,10 @@ def test_a_file_system_without_direct_writes(
 ) -> None:
     opened = os.open
 
-    def without_direct(path: Path, flags: int, *mode: int) -> int:
+    def without_direct(path: Path, flags: int, *mode: int, **options: Any) -> int:
         if flags & os.O_DIRECT:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return opened(path, flags, *mode)
+        return opened(path, flags, *mode, **options)
 
     monkeypatch.setattr(os, "open", without_direct)
     convert(original, tmp_path / "out")
