@@ -7,6 +7,7 @@ from pathlib import Path
 
 from weights.component import read_json
 from weights.errors import VerifyError, WeightsError
+from weights.original_layout import Variant
 from weights.safetensors_file import list_safetensors
 from weights.staging import MARKER
 
@@ -14,13 +15,20 @@ COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "token
 
 
 def check_loadable(folder: Path) -> None:
-    """Raise `VerifyError`: the first file that is missing, truncated or corrupt, and the command to run."""
+    """Raise `VerifyError`: the first file that is missing, truncated or corrupt, and the command that repairs it."""
     if not (folder / "model_index.json").is_file():
-        raise VerifyError(
-            f"{folder}: no model here (no model_index.json); run: hunyuan-custom weights prepare --out {folder}"
-        )
+        raise VerifyError(f"{folder}: no model here (no model_index.json); run: {_command(folder)}")
     for fault in _faults(folder):
-        raise VerifyError(f"{fault}; run: hunyuan-custom weights verify {folder}")
+        raise VerifyError(f"{fault}; run: {_command(folder)}")
+
+
+def _command(folder: Path) -> str:
+    """What makes the folder anew, in the precision it had."""
+    try:
+        variant = Variant(read_json(folder / MARKER)["variant"])
+    except (WeightsError, KeyError, ValueError):
+        return f"hunyuan-custom weights prepare --out {folder}"
+    return f"hunyuan-custom weights prepare --variant {variant} --out {folder}"
 
 
 def _faults(folder: Path) -> Iterator[str]:
@@ -41,5 +49,5 @@ def _faults(folder: Path) -> Iterator[str]:
                         yield f"{folder / name / shard}: missing"
             for path in sorted((folder / name).glob("*.safetensors")):
                 list_safetensors(path)
-    except (WeightsError, KeyError, TypeError) as error:
+    except (WeightsError, KeyError, TypeError, AttributeError) as error:
         yield str(error) if isinstance(error, WeightsError) else f"{folder / MARKER}: cannot be read ({error})"

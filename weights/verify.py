@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from weights.component import read_json
-from weights.convert import FORMAT, encoder_faults, plan
+from weights.convert import FORMAT, plan
+from weights.encoder_check import encoder_faults, is_computed
 from weights.errors import WeightsError
-from weights.lock_file import LockFile, check_hash, check_size
+from weights.lock_file import LOCK_NAME, LockFile, check_hash, check_size
 from weights.original_layout import Variant, find_original
 from weights.plan_vae import BEYOND_DIFFUSERS
 from weights.safetensors_file import list_safetensors
-from weights.staging import MARKER
-from weights.structure import differences, transformer_shapes, vae_shapes
+from weights.staging import MARKER, left_overs
+from weights.stored_tensor import StoredTensor
+from weights.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
 from weights.tokenizer_check import check_tokenizer, check_tokenizer_folders
 
 _CHUNK = 8 * 2**20
@@ -29,37 +33,67 @@ def verify(
     *,
     variant: Variant | None = None,
     contents: bool = True,
+    note: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
     progress: Progress = lambda count: None,  # noqa: ARG005
 ) -> list[str]:
     """What is wrong with `folder`, a converted model or originals; an empty list when nothing is.
 
-    `contents` reads every byte and compares checksums; without it sizes and structure only (seconds). `variant`
-    chooses among originals.
+    `contents` reads every byte (`start` hears how many, `progress` each portion) and compares checksums; without it
+    sizes and structure only (seconds). `variant` chooses among originals. `note` hears what is no fault and yet worth
+    knowing: what could not be compared, what an unfinished run holds.
     """
     if (folder / MARKER).is_file():
-        return list(_converted_faults(folder, contents, progress))
+        _note_left_overs(folder, note)
+        return list(_converted_faults(folder, contents=contents, start=start, progress=progress))
     if (folder / "model_index.json").is_file():
         return [f"{folder / MARKER}: missing; this folder was not made by `hunyuan-custom weights convert`"]
-    return list(_original_faults(folder, variant, contents, progress))
+    return list(_original_faults(folder, variant, contents=contents, note=note, start=start, progress=progress))
 
 
-def _original_faults(folder: Path, variant: Variant | None, contents: bool, progress: Progress) -> Iterator[str]:
+def _note_left_overs(folder: Path, note: Callable[[str], None]) -> None:
+    for path in left_overs(folder):
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.stat().st_nlink == 1)
+        note(f"{path}: {size / 1e9:.1f} GB of a conversion that runs or was killed; the next one removes it")
+
+
+def _original_faults(
+    folder: Path,
+    variant: Variant | None,
+    *,
+    contents: bool,
+    note: Callable[[str], None],
+    start: Callable[[int], None],
+    progress: Progress,
+) -> Iterator[str]:
     try:
         lock = LockFile.read(folder)
         files = find_original(folder, variant)
     except WeightsError as error:
         yield str(error)
         return
-    for name, locked in lock.files.items():
+    if contents and not lock.files:
+        note(f"{folder / LOCK_NAME}: missing, so there are no hashes to compare with: structure only")
+    for part in sorted(folder.rglob(".*.part")):
+        note(f"{part}: {part.stat().st_size / 1e9:.1f} GB of an unfinished download, which goes on there")
+    of_variant = {
+        name: locked
+        for name, locked in lock.files.items()
+        if (folder / name).parent != files.dit.parent or folder / name in {files.dit, files.scale_map}
+    }
+    start(sum(locked.size for locked in of_variant.values()) if contents else 0)
+    for name, locked in of_variant.items():
         path = folder / name
-        if path.parent == files.dit.parent and path not in {files.dit, files.scale_map}:  # the other variant
-            continue
         try:
             check_size(path, locked)
+        except WeightsError as error:
+            yield f"{error}; run: hunyuan-custom weights download --originals {folder}"
+            continue
+        try:
             if contents:
                 check_hash(path, locked, progress)
         except WeightsError as error:
-            yield str(error)
+            yield f"{error}; delete it and run: hunyuan-custom weights download --originals {folder}"
     try:
         check_tokenizer(files.llava)
         plan(files)
@@ -67,22 +101,26 @@ def _original_faults(folder: Path, variant: Variant | None, contents: bool, prog
         yield str(error)
 
 
-def _converted_faults(folder: Path, contents: bool, progress: Progress) -> Iterator[str]:
+def _converted_faults(
+    folder: Path, *, contents: bool, start: Callable[[int], None], progress: Progress
+) -> Iterator[str]:
     try:
         record = read_json(folder / MARKER)
         files = {str(file["name"]): (int(file["size"]), int(file["crc32"])) for file in record["files"]}
+        variant = Variant(record["variant"])
     except (WeightsError, KeyError, TypeError, ValueError) as error:
         yield f"{folder / MARKER}: cannot be read ({error})"
         return
     if record.get("format") != FORMAT:
         yield f"{folder / MARKER}: format {record.get('format')}, this version makes {FORMAT}; convert again"
         return
+    start(sum(size for size, _ in files.values()) if contents else 0)
     sound = True
     for fault in _file_faults(folder, files, contents, progress):
         sound = False
         yield fault
     if sound:  # else the structure's faults would only repeat what is known
-        yield from _structure_faults(folder, fp8=record.get("variant") == Variant.FP8)
+        yield from _structure_faults(folder, fp8=variant is Variant.FP8)
 
 
 def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool, progress: Progress) -> Iterator[str]:
@@ -92,36 +130,68 @@ def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool
             yield f"{path}: missing"
         elif path.stat().st_size != size:
             yield f"{path}: {path.stat().st_size} bytes instead of {size}"
-        elif contents and _crc32(path, progress) != crc:
-            yield f"{path}: its content has changed since the conversion"
+        elif contents:
+            try:
+                changed = _crc32(path, progress) != crc
+            except OSError as error:
+                yield f"{path}: cannot be read ({error.strerror})"
+            else:
+                if changed:
+                    yield f"{path}: its content has changed since the conversion; delete it and convert again"
     known = {*files, MARKER}
     for path in sorted(folder.rglob("*.safetensors*")):
         if str(path.relative_to(folder)) not in known:
-            yield f"{path}: left over, not part of the conversion"
+            yield f"{path}: left over ({path.stat().st_size} bytes), not part of the conversion"
 
 
 def _structure_faults(folder: Path, *, fp8: bool) -> Iterator[str]:
+    """One line for every key."""
     from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
+    for check in (
+        partial(_diffusers_faults, folder / "transformer", fp8=fp8),
+        partial(_diffusers_faults, folder / "vae", fp8=False),
+        partial(_encoder_faults, folder / "text_encoder", LlavaForConditionalGeneration),
+        partial(_encoder_faults, folder / "text_encoder_2", CLIPTextModel),
+    ):
+        try:
+            for kind, names in check().items():
+                yield from (f"{check.args[0]}: {kind}: {name}" for name in names)
+        except WeightsError as error:
+            yield str(error)
     try:
-        for name in ("transformer", "vae"):
-            config = read_json(folder / name / "config.json")
-            hidden = BEYOND_DIFFUSERS if name == "vae" else ()
-            declared = {key: value for key, value in config.items() if not key.startswith("_") and key not in hidden}
-            expected = transformer_shapes(declared, fp8=fp8) if name == "transformer" else vae_shapes(declared)
-            found = {
-                key: tensor.shape
-                for path in sorted((folder / name).glob("*.safetensors"))
-                for key, tensor in list_safetensors(path).items()
-            }
-            for fault in differences(expected, found):
-                yield f"{folder / name}: {fault}"
-        for name, model_class in (("text_encoder", LlavaForConditionalGeneration), ("text_encoder_2", CLIPTextModel)):
-            for fault in encoder_faults(folder / name, model_class):
-                yield f"{folder / name}: {fault}"
         check_tokenizer_folders(folder / "tokenizer", folder / "text_encoder")
     except WeightsError as error:
         yield str(error)
+
+
+def _diffusers_faults(folder: Path, *, fp8: bool) -> Faults:
+    path = folder / "config.json"
+    config = {key: value for key, value in read_json(path).items() if not key.startswith("_")}
+    if folder.name == "transformer":
+        expected = transformer_shapes(config, fp8=fp8, where=path)
+    else:
+        declared = {key: value for key, value in config.items() if key not in BEYOND_DIFFUSERS}
+        expected = vae_shapes(declared, where=path)
+    found = _stored(folder)
+    faults = differences(expected, {name: tensor.shape for name, tensor in found.items()})
+    if wrong := wrong_dtypes({name: tensor.dtype for name, tensor in found.items()}, fp8=fp8):
+        faults["wrong dtype"] = wrong
+    return faults
+
+
+def _encoder_faults(folder: Path, model_class: Any) -> Faults:
+    faults = dict(encoder_faults(folder, model_class, config=folder / "config.json"))
+    floats = {name: tensor.dtype for name, tensor in _stored(folder).items() if not is_computed(name)}
+    if wrong := wrong_dtypes(floats, fp8=False):
+        faults["wrong dtype"] = wrong
+    return faults
+
+
+def _stored(folder: Path) -> dict[str, StoredTensor]:
+    return {
+        key: tensor for path in sorted(folder.glob("*.safetensors")) for key, tensor in list_safetensors(path).items()
+    }
 
 
 def _crc32(path: Path, progress: Progress) -> int:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from weights.convert import convert
 from weights.errors import VerifyError
 from weights.loading_check import check_loadable
+from weights.original_layout import Variant
 from weights.staging import MARKER
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -30,7 +32,9 @@ def test_a_truncated_file_is_named(converted: Path, recorded: bool) -> None:
     if not recorded:
         (converted / MARKER).unlink()
     (converted / VAE).write_bytes((converted / VAE).read_bytes()[:-1])
-    with pytest.raises(VerifyError, match=r"vae/diffusion_pytorch_model.*truncated.*weights verify"):
+    with pytest.raises(
+        VerifyError, match=r"vae/diffusion_pytorch_model.*truncated.*run: hunyuan-custom weights prepare"
+    ):
         check_loadable(converted)
 
 
@@ -43,3 +47,13 @@ def test_a_missing_file_is_named(converted: Path) -> None:
 def test_an_empty_folder_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(VerifyError, match=r"run: hunyuan-custom weights prepare --out .+"):
         check_loadable(tmp_path / "none")
+
+
+def test_the_command_makes_the_same_variant_again(fp8_original: Path, tmp_path: Path) -> None:
+    out = convert(fp8_original, tmp_path / "out", variant=Variant.FP8).target
+    (out / VAE).unlink()
+    with pytest.raises(VerifyError, match=r"run: hunyuan-custom weights prepare --variant fp8 --out .+/out"):
+        check_loadable(out)
+    (out / MARKER).write_text('{"files": 7}')
+    with pytest.raises(VerifyError, match=r"run: hunyuan-custom weights prepare --out .+/out"):
+        check_loadable(out)

@@ -14,9 +14,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from weights.commands import app
+from weights.convert import convert
+from weights.lock_file import LOCK_NAME
+from weights.original_layout import Variant
 from weights.plan_transformer import FULL_SIZE
 from weights.staging import MARKER
-from weights.structure import differences, transformer_shapes
+from weights.structure import differences, summary, transformer_shapes
 from weights.verify import verify
 
 DIT = "models/hunyuancustom_720P/mp_rank_00_model_states.pt"
@@ -75,6 +78,88 @@ def test_structure_is_compared_with_the_model(converted: Path) -> None:
         assert words in faults
 
 
+def test_every_wrong_key_is_named(converted: Path) -> None:
+    weights = load_file(converted / VAE)
+    lost = [name for name in weights if name.startswith("decoder.up_blocks")]
+    assert len(lost) > 10
+    kept = {name: value for name, value in weights.items() if name not in lost}
+    save_file(kept | {"quant_conv.bias": kept["quant_conv.bias"].to(torch.int8)}, converted / VAE)
+    rerecord(converted, VAE)
+    encoder = "text_encoder/model.safetensors"
+    weights = load_file(converted / encoder)
+    (converted / encoder).unlink()  # a link to the original
+    unknown = {f"stranger.{number}": torch.zeros(1) for number in range(5)}
+    save_file(weights | unknown, converted / encoder, {"format": "pt"})
+    rerecord(converted, encoder)
+    faults = verify(converted)
+    vae, text_encoder = converted / "vae", converted / "text_encoder"
+    assert sorted(faults) == sorted(
+        [
+            *(f"{vae}: missing: {name}" for name in lost),
+            f"{vae}: wrong dtype: quant_conv.bias int8 instead of floating point of 16 bit or more",
+            *(f"{text_encoder}: left over: {name}" for name in unknown),
+        ]
+    )
+
+
+def test_dtypes_belong_to_the_variant(fp8_original: Path, tmp_path: Path) -> None:
+    out = convert(fp8_original, tmp_path / "out", variant=Variant.FP8).target
+    name = "transformer/diffusion_pytorch_model.safetensors"
+    weights = load_file(out / name)
+    layer = "single_transformer_blocks.0.proj_mlp"
+    weights[f"{layer}.weight"] = weights[f"{layer}.weight"].bfloat16()
+    weights[f"{layer}.weight_scale"] = weights[f"{layer}.weight_scale"].bfloat16()
+    weights["proj_out.weight"] = weights["proj_out.weight"].to(torch.float8_e4m3fn)
+    save_file(weights, out / name, {"format": "pt"})
+    rerecord(out, name)
+    words = ("weight bfloat16 instead of float8_e4m3fn", "weight_scale bfloat16 instead of float32")
+    faults = [f"wrong dtype: {layer}.{word}" for word in words]
+    faults.append("wrong dtype: proj_out.weight float8_e4m3fn instead of floating point of 16 bit or more")
+    assert sorted(verify(out)) == sorted(f"{out / 'transformer'}: {fault}" for fault in faults)
+
+
+def test_bf16_with_an_fp8_tensor_is_noticed(converted: Path) -> None:
+    name = "transformer/diffusion_pytorch_model.safetensors"
+    weights = load_file(converted / name)
+    key = "transformer_blocks.0.attn.to_q.weight"
+    save_file(weights | {key: weights[key].to(torch.float8_e4m3fn)}, converted / name, {"format": "pt"})
+    rerecord(converted, name)
+    assert [key in fault and "float8" in fault for fault in verify(converted)] == [True]
+
+
+def test_a_config_no_model_can_be_built_by_is_named(converted: Path) -> None:
+    for name in ("transformer/config.json", "vae/config.json", "text_encoder/config.json"):
+        path = converted / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_num_groups": 0, "vision_config": 3}))
+        rerecord(converted, name)
+    faults = verify(converted)
+    assert [sum(name in fault for fault in faults) for name in ("transformer/config", "vae/config")] == [1, 1]
+    assert any("text_encoder/config.json: LlavaForConditionalGeneration refuses it" in fault for fault in faults)
+
+
+def test_what_could_not_be_compared_is_said(original: Path) -> None:
+    notes: list[str] = []
+    assert verify(original, note=notes.append) == []
+    assert [LOCK_NAME in note and "no hashes" in note for note in notes] == [True]
+    part = original / "models/hunyuancustom_720P/.x.0123.part"
+    part.write_bytes(b"half")
+    verify(original, contents=False, note=notes.append)
+    assert str(part) in notes[-1]
+
+
+def test_progress_covers_every_byte(converted: Path) -> None:
+    total, done = [], []
+    verify(converted, start=total.append, progress=done.append)
+    record = json.loads((converted / MARKER).read_text())
+    assert sum(done) == total[0] == sum(file["size"] for file in record["files"])
+
+
+def test_a_damaged_record_is_named(converted: Path) -> None:
+    for content in ("{", "[]", '{"files": [7], "variant": "bf16"}', '{"files": [], "variant": "int3"}'):
+        (converted / MARKER).write_text(content)
+        assert [str(converted / MARKER) in fault for fault in verify(converted)] == [True]
+
+
 def test_originals_that_cannot_be_converted_are_named(original: Path) -> None:
     (original / DIT).write_bytes((original / DIT).read_bytes()[:-100])
     assert any(DIT in fault for fault in verify(original))
@@ -106,6 +191,6 @@ def test_the_command_exits_with_1_and_names_the_file(original: Path, tmp_path: P
 def test_the_full_size_model_is_described_without_memory() -> None:
     shapes = transformer_shapes(FULL_SIZE)
     assert sum(torch.Size(shape).numel() for shape in shapes.values()) > 12_800_000_000
-    assert differences(shapes, shapes) == []
-    many = differences(shapes, {})
-    assert many == [f"missing: {', '.join(list(shapes)[:3])} ... ({len(shapes)} in all)"]
+    assert differences(shapes, shapes) == {}
+    assert differences(shapes, {}) == {"missing": list(shapes)}
+    assert summary({"missing": list(shapes)}) == f"missing: {', '.join(list(shapes)[:3])} ... ({len(shapes)} in all)"
