@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from weights.disk import disk_errors, require_space, same_disk
 from weights.errors import DownloadError, VerifyError
 from weights.hub import Listing, fetch, list_repository, partial_path
 from weights.lock_file import LockedFile, LockFile, check_hash, check_size
 from weights.manifest import Manifest, ManifestComponent, Repository
-from weights.original_layout import Variant
-from weights.staging import require_space
+from weights.original_layout import LLAVA_FOLDER, Variant
 
 Ask = Callable[[str], bool]
 """Shows the notice and returns whether it was accepted."""
@@ -33,12 +33,13 @@ def download(
     *,
     ask: Ask,
     say: Callable[[str], None],
-    spare: int | None = None,
+    target: Path | None = None,
 ) -> int:
     """Bring the originals of `variant` into `folder` and return how many files were fetched.
 
-    `spare` bytes of disk must be free beyond the download (the converted copy): by default as much as is converted.
-    Present files that match the lock file cost no request. Raises `DownloadError`, `TargetError`, `VerifyError`.
+    There must be disk for what is missing and for the conversion of all, which will be at `target` (by default on the
+    same disk). Present files that match the lock file cost no request. Raises `DownloadError`, `TargetError`,
+    `VerifyError`.
     """
     lock = LockFile.read(folder)
     if _is_complete(manifest, variant, folder, lock):
@@ -51,10 +52,7 @@ def download(
     say(f"{variant}: about {sum(component.gigabytes for component in manifest.of(variant)):.0f} GB in all")
     wanted = choose_files(manifest.of(variant), lock)
     missing = [want for want in wanted if not _is_there(want, folder, lock)]
-    if spare is None:
-        converted = ("hunyuancustom", "vae_3d")
-        spare = sum(want.locked.size for want in wanted if any(part in want.local for part in converted))
-    require_space(folder, sum(_to_fetch(want, folder) for want in missing) + spare)
+    _require_space(wanted, missing, folder, target or folder)
     for want in missing:
         say(f"{want.local} ({want.locked.size / 1e9:.2f} GB)")
         _fetch_verified(want.locked, folder / want.local)
@@ -63,6 +61,25 @@ def download(
     lock.files |= {want.local: want.locked for want in wanted}
     lock.write(folder)
     return len(missing)
+
+
+def remove_damaged(variant: Variant, folder: Path, manifest: Manifest, say: Callable[[str], None]) -> bool:
+    """Remove the originals whose content is not what the lock file says, so that the next download fetches them."""
+    removed = False
+    folders = tuple(component.folder for component in manifest.of(variant))
+    for name, locked in LockFile.read(folder).files.items():
+        path = folder / name
+        if not str(path.parent).endswith(folders) or not path.is_file():
+            continue
+        try:
+            check_size(path, locked)
+            check_hash(path, locked, lambda count: None)  # noqa: ARG005
+        except VerifyError as error:
+            say(f"{error}: removed, to be fetched again")
+            with disk_errors(path):
+                path.unlink()
+            removed = True
+    return removed
 
 
 def choose_files(components: tuple[ManifestComponent, ...], lock: LockFile) -> list[Wanted]:
@@ -127,6 +144,21 @@ def _match(component: ManifestComponent, listing: Listing, place: str) -> list[s
     return list(dict.fromkeys(chosen))
 
 
+def _require_space(wanted: list[Wanted], missing: list[Wanted], folder: Path, target: Path) -> None:
+    """Raise `TargetError` unless both disks hold what will be put on them."""
+    to_fetch = sum(_to_fetch(want, folder) for want in missing)
+    if same_disk(folder, target):
+        require_space(folder, to_fetch + sum(want.locked.size for want in wanted if not _will_be_linked(want)))
+    else:
+        require_space(folder, to_fetch)
+        require_space(target, sum(want.locked.size for want in wanted))
+
+
+def _will_be_linked(want: Wanted) -> bool:
+    """LLaVA's safetensors, on the same disk; of CLIP's the text tower is written, at most as much as there is."""
+    return want.local.endswith(".safetensors") and LLAVA_FOLDER in want.local
+
+
 def _is_complete(manifest: Manifest, variant: Variant, folder: Path, lock: LockFile) -> bool:
     """Whether every component has its locked files in place, by size; `verify` compares contents."""
     for component in manifest.of(variant):
@@ -173,4 +205,5 @@ def _fetch_verified(locked: LockedFile, destination: Path) -> None:
     except VerifyError as error:
         part.unlink(missing_ok=True)
         raise DownloadError(f"{locked.repository}: {locked.path}: arrived damaged ({error}); run again") from error
-    part.replace(destination)
+    with disk_errors(destination):
+        part.replace(destination)

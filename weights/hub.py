@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from weights.disk import REFUSALS, disk_errors, refusal
 from weights.errors import DownloadError
 from weights.lock_file import LockedFile
 from weights.manifest import Repository
@@ -49,19 +50,24 @@ def partial_path(destination: Path, locked: LockedFile) -> Path:
 
 
 def fetch(locked: LockedFile, destination: Path) -> None:
-    """Fetch into the partial file, going on where it ends, and leave it there complete. Raises `DownloadError`."""
+    """Fetch into the partial file, going on where it ends, and leave it there complete.
+
+    Raises `DownloadError`, `TargetError`.
+    """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # re-exported without saying so
 
     part = partial_path(destination, locked)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
-    if have > locked.size:
-        part.unlink()
-        have = 0
+    with disk_errors(part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        have = part.stat().st_size if part.exists() else 0
+        if have > locked.size:
+            part.unlink()
+            have = 0
+        file = part.open("ab")
     url = hf_hub_url(locked.repository, locked.path, revision=locked.commit)
-    with _reported(f"{locked.repository}: {locked.path}"), part.open("ab") as file:
+    with file, _reported(f"{locked.repository}: {locked.path}", part):
         headers = build_hf_headers()
         http_get(
             url, file, resume_size=have, headers=headers, expected_size=locked.size, displayed_filename=locked.path
@@ -69,8 +75,8 @@ def fetch(locked: LockedFile, destination: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reported(what: str) -> Iterator[None]:
-    """Turn the library's errors into one line that says what to do."""
+def _reported(what: str, part: Path | None = None) -> Iterator[None]:
+    """Turn the library's errors into one line that says what to do; `part` is the file it writes."""
     from httpx2 import HTTPError, InvalidURL
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -89,6 +95,8 @@ def _reported(what: str) -> Iterator[None]:
     except (HTTPError, InvalidURL) as error:
         raise DownloadError(f"{what}: {type(error).__name__}: {_line(error)}; run again to resume") from error
     except OSError as error:
+        if part is not None and error.errno in REFUSALS:
+            raise refusal(error, part) from error
         raise DownloadError(f"{what}: {_line(error)}; run again to resume") from error
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from weights.disk import disk_errors
 from weights.errors import ManifestError, VerifyError
 
 LOCK_NAME = "weights.lock.json"
@@ -46,15 +47,18 @@ class LockFile:
             content = json.loads(path.read_text())
             files = {name: LockedFile(**entry) for name, entry in content["files"].items()}
             return cls(licence=content["licence"], files=files)
+        except OSError as error:
+            raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError(f"{path}: not a lock file ({error})") from error
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's lock file in one step."""
-        folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{LOCK_NAME}.new"
-        new.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
-        new.replace(folder / LOCK_NAME)
+        """Replace the folder's lock file in one step. Raises `TargetError`."""
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            new = folder / f".{LOCK_NAME}.new"
+            new.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+            new.replace(folder / LOCK_NAME)
 
     def commit_of(self, repository: str) -> str | None:
         """The commit all files of `repository` came from, if any did."""
@@ -78,9 +82,12 @@ def check_hash(path: Path, locked: LockedFile, progress: Callable[[int], None]) 
         digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     else:
         raise ManifestError(f"{path}: unknown kind of hash {locked.hash!r} in the lock file")
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            progress(len(chunk))
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                progress(len(chunk))
+    except OSError as error:
+        raise VerifyError(f"{path}: cannot be read ({error.strerror})") from error
     if digest.hexdigest() != expected:
         raise VerifyError(f"{path}: {kind} {digest.hexdigest()[:12]}..., the lock file says {expected[:12]}...")

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from weights.component import read_json
 from weights.convert import convert, is_current
-from weights.download import Ask, download
-from weights.errors import VerifyError, WeightsError
+from weights.download import Ask, download, remove_damaged
+from weights.errors import CheckpointError, TargetError, VerifyError, WeightsError
 from weights.lock_file import LOCK_NAME
 from weights.manifest import Manifest
 from weights.original_layout import Variant, find_original
-from weights.staging import MARKER
+from weights.staging import MARKER, check_target, remove_left_overs
 from weights.verify import verify
 
 
@@ -30,25 +31,50 @@ def prepare(
 ) -> None:
     """Make `target` a verified model of `variant`. Raises `WeightsError`.
 
-    Idempotent: a sound conversion whose originals have not changed, or have been deleted, is left alone.
+    Idempotent: a sound conversion whose originals have not changed, or have been deleted, is left alone. An original
+    that turns out to be damaged is fetched again, once.
     """
-    if (target / MARKER).is_file() and not verify(target, contents=False):
-        if not _has_originals(originals, variant):
-            reporter.say(f"{target}: ready (its originals are gone, which is fine)")
-            return
-        if is_current(originals, target, variant):
-            reporter.say(f"{target}: ready")
-            return
-    if not _has_originals(originals, variant) or (originals / LOCK_NAME).is_file():
-        fetched = download(manifest, variant, originals, ask=ask, say=reporter.say)
+    check_target(target)
+    sound = _variant_of(target) == variant and not verify(target, contents=False)
+    if sound and not _has_originals(originals, variant):
+        reporter.say(f"{target}: ready (its originals are gone, which is fine)")
+        return
+    if sound and is_current(originals, target, variant):
+        reporter.say(f"{target}: ready")
+        return
+    remove_left_overs(target)
+
+    def fetch() -> None:
+        fetched = download(manifest, variant, originals, ask=ask, say=reporter.say, target=target)
         reporter.say(f"{originals}: {fetched} files fetched")
-    if not is_current(originals, target, variant) or verify(target, contents=False):
+
+    def make() -> None:
         made = convert(originals, target, variant=variant, start=reporter.start, progress=reporter.progress)
         reporter.say(f"{target}: {made.original_keys} tensors of the transformer became {made.produced_keys}")
+
+    if not _has_originals(originals, variant) or (originals / LOCK_NAME).is_file():
+        fetch()
+    if not sound or not is_current(originals, target, variant):
+        try:
+            make()
+        except TargetError:
+            raise
+        except WeightsError:
+            if not remove_damaged(variant, originals, manifest, reporter.say):
+                raise
+            fetch()
+            make()
     faults = verify(target, contents=False)
     if faults:
         raise VerifyError(faults[0])
     reporter.say(f"{target}: ready")
+
+
+def _variant_of(target: Path) -> Variant | None:
+    try:
+        return Variant(read_json(target / MARKER)["variant"])
+    except (CheckpointError, KeyError, ValueError):
+        return None
 
 
 def _has_originals(originals: Path, variant: Variant) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
+import torch
+from huggingface_hub import constants, file_download
+from safetensors.torch import load_file
 
 from weights import download as download_module
 from weights.download import download
@@ -171,44 +174,135 @@ def test_files_brought_by_other_means_are_not_fetched_again(
     assert vae.read_bytes() == (published / vae.relative_to(folder)).read_bytes()
 
 
-def test_prepare_does_everything_once(
-    hub: Any, published: Path, tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    originals, target, lines = tmp_path / "new", tmp_path / "ready", []
+@pytest.fixture
+def with_tiny_sizes(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the transformer is fetched, the config that says how tiny it is comes along."""
     fetch_verified = download_module._fetch_verified
 
-    def with_tiny_sizes(locked: Any, destination: Path) -> None:
+    def fetch(locked: Any, destination: Path) -> None:
         fetch_verified(locked, destination)
-        if destination.name == "mp_rank_00_model_states.pt":
+        if destination.parent.name == "hunyuancustom_720P":
             shutil.copy(published / "models/hunyuancustom_720P/config.json", destination.parent)
 
-    monkeypatch.setattr(download_module, "_fetch_verified", with_tiny_sizes)
+    monkeypatch.setattr(download_module, "_fetch_verified", fetch)
 
-    def run() -> None:
-        reporter = Reporter(say=lines.append, start=lambda total: None, progress=lambda count: None)  # noqa: ARG005
-        prepare(
-            manifest,
-            Variant.BF16,
-            originals=originals,
-            target=target,
-            ask=lambda notice: True,  # noqa: ARG005
-            reporter=reporter,
-        )
 
-    run()
+def run_prepare(manifest: Manifest, originals: Path, target: Path, variant: Variant = Variant.BF16) -> list[str]:
+    lines: list[str] = []
+    reporter = Reporter(say=lines.append, start=lambda total: None, progress=lambda count: None)  # noqa: ARG005
+    ask = lambda notice: True  # noqa: ARG005, E731
+    prepare(manifest, variant, originals=originals, target=target, ask=ask, reporter=reporter)
+    return lines
+
+
+@pytest.mark.usefixtures("with_tiny_sizes")
+def test_prepare_does_everything_once(hub: Any, tmp_path: Path, manifest: Manifest) -> None:
+    originals, target = tmp_path / "new", tmp_path / "ready"
+    run_prepare(manifest, originals, target)
     assert verify(target) == []
     stamp, before = (target / MARKER).stat().st_mtime_ns, len(hub.requests)
-    run()
+    assert run_prepare(manifest, originals, target)[-1] == f"{target}: ready"
     assert ((target / MARKER).stat().st_mtime_ns, len(hub.requests)) == (stamp, before)
-    assert lines[-1] == f"{target}: ready"
     (target / "vae/diffusion_pytorch_model.safetensors").unlink()
-    run()
+    run_prepare(manifest, originals, target)
+    assert verify(target) == []
+    (target / MARKER).write_bytes(b"\0" * 100)
+    run_prepare(manifest, originals, target)
     assert verify(target) == []
     assert len(hub.requests) == before
     shutil.rmtree(originals)
-    run()
-    assert "originals are gone" in lines[-1]
+    assert "originals are gone" in run_prepare(manifest, originals, target)[-1]
     assert len(hub.requests) == before
+
+
+@pytest.mark.usefixtures("with_tiny_sizes")
+def test_prepare_of_another_variant_is_not_ready_with_this_one(
+    hub: Any, fp8_original: Path, tmp_path: Path, manifest: Manifest
+) -> None:
+    hub.publish("tencent/HunyuanCustom", fp8_original)
+    target = tmp_path / "ready"
+    run_prepare(manifest, tmp_path / "bf16", target)
+    shutil.rmtree(tmp_path / "bf16")
+    run_prepare(manifest, tmp_path / "fp8", target, Variant.FP8)
+    assert json.loads((target / MARKER).read_text())["variant"] == "fp8"
+    assert run_prepare(manifest, tmp_path / "fp8", target, Variant.FP8)[-1] == f"{target}: ready"
+
+
+@pytest.mark.usefixtures("with_tiny_sizes")
+def test_an_original_damaged_since_its_download_is_fetched_again(
+    hub: Any, published: Path, tmp_path: Path, manifest: Manifest
+) -> None:
+    originals, target = tmp_path / "new", tmp_path / "ready"
+    get(manifest, originals)
+    for name in (DIT, f"{LLAVA}/model.safetensors"):
+        damaged = bytearray((published / name).read_bytes())
+        damaged[len(damaged) // 2 : len(damaged) // 2 + 8] = b"\xff" * 8
+        (originals / name).write_bytes(damaged)
+    assert [DIT in fault and "delete it and run" in fault for fault in verify(originals)[:1]] == [True]
+    hub.requests.clear()
+    lines = run_prepare(manifest, originals, target)
+    assert sum("removed, to be fetched again" in line for line in lines) == 2
+    assert sorted(set(hub.fetched())) == ["model.safetensors", "mp_rank_00_model_states.pt"]
+    assert verify(target) == []
+
+
+@pytest.mark.usefixtures("published")
+def test_prepare_refuses_a_hopeless_target_before_it_downloads(hub: Any, tmp_path: Path, manifest: Manifest) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/me.jpg").touch()
+    with pytest.raises(TargetError, match="not a conversion made here"):
+        run_prepare(manifest, tmp_path / "new", tmp_path / "photos")
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("published")
+def test_disk_space_counts_what_will_be_written_and_where(
+    hub: Any, published: Path, tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, int]] = []
+    monkeypatch.setattr(download_module, "require_space", lambda folder, needed: asked.append((folder, needed)))
+    originals, target = tmp_path / "a/new", tmp_path / "b/ready"
+    get(manifest, originals)
+    sizes = {name: locked.size for name, locked in LockFile.read(originals).files.items()}
+    linked = sizes[f"{LLAVA}/model.safetensors"]
+    assert asked == [(originals, 2 * sum(sizes.values()) - linked)], "CLIP's text tower is written, LLaVA linked"
+    shutil.rmtree(originals)
+    asked.clear()
+    monkeypatch.setattr(download_module, "same_disk", lambda first, second: False)  # noqa: ARG005
+    download(manifest, Variant.BF16, originals, ask=lambda _: True, say=lambda _: None, target=target)
+    assert asked == [(originals, sum(sizes.values())), (target, sum(sizes.values()))]
+    weights = published / LLAVA / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    hub.publish("tencent/HunyuanCustom", published, commit="d" * 40)
+    monkeypatch.setattr(download_module, "same_disk", lambda first, second: True)  # noqa: ARG005
+    asked.clear()
+    get(manifest, tmp_path / "bins")
+    sizes = {name: locked.size for name, locked in LockFile.read(tmp_path / "bins").files.items()}
+    assert asked == [(tmp_path / "bins", 2 * sum(sizes.values()))]
+
+
+@pytest.mark.parametrize("where", ["file/new", "/proc/nowhere"])
+@pytest.mark.usefixtures("published")
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, manifest: Manifest, where: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TargetError, match="cannot be written"):
+        get(manifest, tmp_path / where)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only file system")]
+)
+@pytest.mark.usefixtures("published")
+def test_a_disk_that_refuses_during_the_download_is_named_with_the_file(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(file_download, "http_get", refuse)
+    with pytest.raises(TargetError, match=rf"\.part: cannot be written \({words}\)"):
+        get(manifest, tmp_path / "new")
 
 
 @pytest.mark.usefixtures("published")
