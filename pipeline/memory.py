@@ -56,14 +56,27 @@ def apply_memory_plan(pipe: Any, plan: MemoryPlan, device: str) -> None:
     if plan == "offload_encoders":
         pipe.enable_model_cpu_offload(device=device)
         return
-    onload_device = torch.device(device)
-    streams = {"onload_device": onload_device, "use_stream": onload_device.type == "cuda"}
-    apply_group_offloading(pipe.transformer, offload_type="block_level", num_blocks_per_group=1, **streams)
+    stream_blocks(pipe.transformer, device)
     for model in (pipe.text_encoder, pipe.text_encoder_2):
-        apply_group_offloading(model, offload_type="leaf_level", **streams)
+        apply_group_offloading(model, offload_type="leaf_level", **_streams(device))
     # The VAE has no list of blocks at its top, so all of it is one group, there from its first tile to its last. Layers
     # coming and going would bring their 16-bit weights back in the middle of a pass in fp32 (`in_float32`).
-    apply_group_offloading(pipe.vae, offload_type="block_level", num_blocks_per_group=1, onload_device=onload_device)
+    home = torch.device(device)
+    apply_group_offloading(pipe.vae, offload_type="block_level", num_blocks_per_group=1, onload_device=home)
+
+
+def stream_blocks(transformer: Any, device: str) -> None:
+    """One block at a time on `device`; between its turns a block is where it was loaded: mapped to its file."""
+    apply_group_offloading(transformer, offload_type="block_level", num_blocks_per_group=1, **_streams(device))
+
+
+def _streams(device: str) -> dict[str, Any]:
+    """Without `low_cpu_mem_usage`, diffusers copies every weight into pinned memory of this process, 42 GB for each
+    rank. With it a block is pinned for its copy alone (at most 0.7 GB, while the block before computes for seconds) and
+    the weights stay in the page cache, which ranks share and the system may drop.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    return {"onload_device": torch.device(device), "use_stream": on_gpu, "low_cpu_mem_usage": on_gpu}
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from server.logs import configure_logging
-from weights.commands import bench_convert_command
+from server.settings import MemoryPlan
+from weights.commands import bench_convert_command, one_line_errors
 
 
 def register(app: typer.Typer) -> None:
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     bench.command("api")(bench_api)
     bench.command("faults")(bench_faults)
     bench.command("convert")(bench_convert_command)
+    bench.command("load")(bench_load)
     app.add_typer(bench, name="bench")
     app.command("doctor")(doctor)
 
@@ -39,6 +41,20 @@ def bench_faults() -> None:
     run()
 
 
+def bench_load(
+    folder: Annotated[Path, typer.Argument(help="A converted model.")],
+    device: Annotated[str, typer.Option(help="Where to load it (generator.device).")] = "cpu",
+    memory_plan: Annotated[MemoryPlan, typer.Option(help="What stays there (generator.memory_plan).")] = "resident",
+) -> None:
+    """Measure how long a model takes to load, and how much memory of its own the process needs for it."""
+    from pipeline.bench_load import bench_load as run
+
+    with one_line_errors():
+        measured = run(folder, device=device, memory_plan=memory_plan)
+    for line in measured.lines():
+        typer.echo(line)
+
+
 def doctor(
     *,
     full_size: Annotated[
@@ -52,7 +68,8 @@ def doctor(
         return
     from pipeline.full_size_check import full_size_check
 
-    check = full_size_check(directory, say=lambda line: typer.echo(line, err=True))
+    with one_line_errors():
+        check = full_size_check(directory, say=lambda line: typer.echo(line, err=True))
     for line in check.lines():
         typer.echo(line)
     if not check.passed:

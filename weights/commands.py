@@ -34,7 +34,7 @@ def convert_command(
     variant: VariantChoice = None,
 ) -> None:
     """Convert the original checkpoint into a folder HunyuanCustomPipeline.from_pretrained loads."""
-    with _one_line_errors():
+    with one_line_errors():
         from weights.convert import convert
 
         bar = _Bar()
@@ -53,7 +53,7 @@ def download_command(
     accept_licence: Accept = False,
 ) -> None:
     """Download the published files, resuming where an earlier run ended."""
-    with _one_line_errors():
+    with one_line_errors():
         from weights.download import download
         from weights.manifest import read_manifest
 
@@ -69,7 +69,7 @@ def prepare_command(
     accept_licence: Accept = False,
 ) -> None:
     """Download, convert and verify; does nothing when the model is ready."""
-    with _one_line_errors():
+    with one_line_errors():
         from weights.manifest import read_manifest
         from weights.prepare import Reporter, prepare
 
@@ -91,10 +91,14 @@ def verify_command(
     quick: Annotated[bool, typer.Option("--quick", help="Sizes and structure only; do not read every byte.")] = False,
 ) -> None:
     """Compare files with the manifest, the lock file and the model; name everything that is wrong."""
-    with _one_line_errors():
+    with one_line_errors():
         from weights.verify import verify
 
-        faults = verify(folder, variant=variant, contents=not quick)
+        bar = _Bar()
+        faults = verify(
+            folder, variant=variant, contents=not quick, note=bar.say, start=bar.start, progress=bar.advance
+        )
+        bar.finish()
     for fault in faults:
         typer.echo(fault, err=True)
     if faults:
@@ -102,23 +106,36 @@ def verify_command(
     typer.echo(f"{folder}: sound")
 
 
+@app.command("keys")
+def keys_command() -> None:
+    """Count how the full-size model's keys are mapped; needs neither weights nor memory for them."""
+    from weights.key_coverage import full_size_coverage, table
+
+    for line in table(full_size_coverage()):
+        typer.echo(line)
+
+
 def bench_convert_command(
     directory: Annotated[Path, typer.Option(help="Where to measure; 52 GB must be free.")] = Path(),
 ) -> None:
     """Convert a synthetic full-size checkpoint and compare with copying it; takes minutes, leaves nothing behind."""
-    with _one_line_errors():
+    with one_line_errors():
         from weights.bench_convert import bench_convert
 
-        for line in bench_convert(directory, say=lambda line: typer.echo(line, err=True)).lines():
-            typer.echo(line)
+        measured = bench_convert(directory, say=lambda line: typer.echo(line, err=True))
+    for line in measured.lines():
+        typer.echo(line)
+    if not measured.within_bounds:
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
+    """A `WeightsError` is one line on stderr and exit code 1; nobody at a terminal reads a traceback."""
     try:
         yield
     except WeightsError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # a damaged file's keys may hold anything
         raise typer.Exit(1) from None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from weights.component import Component, json_text, read_json
 from weights.config_check import Config, check_configs
 from weights.disk import require_space
-from weights.errors import CheckpointError, StructureError
+from weights.errors import CheckpointError
 from weights.original_layout import OriginalFiles, Variant, find_original
 from weights.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
 from weights.plan_transformer import plan_transformer, transformer_config

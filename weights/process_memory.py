@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+
+from weights.errors import WeightsError
+
+POLL_SECONDS = 0.05
 
 
 def rss_anon(pid: int) -> int:
@@ -14,3 +22,34 @@ def rss_anon(pid: int) -> int:
         return 0
     found = re.search(r"RssAnon:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0
+
+
+def in_a_process(function: Callable[..., Any], *arguments: object) -> tuple[Any, int]:
+    """Call `function` in a fresh process; return its result and the process's peak RssAnon, start and imports included.
+
+    Raises what the function raises of `WeightsError`, and `WeightsError` when it fails in another way.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    peak = 0
+    while process.is_alive() and not ours.poll(POLL_SECONDS):
+        peak = max(peak, rss_anon(process.pid or 0))
+    try:
+        result = ours.recv()
+    except EOFError:
+        process.join()
+        raise WeightsError(f"{function.__name__}: its process failed (exit code {process.exitcode})") from None
+    process.join()
+    if isinstance(result, WeightsError):
+        raise result
+    return result, peak
+
+
+def _answer(answer: Connection, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+    try:
+        answer.send(function(*arguments))
+    except WeightsError as error:
+        answer.send(error)

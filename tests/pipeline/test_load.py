@@ -1,17 +1,23 @@
 import copy
+import multiprocessing
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import HunyuanVideoTransformer3DModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
+from pipeline.stored_model import load_stored
 from weights.errors import VerifyError
+from weights.plan_transformer import FULL_SIZE
 from weights.process_memory import rss_anon
+from weights.synthetic import write_converted_transformer
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 # Not bit for bit: some CPUs' kernels add up in an order that depends on where in memory a weight begins.
@@ -32,11 +38,11 @@ def test_a_loaded_pipeline_is_the_saved_one(
     models = [loaded.transformer, loaded.vae, loaded.text_encoder, loaded.text_encoder_2]
     assert not any(model.training for model in models)
     assert not any(parameter.requires_grad for model in models for parameter in model.parameters())
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        state, saved = loaded.components[name].state_dict(), pipe.components[name].state_dict()
+        assert state.keys() == saved.keys()
+        assert all(torch.equal(state[key], saved[key]) for key in saved)
     arguments = SMALL | {"latents": torch.randn(1, 16, 2, 4, 6)}
-    for name, model in zip(("transformer", "vae", "text_encoder", "text_encoder_2"), models, strict=True):
-        saved, read = pipe.components[name].state_dict(), model.state_dict()
-        assert saved.keys() == read.keys()
-        assert all(torch.equal(saved[key], read[key]) for key in saved)
     piece, tolerance = LOADED
     close(piece, loaded("x", identity, **arguments).frames, pipe("x", identity, **arguments).frames, tolerance)
 
@@ -72,7 +78,7 @@ def test_a_truncated_file_is_refused_by_name_before_anything_is_loaded(folder: P
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
     heard: list[str] = []
     with pytest.raises(
-        VerifyError, match=r"transformer/diffusion_pytorch_model.safetensors: truncated.* weights verify"
+        VerifyError, match=r"transformer/diffusion_pytorch_model.safetensors: truncated.* weights prepare"
     ):
         load_pipeline(folder, device="cpu", dtype="float32", on_progress=heard.append)
     assert heard == []
@@ -80,13 +86,51 @@ def test_a_truncated_file_is_refused_by_name_before_anything_is_loaded(folder: P
 
 def test_progress_names_every_file_and_weights_of_the_right_dtype_stay_in_them(folder: Path) -> None:
     heard: list[str] = []
-    before = rss_anon(os.getpid())
     loaded = load_pipeline(folder, device="cpu", dtype="float32", on_progress=heard.append)
     assert heard == ["text_encoder", "text_encoder_2", "transformer: file 1 of 1", "vae: file 1 of 1"]
     mapped = Path("/proc/self/maps").read_text()
     assert str(folder / WEIGHTS) in mapped
-    assert rss_anon(os.getpid()) - before < 500e6
     assert loaded.device.type == "cpu"
+
+
+MEDIUM = FULL_SIZE | {"num_attention_heads": 8, "num_layers": 2, "num_single_layers": 4, "text_embed_dim": 64}
+
+
+def load_and_touch(folder: Path, both: Any, answers: Any) -> None:
+    """One rank: its own memory for loading, and what the system says of its mapping while both have all of it."""
+    before = rss_anon(os.getpid())
+    model = load_stored(HunyuanVideoTransformer3DModel, folder, torch.bfloat16)
+    for parameter in model.parameters():
+        parameter.view(-1)[:: 4096 // parameter.itemsize].float().sum()  # a value of every page
+    own = rss_anon(os.getpid()) - before
+    both.wait()
+    sums: Counter[str] = Counter()
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            inside = str(folder) in line
+        elif inside and rest[-1] == "kB":
+            sums[name] += 1024 * int(rest[0])
+    both.wait()
+    answers.put((own, sums))
+
+
+def test_ranks_of_one_box_share_the_weights_and_none_copies_them(tmp_path: Path) -> None:
+    folder = tmp_path / "transformer"
+    nbytes = write_converted_transformer(folder, MEDIUM)
+    context = multiprocessing.get_context("spawn")
+    both, answers = context.Barrier(2, timeout=120), context.Queue()
+    other = context.Process(target=load_and_touch, args=(folder, both, answers))
+    other.start()
+    load_and_touch(folder, both, answers)
+    for own, mapped in [answers.get(timeout=120) for _ in range(2)]:
+        assert nbytes > 250e6
+        assert own < 0.1 * nbytes
+        assert mapped["Rss:"] > 0.95 * nbytes
+        assert mapped["Pss:"] < 0.55 * nbytes
+        assert mapped["Anonymous:"] == mapped["Private_Dirty:"] == 0
+    other.join()
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["from_pretrained", "load_pipeline"])

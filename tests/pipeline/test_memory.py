@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from diffusers.hooks import HookRegistry, ModelHook, apply_group_offloading
 from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook, ModuleGroup
 from PIL import Image
 
-from pipeline import vae_network
+from pipeline import memory, vae_network
 from pipeline.demo import build_demo_model
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
@@ -165,3 +166,23 @@ def test_streamed_blocks_make_the_same_latents(identity: Image.Image, tmp_path: 
         for plan in plans
     ]
     assert torch.equal(*latents)
+
+
+def test_streams_leave_the_weights_where_they_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not in pinned copies of each process: what diffusers keeps to go back to is the same memory."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(memory, "apply_group_offloading", lambda _model, **options: asked.append(options))
+    pipe = SimpleNamespace(**dict.fromkeys(("transformer", "text_encoder", "text_encoder_2", "vae")))
+    apply_memory_plan(pipe, "stream_blocks", "cuda")
+    assert [options["use_stream"] for options in asked] == [True] * 4
+    linear = torch.nn.Linear(2, 2)
+    for options in asked:
+        group = ModuleGroup(
+            modules=[linear],
+            offload_device=torch.device("cpu"),
+            onload_device=torch.device("cpu"),
+            offload_leader=linear,
+            stream=object(),
+            low_cpu_mem_usage=options["low_cpu_mem_usage"],
+        )
+        assert group.cpu_param_dict[linear.weight].data_ptr() == linear.weight.data_ptr()

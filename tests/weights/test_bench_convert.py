@@ -2,36 +2,102 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
+from typer.testing import CliRunner
 
-from weights.bench_convert import bench_convert
+from server.cli import app
+from weights import bench_convert as bench_module
+from weights.bench_convert import SCRATCH, ConvertBench, bench_convert, only_a_transformer
+from weights.convert import write_components
+from weights.key_coverage import KeyCoverage, full_size_coverage, table
 from weights.key_map import original_shapes
-from weights.plan_transformer import FULL_SIZE
+from weights.plan_transformer import FULL_SIZE, plan_transformer
+from weights.process_memory import rss_anon
 from weights.structure import transformer_shapes
 from weights.synthetic import write_converted_transformer, write_original_dit
 from weights.torch_checkpoint import list_torch_checkpoint
 
 
-def test_the_bench_measures_and_cleans_up(tmp_path: Path, dit_config: dict[str, Any]) -> None:
+def test_the_bench_measures_and_cleans_up_after_itself_and_after_a_killed_run(
+    tmp_path: Path, dit_config: dict[str, Any]
+) -> None:
+    (tmp_path / SCRATCH / "converted").mkdir(parents=True)
+    (tmp_path / SCRATCH / "converted/left").touch()
     result = bench_convert(tmp_path, config=dit_config)
-    counts = (
-        result.original_keys,
-        result.mapped_keys,
-        result.produced_keys,
-        result.missing_keys,
-        result.left_over_keys,
-    )
-    assert counts == (116, 116, 152, 0, 0)
-    assert 0 < result.peak_rss_anon < 2e9
+    counts = KeyCoverage(component="transformer", original=116, mapped=116, produced=152, missing=0, left_over=0)
+    assert result.keys == counts
     assert result.ratio > 0
-    assert any("1.6" in line for line in result.lines())
+    assert result.peak_rss_anon > 0
     assert list(tmp_path.iterdir()) == []
+    within = replace(result, copy_seconds=1.0, convert_seconds=1.6, peak_rss_anon=2 * 10**9)
+    assert within.within_bounds
+    assert within.lines()[-1] == "within bounds"
+    for beyond in (
+        replace(within, convert_seconds=1.61),
+        replace(within, peak_rss_anon=2 * 10**9 + 1),
+        replace(within, keys=replace(counts, missing=1)),
+        replace(within, keys=replace(counts, mapped=115)),
+    ):
+        assert not beyond.within_bounds
+
+
+def test_the_command_fails_beyond_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = KeyCoverage(component="transformer", original=1, mapped=1, produced=1, missing=0, left_over=0)
+    measured = ConvertBench(nbytes=1, copy_seconds=1.0, convert_seconds=1.0, peak_rss_anon=1, keys=keys)
+    told = {}
+    for seconds in (1.0, 2.0):
+        result = replace(measured, convert_seconds=seconds)
+        monkeypatch.setattr(bench_module, "bench_convert", lambda *_, result=result, **__: result)
+        told[seconds] = CliRunner().invoke(app, ["bench", "convert"])
+    assert (told[1.0].exit_code, told[2.0].exit_code) == (0, 1)
+    assert "BEYOND BOUNDS" in told[2.0].stdout
+
+
+MEDIUM = FULL_SIZE | {"num_attention_heads": 8, "num_layers": 2, "num_single_layers": 4, "text_embed_dim": 64}
+
+
+def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
+    size = write_original_dit(tmp_path / "dit.pt", MEDIUM)
+    (tmp_path / "config.json").write_text(json.dumps(MEDIUM))
+    files = only_a_transformer(tmp_path / "dit.pt")
+    components = [plan_transformer(files)]
+    before, samples, done = rss_anon(os.getpid()), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            samples.append(rss_anon(os.getpid()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    write_components(components, tmp_path / "out")
+    done.set()
+    watcher.join()
+    assert size > 250e6
+    assert len(samples) > 10
+    assert max(samples) - before < 80e6, "the buffers of four threads"
+
+
+def test_every_key_of_the_full_size_is_covered_and_the_command_says_so() -> None:
+    rows = full_size_coverage()
+    assert [(row.original, row.mapped, row.produced) for row in rows] == [
+        (852, 852, 1260),
+        (1172, 1172, 1780),
+        (248, 248, 248),
+    ]
+    assert all((row.missing, row.left_over) == (0, 0) for row in rows)
+    printed = CliRunner().invoke(app, ["weights", "keys"])
+    assert printed.exit_code == 0
+    assert printed.stdout.splitlines() == table(rows)
 
 
 def test_the_synthetic_checkpoint_has_the_originals_keys_and_shapes(

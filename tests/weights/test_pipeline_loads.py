@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
 from pipeline.prompt import tokenize
+from server.cli import app
 from tests.measured import Close
 from tests.pipeline.golden_runs import golden_latents, identity_photo
 from tests.pipeline.golden_velocities import golden_velocities
@@ -98,3 +101,13 @@ def test_a_scale_per_row_is_converted_verified_and_loaded(fp8_original: Path, tm
     assert verify(out) == []
     linear = load_pipeline(out, device="cpu", dtype="float32").transformer.transformer_blocks[0].attn.to_v
     assert torch.equal(linear.weight_scale, per_row[128:])
+
+
+def test_loading_is_measured_in_a_process_of_its_own(converted_once: Path, tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["bench", "load", str(converted_once)])
+    assert told.exit_code == 0, told.stderr
+    assert re.search(r"loaded in +\d+\.\d s", told.stdout)
+    assert re.search(r"peak RssAnon +[0-9.]+ GB", told.stdout)
+    refused = CliRunner().invoke(app, ["bench", "load", str(tmp_path)])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"error: {tmp_path}: no model here")
