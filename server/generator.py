@@ -84,6 +84,7 @@ class Generator:
         self._wanted = threading.Event()
         self._wanted.set()
         self._last_used = time.monotonic()
+        self._last_failure: str | None = None  # why the child before did not load; said until one does
         self._inbox: queue.SimpleQueue[Working | Log | Finished | Failed | _Died] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[Ready | Loading | LoadFailed | Working | Log | Finished | Failed] | None = None
@@ -217,7 +218,7 @@ class Generator:
         """One child from start to end; whether it ever was ready."""
         process, connection = start_generator_process()
         self._process, self._channel = process, Channel(connection, from_generator)
-        self._state = GeneratorState("loading", "loading the model", process.pid)
+        self._say_loading("loading the model", process.pid)
         overdue = threading.Timer(self._settings.generator.load_timeout_s, self._kill_if_loading, [process])
         overdue.daemon = True
         overdue.start()
@@ -231,7 +232,10 @@ class Generator:
             self._ready.clear()
             self._channel.close()
             exit_code = process.wait()
-            if self._state.name != "failed":
+            failed = self._state.name == "failed"
+            if not was_ready:
+                self._last_failure = self._state.detail if failed else _describe_exit(exit_code)
+            if not failed:
                 self._state = GeneratorState("loading", f"restarting: {_describe_exit(exit_code)}", None)
             logger.warning("generator %d: %s", process.pid, _describe_exit(exit_code))
             self._inbox.put(_Died(exit_code))
@@ -256,15 +260,20 @@ class Generator:
         match message:
             case Ready():
                 logger.info("generator %d: %s loaded in %.1f s", pid, message.model, message.seconds)
+                self._last_failure = None
                 self._state = GeneratorState("ready", message.model, pid)
                 self._ready.set()
             case Loading():
-                self._state = GeneratorState("loading", message.message, pid)
+                self._say_loading(message.message, pid)
             case LoadFailed():
                 logger.error("generator %d: %s", pid, message.message)
                 self._state = GeneratorState("failed", message.message, None)
             case _:
                 self._inbox.put(message)
+
+    def _say_loading(self, how_far: str, pid: int) -> None:
+        before = f"; before: {self._last_failure}" if self._last_failure else ""
+        self._state = GeneratorState("loading", how_far + before, pid)
 
     def _kill_if_loading(self, process: subprocess.Popen[bytes]) -> None:
         if self._process is process and not self._ready.is_set():

@@ -1,0 +1,22 @@
+"""The real renderer, held up before it reads the VAE's weights until a file appears in the data directory."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline import stored_model
+from server.messages import Load
+from server.renderer import HunyuanCustomRenderer
+
+
+class Renderer(HunyuanCustomRenderer):
+    def __init__(self, load: Load) -> None:
+        read = stored_model.load_file
+
+        def held_up(file: Path, **options: Any) -> Any:
+            while file.parent.name == "vae" and not (Path(load.data_dir) / "go").exists():
+                time.sleep(0.02)
+            return read(file, **options)
+
+        stored_model.load_file = held_up
+        super().__init__(load)
