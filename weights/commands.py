@@ -131,10 +131,10 @@ def bench_convert_command(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A `WeightsError` is one line on stderr and exit code 1; nobody at a terminal reads a traceback."""
+    """What this package or the system refuses is one line on stderr and exit code 1; nobody here reads a traceback."""
     try:
         yield
-    except WeightsError as error:
+    except (WeightsError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # a damaged file's keys may hold anything
         raise typer.Exit(1) from None
 

@@ -41,9 +41,9 @@ class LockFile:
     def read(cls, folder: Path) -> LockFile:
         """The folder's lock file, empty if there is none. Raises `ManifestError`."""
         path = folder / LOCK_NAME
-        if not path.is_file():
-            return cls()
         try:
+            if not path.is_file():
+                return cls()
             content = json.loads(path.read_text())
             files = {name: LockedFile(**entry) for name, entry in content["files"].items()}
             return cls(licence=content["licence"], files=files)

@@ -127,7 +127,7 @@ def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool
     for name, (size, crc) in files.items():
         path = folder / name
         if not path.is_file():
-            yield f"{path}: missing"
+            yield f"{path}: missing ({size} bytes)"
         elif path.stat().st_size != size:
             yield f"{path}: {path.stat().st_size} bytes instead of {size}"
         elif contents:

@@ -398,3 +398,16 @@ def test_nan_in_the_vae_and_in_fp8(fp8_original: Path, good: Path) -> None:
 def test_a_mount_point_cannot_be_exchanged(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "is_mount", lambda path: path == good)
     refused(original, good, TargetError, str(good), "mount point")
+
+
+def test_what_the_system_refuses_is_one_line_too(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    for command in (["verify", str(original)], ["convert", str(original), str(original.parent / "out")]):
+        told = CliRunner().invoke(app, command)
+        assert told.exit_code == 1
+        assert told.stderr.startswith("error: ")
+        assert "Permission denied" in told.stderr
+        assert told.stderr.count("\n") == 1
