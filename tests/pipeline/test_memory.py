@@ -174,9 +174,10 @@ def test_streams_leave_the_weights_where_they_are_mapped(monkeypatch: pytest.Mon
     monkeypatch.setattr(memory, "apply_group_offloading", lambda _model, **options: asked.append(options))
     pipe = SimpleNamespace(**dict.fromkeys(("transformer", "text_encoder", "text_encoder_2", "vae")))
     apply_memory_plan(pipe, "stream_blocks", "cuda")
-    assert [options["use_stream"] for options in asked] == [True] * 4
+    streamed = [options for options in asked if options.get("use_stream")]
+    assert len(streamed) == 3, "all but the VAE, which is small and comes as a whole"
     linear = torch.nn.Linear(2, 2)
-    for options in asked:
+    for options in streamed:
         group = ModuleGroup(
             modules=[linear],
             offload_device=torch.device("cpu"),
