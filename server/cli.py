@@ -54,6 +54,7 @@ def serve(
     if tls is not None:
         tls_cert, tls_key = tls.certificate, tls.key
         settings = _settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    _check_storage(settings)
     only_api = {"--host": host, "--tls-cert": tls_cert, "--tls-key": tls_key}
     api_arguments = [word for name, value in only_api.items() if value is not None for word in (name, str(value))]
     with Supervisor(settings, _child_arguments(config, data_dir), api_arguments=api_arguments) as server:
@@ -92,6 +93,7 @@ def api(
     configure_logging("api")
     settings = _settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
     if listen_fd is None:
+        _check_storage(settings)
         _print_first_key(settings)
         run_api(settings, None)
     else:
@@ -107,7 +109,9 @@ def worker(config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
 
     configure_logging("worker")
     die_with_parent()
-    run_worker(_settings(config, data_dir))
+    settings = _settings(config, data_dir)
+    _check_storage(settings)
+    run_worker(settings)
 
 
 @app.command()
@@ -153,6 +157,13 @@ def _settings(config: Path, data_dir: Path | None, **api: Any) -> Settings:
     if data_dir is not None:
         overrides["data_dir"] = data_dir
     return load_settings(config, overrides)
+
+
+def _check_storage(settings: Settings) -> None:
+    """A wrong bucket or key is found now, and not when the first video is to be stored."""
+    from server.storage import open_storage
+
+    open_storage(settings).check()
 
 
 def _child_arguments(config: Path, data_dir: Path | None) -> list[str]:

@@ -4,6 +4,7 @@ Downloads do not pass through this server: it answers with a link that is signed
 `public_endpoint`, which is part of what is signed, so two clients of the same bucket are kept.
 """
 
+import logging
 import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from server.storage import Storage, is_key
 
 try:
     import obstore
-    from obstore.exceptions import BaseError
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
     from obstore.store import S3Store
 except ImportError as error:
     raise SettingsError("storage_url: needs `pip install hunyuan-custom-server[cluster]`") from error
@@ -26,6 +27,9 @@ except ImportError as error:
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
+logger = logging.getLogger(__name__)
+
+_WRONG: Final = (FileNotFoundError, PermissionDeniedError, UnauthenticatedError)  # no such bucket, refused credentials
 _KINDS: Final = {".webp": "image/webp"}  # not in every machine's table
 _CHUNK: Final = 8 * 2**20
 
@@ -41,6 +45,17 @@ class ObjectStorage(Storage):
         self._store = _client(place.netloc, settings.endpoint, settings)
         public = settings.public_endpoint or settings.endpoint
         self._public = self._store if public == settings.endpoint else _client(place.netloc, public, settings)
+
+    def check(self) -> None:
+        """Store a small object and remove it; a store that is away now is waited for later."""
+        probe = self.new_key("inputs", "start")
+        try:
+            self.put_bytes(b"", probe)
+            self.delete(probe)
+        except StorageAway as error:
+            if isinstance(error.__cause__, _WRONG):
+                raise SettingsError(f"storage_url, object_storage: {error}") from error
+            logger.warning("the storage is away: %s", error)
 
     def put(self, source: Path, key: str) -> int:
         """Upload a finished file; the source is gone afterwards."""
@@ -89,7 +104,7 @@ class ObjectStorage(Storage):
                 return
 
     def _download(self, key: str, target: Path) -> bool:
-        with _away(), target.open("wb") as file:
+        with target.open("wb") as file, _away():
             try:
                 for chunk in obstore.get(self._store, self._path(key)):
                     file.write(chunk)
@@ -133,8 +148,13 @@ def _client(bucket: str, endpoint: str, settings: ObjectStorageSettings) -> S3St
 
 @contextmanager
 def _away() -> Iterator[None]:
-    """What the store's client raises, as ours. Refused credentials too: an operator can repair them in time."""
+    """What the store's client raises, as ours.
+
+    Refused credentials too, and a bucket that is not there (the FileNotFoundError of a put): an operator can repair
+    them in time.
+    """
     try:
         yield
-    except BaseError as error:
-        raise StorageAway(" ".join(str(error).split())[:300]) from error
+    except (BaseError, FileNotFoundError) as error:
+        said = str(error).partition("Debug source:")[0]
+        raise StorageAway(" ".join(said.split())[:500]) from error

@@ -29,6 +29,13 @@ class Storage(ABC):
         self._scratch = scratch_root / "tmp"
         self._scratch.mkdir(parents=True, exist_ok=True)
 
+    def check(self) -> None:  # noqa: B027 - a directory has been made by now, or the start has failed
+        """Asked once, at the start.
+
+        Raises:
+            SettingsError: nothing can be stored with these settings, however long one waits.
+        """
+
     @staticmethod
     def new_key(area: str, name: str) -> str:
         """A fresh key like `files/AB/<token>/<name>`; area is `inputs`, `uploads` or `files`."""

@@ -7,6 +7,7 @@ that both sides agree on them is the client library's business.
 import re
 import threading
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,16 +15,32 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
+_KEPT_HEADERS = ("Content-Type", "Content-Disposition", "Cache-Control")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object, the headers it is served with, and in how many parts it came (0: in one PUT)."""
+
+    content: bytes
+    headers: dict[str, str]
+    parts: int = 0
+
+
+@dataclass
+class _Upload:
+    headers: dict[str, str]
+    parts: dict[int, bytes]
 
 
 class ObjectStore:
     """Context of a running store; `failing` answers every call with 500."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, tuple[bytes, str]] = {}  # key -> content, type
+        self.objects: dict[str, Stored] = {}
         self.failing = False
         self.refused = threading.Event()  # set when a call was answered with 500
-        self.parts: dict[str, dict[int, bytes]] = {}
+        self.uploads: dict[str, _Upload] = {}  # begun in parts, not ended
         store = self
 
         class Handler(_Handler):
@@ -34,11 +51,16 @@ class ObjectStore:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What a server needs to use it."""
         return {
             "storage_url": "s3://videos/here",
-            "object_storage__endpoint": f"http://127.0.0.1:{self._server.server_port}",
+            "object_storage__endpoint": self.url,
             "object_storage__access_key_id": "id",
             "object_storage__secret_access_key": "secret",
         }
@@ -64,11 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if (key := self._admitted()) is None:
             return
-        if key not in self.bucket.objects:
-            self._answer(404)
+        stored = self.bucket.objects.get(key)
+        if stored is None:
+            self._refuse(404, "NoSuchKey")
             return
-        content, kind = self.bucket.objects[key]
-        headers = {"Content-Type": kind, "Accept-Ranges": "bytes"}
+        content, headers = stored.content, {**stored.headers, "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
         if wanted is None:
             self._answer(200, content, headers)
@@ -86,9 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         query = self._query()
         if "uploadId" in query:
-            self.bucket.parts[query["uploadId"]][int(query["partNumber"])] = body
+            self.bucket.uploads[query["uploadId"]].parts[int(query["partNumber"])] = body
         else:
-            self.bucket.objects[key] = (body, self.headers.get("content-type", ""))
+            self.bucket.objects[key] = Stored(body, self._kept_headers())
         self._answer(200)
 
     def do_POST(self) -> None:
@@ -97,23 +119,32 @@ class _Handler(BaseHTTPRequestHandler):
             return
         query = self._query()
         if "delete" in query:
-            for name in re.findall(rb"<Key>(.*?)</Key>", body):
-                self.bucket.objects.pop(name.decode(), None)
-            self._answer(200, b"<DeleteResult></DeleteResult>")
+            names = re.findall("<Key>(.*?)</Key>", body.decode())
+            for name in names:
+                self.bucket.objects.pop(name, None)
+            deleted = "".join(f"<Deleted><Key>{name}</Key></Deleted>" for name in names)
+            self._answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
         elif "uploads" in query:
             upload = uuid.uuid4().hex
-            self.bucket.parts[upload] = {}
+            self.bucket.uploads[upload] = _Upload(self._kept_headers(), {})
             made = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
             self._answer(200, made.encode())
         else:
-            parts = self.bucket.parts.pop(query["uploadId"])
-            self.bucket.objects[key] = (b"".join(parts[number] for number in sorted(parts)), "video/mp4")
+            done = self.bucket.uploads.pop(query["uploadId"])
+            content = b"".join(done.parts[number] for number in sorted(done.parts))
+            self.bucket.objects[key] = Stored(content, done.headers, len(done.parts))
             self._answer(200, b'<CompleteMultipartUploadResult><ETag>"e"</ETag></CompleteMultipartUploadResult>')
+
+    def do_DELETE(self) -> None:
+        """The end of an upload in parts that is given up."""
+        if self._admitted() is not None:
+            del self.bucket.uploads[self._query()["uploadId"]]
+            self._answer(204)
 
     def _admitted(self) -> str | None:
         """The key; None when the call has been answered already."""
         if self.bucket.failing:
-            self._answer(500)
+            self._refuse(500, "InternalError")
             self.bucket.refused.set()
             return None
         query = self._query()
@@ -123,16 +154,26 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             admitted = "Credential=id/" in self.headers.get("authorization", "")
         if not admitted:
-            self._answer(403)
+            self._refuse(403, "InvalidAccessKeyId")
             return None
-        return unquote(urlsplit(self.path).path).removeprefix("/videos").removeprefix("/")
+        bucket, _, key = unquote(urlsplit(self.path).path).removeprefix("/").partition("/")
+        if bucket != "videos":
+            self._refuse(404, "NoSuchBucket")
+            return None
+        return key
 
     def _query(self) -> dict[str, str]:
         pairs = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
         return {name: values[0] for name, values in pairs.items()}
 
+    def _kept_headers(self) -> dict[str, str]:
+        return {name: self.headers[name] for name in _KEPT_HEADERS if name in self.headers}
+
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._answer(status, f"<Error><Code>{code}</Code></Error>".encode())
 
     def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(HTTPStatus(status))
