@@ -93,7 +93,7 @@ def api(
     configure_logging("api")
     settings = _settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
     if listen_fd is None:
-        _check_storage(settings)
+        _check(settings)
         _print_first_key(settings)
         run_api(settings, None)
     else:
@@ -110,7 +110,7 @@ def worker(config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
     configure_logging("worker")
     die_with_parent()
     settings = _settings(config, data_dir)
-    _check_storage(settings)
+    _check(settings)
     run_worker(settings)
 
 
@@ -164,6 +164,17 @@ def _check_storage(settings: Settings) -> None:
     from server.storage import open_storage
 
     open_storage(settings).check()
+
+
+def _check(settings: Settings) -> None:
+    """What processes find that are started one by one: `serve` has migrated the database for its own."""
+    from server import schema_version
+    from server.database import create_engine
+
+    database = create_engine(settings.database_url)
+    schema_version.check(database)
+    database.dispose()
+    _check_storage(settings)
 
 
 def _child_arguments(config: Path, data_dir: Path | None) -> list[str]:

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from dbos import DBOS
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from server.schema_version import upgrade
+
 metadata = sa.MetaData()
 
 request_table = sa.Table(
@@ -53,6 +55,7 @@ request_table = sa.Table(
     sa.Column("error_type", sa.String(64)),
     sa.Column("error", sa.Text),
     sa.Column("webhook_url", sa.Text),
+    sa.Column("engine_forgotten", sa.Boolean, nullable=False, server_default=sa.false()),
     sqlite_autoincrement=True,
 )
 sa.Index(
@@ -192,12 +195,15 @@ def migrate(url: str, lock: Path) -> None:
     """Create or upgrade all tables, ours and the engine's; processes that start together take turns.
 
     They meet at the file `lock`, or on Postgres, where they may be on several machines, in the database.
+
+    Raises:
+        SettingsError: the database is of a newer version of this server.
     """
     _make_private(url)
     engine = create_engine(url)
     try:
         with _file_lock(lock) if engine.dialect.name == "sqlite" else _advisory_lock(engine):
-            metadata.create_all(engine)
+            upgrade(engine, metadata)
             DBOS.migrate(url)
     finally:
         engine.dispose()
