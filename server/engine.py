@@ -3,6 +3,7 @@
 Everything DBOS-specific that submit needs is here; the workflows themselves are in `workflows.py`.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
@@ -16,6 +17,8 @@ APPLICATION_VERSION: Final = "1"
 
 IO_QUEUE: Final = "io"  # prepare: network and disk, several at once
 GPU_QUEUE: Final = "gpu"  # render: one at a time per worker
+
+_PREFIXES: Final = 50  # of workflow ids, in one query
 
 
 def engine_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
@@ -78,6 +81,15 @@ def workflow_ids(request_id: str, attempt: int) -> list[str]:
     """All workflows that can be under way for a job whose current attempt is this one."""
     again = [f"{request_id}:{earlier}:render" for earlier in range(1, attempt + 1)]
     return [f"{request_id}:prepare", f"{request_id}:render", *again, f"{request_id}:{attempt}:publish"]
+
+
+def forget_workflows(client: DBOSClient, request_ids: Sequence[str]) -> None:
+    """Remove all that the engine knows of requests that are over."""
+    prefixes = [f"{request_id}:" for request_id in request_ids]
+    for first in range(0, len(prefixes), _PREFIXES):
+        some = prefixes[first : first + _PREFIXES]
+        known = client.list_workflows(workflow_id_prefix=some, load_input=False, load_output=False)
+        client.delete_workflows([workflow.workflow_id for workflow in known])
 
 
 def publish_queue(worker_id: str) -> str:

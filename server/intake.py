@@ -1,5 +1,6 @@
 """From the bytes of a POST to an accepted job. The queue and the sync run share this path."""
 
+import logging
 import secrets
 import time
 import uuid
@@ -9,13 +10,16 @@ from dbos import DBOSClient
 from sqlalchemy.exc import IntegrityError
 
 from server.data_uri import PREFIX, decode_data_uri
-from server.errors import ErrorResponse, InsufficientStorage, ModelError, TooManyRequests
+from server.errors import ErrorResponse, InsufficientStorage, ModelError
 from server.job import NewJob
 from server.job_store import JobStore
+from server.outage import one_line
 from server.schemas import HunyuanCustomInput, parse_json_object, validate_input
 from server.settings import Settings
 from server.storage import Storage
 from server.submit_options import SubmitOptions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +80,23 @@ class Intake:
                 self._store.add(job, self._engine, max_queue_length=submission.max_queue_length)
             else:
                 self._store.add_finished(job, refused)
-        except IntegrityError:  # somebody with the same key was faster
-            known = self._known(submission)
+        except Exception as error:
+            self._forget_image(job)
+            known = self._known(submission) if isinstance(error, IntegrityError) else None
             if known is None:
                 raise
-            if source_key is not None:
-                self._storage.delete(source_key)
-            return known
-        except TooManyRequests:
-            if source_key is not None:
-                self._storage.delete(source_key)
-            raise
+            return known  # somebody with the same key was faster
         return Accepted(request_id, refused)
+
+    def _forget_image(self, job: NewJob) -> None:
+        """Of a job that was not written. An answer that was lost is not a no, so this asks; the sweep does the rest."""
+        if job.source_key is None:
+            return
+        try:
+            if self._store.get(job.id) is None:
+                self._storage.delete(job.source_key)
+        except Exception as error:
+            logger.warning("the image of request %s may be left over: %s", job.id, one_line(error))
 
     def _known(self, submission: Submission) -> Accepted | None:
         key = submission.options.idempotency_key

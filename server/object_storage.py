@@ -8,7 +8,7 @@ import logging
 import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
@@ -37,8 +37,8 @@ _CHUNK: Final = 8 * 2**20
 class ObjectStorage(Storage):
     """Objects under a prefix. A put is atomic: an upload in parts shows at its end, or never."""
 
-    def __init__(self, url: str, settings: ObjectStorageSettings, *, scratch_root: Path) -> None:
-        super().__init__(scratch_root)
+    def __init__(self, url: str, settings: ObjectStorageSettings, *, data_dir: Path) -> None:
+        super().__init__(data_dir)
         place = urlsplit(url)
         self._prefix = place.path.strip("/")
         self._ttl = timedelta(seconds=settings.link_ttl_s)
@@ -102,6 +102,17 @@ class ObjectStorage(Storage):
                 obstore.delete(self._store, self._path(key))
             except FileNotFoundError:
                 return
+
+    def stored(self, area: str, *, older_than_s: float) -> Iterator[str]:
+        """From the bucket's list. Needs the right to list, which nothing else does."""
+        limit = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        before = f"{self._prefix}/" if self._prefix else ""
+        with _away():
+            for batch in obstore.list(self._store, prefix=f"{before}{area}"):
+                for found in batch:
+                    key = found["path"].removeprefix(before)
+                    if found["last_modified"] < limit and is_key(key):
+                        yield key
 
     def _download(self, key: str, target: Path) -> bool:
         with target.open("wb") as file, _away():

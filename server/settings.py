@@ -97,7 +97,7 @@ class RetentionSettings(Section):
 
     media_s: float = Field(default=7 * 86400.0, ge=0, description="images and videos of a finished request")
     records_s: float = Field(default=30 * 86400.0, ge=0, description="its status, log and result; ends its media too")
-    scratch_s: float = Field(default=86400.0, gt=0, description="what killed processes left, checkpoints included")
+    scratch_s: float = Field(default=86400.0, gt=0, description="what killed processes left, and the engine's own rows")
     sweep_s: float = Field(default=60.0, gt=0, description="how often expired things are removed")
 
 
@@ -196,7 +196,9 @@ class Settings(BaseSettings):
         description="PostgreSQL for a cluster; empty is an SQLite file in data_dir",
     )
     storage_url: str = Field(
-        default="", pattern=r"^(|s3://[^/?#]+[^?#]*)$", description="s3://bucket/prefix; empty is data_dir"
+        default="",
+        pattern=r"^(|s3://[^/?#]+[^?#]*)$",
+        description="s3://bucket/prefix, this database's alone; empty is data_dir",
     )
     object_storage: ObjectStorageSettings = ObjectStorageSettings()
     worker_id: str = Field(

@@ -10,12 +10,13 @@ import secrets
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from server.settings import Settings
 
+_CHECKPOINT = ".checkpoint"
 _KEY = re.compile(r"(inputs|files|uploads)/[A-Za-z0-9_-]{2}/([A-Za-z0-9_-]{32})/[A-Za-z0-9._-]{1,80}")
 
 
@@ -25,8 +26,9 @@ class Storage(ABC):
     Every method but those of the scratch directory may raise `StorageAway`.
     """
 
-    def __init__(self, scratch_root: Path) -> None:
-        self._scratch = scratch_root / "tmp"
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._scratch = data_dir / "tmp"
         self._scratch.mkdir(parents=True, exist_ok=True)
 
     def check(self) -> None:  # noqa: B027 - a directory has been made by now, or the start has failed
@@ -62,6 +64,10 @@ class Storage(ABC):
     def delete(self, key: str) -> None:
         """Remove a file; nothing happens if it is not there."""
 
+    @abstractmethod
+    def stored(self, area: str, *, older_than_s: float) -> Iterator[str]:
+        """The keys of an area that have been there for so long, in no order."""
+
     def put_bytes(self, content: bytes, key: str) -> None:
         """Store bytes under a key."""
         with self.scratch("put.part") as part:
@@ -85,15 +91,21 @@ class Storage(ABC):
         """Where a generator writes its video; `publish` moves it to a key."""
         return self._scratch / name
 
+    def checkpoint(self, request_id: str) -> Path:
+        """Where a generator keeps how far a request is."""
+        return self._scratch / f"{request_id}{_CHECKPOINT}"
+
+    def checkpoints(self) -> list[str]:
+        """The requests that have one on this machine."""
+        return [path.name.removesuffix(_CHECKPOINT) for path in self._scratch.glob(f"*{_CHECKPOINT}")]
+
     def sweep_scratch(self, *, older_than_s: float) -> int:
         """Remove what killed processes left in the scratch directory; returns how many files that were."""
-        limit, removed = time.time() - older_than_s, 0
-        for path in self._scratch.iterdir():
-            with suppress(FileNotFoundError):  # it was somebody's work, and is done
-                if path.stat().st_mtime < limit:
-                    path.unlink()
-                    removed += 1
-        return removed
+        return _remove(self._scratch.iterdir(), older_than_s)
+
+    def sweep_parts(self, *, older_than_s: float) -> int:
+        """Remove what killed processes left half written, wherever in the data directory."""
+        return _remove((path for path in _files(self._data_dir) if path.suffix == ".part"), older_than_s)
 
 
 class LocalStorage(Storage):
@@ -118,7 +130,10 @@ class LocalStorage(Storage):
                 os.fsync(handle.fileno())
             part.replace(target)
             source.unlink()
-        _fsync_directory(target.parent)
+        for directory in target.parents:  # any of them may be new
+            _fsync_directory(directory)
+            if directory == self._root:
+                break
         return target.stat().st_size
 
     def find(self, key: str) -> Path | None:
@@ -146,8 +161,17 @@ class LocalStorage(Storage):
         """Remove a file and its token's directory; nothing happens if it is not there."""
         path = self._path(key)
         path.unlink(missing_ok=True)
-        if path.parent.is_dir():
+        with suppress(OSError):  # not empty: half of a copy is beside it, see `sweep_parts`
             path.parent.rmdir()
+
+    def stored(self, area: str, *, older_than_s: float) -> Iterator[str]:
+        """From the directory."""
+        limit = time.time() - older_than_s
+        for path in _files(self._root / area):
+            key = path.relative_to(self._root).as_posix()
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if is_key(key) and path.stat().st_mtime < limit:
+                    yield key
 
     def _path(self, key: str) -> Path:
         if not is_key(key):
@@ -161,12 +185,28 @@ def open_storage(settings: Settings) -> Storage:
         return LocalStorage(settings.data_dir)
     from server.object_storage import ObjectStorage
 
-    return ObjectStorage(settings.storage_url, settings.object_storage, scratch_root=settings.data_dir)
+    return ObjectStorage(settings.storage_url, settings.object_storage, data_dir=settings.data_dir)
 
 
 def is_key(key: str) -> bool:
     """Whether `new_key` could have made it."""
     return _KEY.fullmatch(key) is not None
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files below; directories may come and go meanwhile, which `Path.rglob` does not bear."""
+    for folder, _, names in os.walk(root):
+        yield from (Path(folder, name) for name in names)
+
+
+def _remove(paths: Iterable[Path], older_than_s: float) -> int:
+    limit, removed = time.time() - older_than_s, 0
+    for path in paths:
+        with suppress(FileNotFoundError):  # it was somebody's work, and is done
+            if path.stat().st_mtime < limit:
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def _fsync_directory(directory: Path) -> None:

@@ -14,6 +14,7 @@ from dbos import DBOS
 from server.database import create_engine
 from server.engine import GPU_QUEUE, IO_QUEUE, engine_client, engine_config, publish_queue
 from server.generator import Generator
+from server.leftovers import Leftovers
 from server.outage import is_outage, one_line
 from server.patient_job_store import PatientJobStore
 from server.recovery import Reaper, reconcile
@@ -42,10 +43,11 @@ class WorkerProcess:
         storage = open_storage(settings)
         self._storage = storage
         self._workflows = Workflows(self._store, storage, self._generator, settings)
-        self._retention = Retention(database, storage, settings.retention)
+        self._engine = engine_client(database)
+        self._retention = Retention(database, storage, self._engine, settings.retention)
+        self._leftovers = Leftovers(database, storage, settings.retention)
         self._uploads = Uploads(database, storage, settings.limits)
         self._webhooks = WebhookSender(database, self._store, settings)
-        self._engine = engine_client(database)
         self._reaper = Reaper(
             self._registry, self._engine, own_id=settings.worker_id, stale_s=settings.jobs.heartbeat_stale_s
         )
@@ -111,6 +113,7 @@ class WorkerProcess:
         try:
             self._retention.sweep()
             self._uploads.sweep()
+            self._leftovers.sweep()
         except Exception:
             logger.exception("what has expired could not be removed; trying again later")
 

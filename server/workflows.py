@@ -215,7 +215,7 @@ class Workflows:
         )
 
     def _checkpoint(self, job: Job) -> Path:
-        return self._storage.rendering(f"{job.id}.checkpoint")
+        return self._storage.checkpoint(job.id)
 
     def _forget_checkpoint_if_over(self, job: Job) -> None:
         if self._store.is_over(job.id):

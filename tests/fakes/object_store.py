@@ -86,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if (key := self._admitted()) is None:
             return
+        if "list-type" in self._query():
+            self._list(self._query()["prefix"])
+            return
         stored = self.bucket.objects.get(key)
         if stored is None:
             self._refuse(404, "NoSuchKey")
@@ -99,6 +102,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(
             206, content[first : last + 1], headers | {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
         )
+
+    def _list(self, prefix: str) -> None:
+        found = "".join(
+            f"<Contents><Key>{key}</Key><Size>{len(stored.content)}</Size>"
+            f"<LastModified>2015-10-21T07:28:00.000Z</LastModified></Contents>"
+            for key, stored in self.bucket.objects.items()
+            if key.startswith(prefix)
+        )
+        self._answer(200, f"<ListBucketResult>{found}</ListBucketResult>".encode())
 
     do_HEAD = do_GET  # noqa: N815 - the name is the library's
 

@@ -20,9 +20,9 @@ from server.job_store import JobStore
 from server.schemas import HunyuanCustomInput
 
 
-def new_job(priority: Priority = Priority.NORMAL) -> NewJob:
+def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
     body = HunyuanCustomInput(prompt="p", image_url="data:")
-    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1")
+    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1", **rest)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

@@ -189,7 +189,7 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
 
 def test_a_large_video_is_stored_in_parts_and_shows_only_at_its_end(tmp_path: Path, store: ObjectStore) -> None:
     place = ObjectStorageSettings(endpoint=store.url, access_key_id="id", secret_access_key=SecretStr("secret"))
-    storage = ObjectStorage("s3://videos/here", place, scratch_root=tmp_path)
+    storage = ObjectStorage("s3://videos/here", place, data_dir=tmp_path)
     video, key = tmp_path / "video.mp4", storage.new_key("files", "x.mp4")
     content = os.urandom(20 * 2**20)
     video.write_bytes(content)

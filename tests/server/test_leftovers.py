@@ -1,0 +1,194 @@
+"""What killed processes and lost answers leave behind is removed, and nothing that somebody still needs."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import sqlalchemy as sa
+from dbos import DBOSClient
+from pydantic import SecretStr
+
+from server.database import create_engine, migrate
+from server.engine import engine_client
+from server.errors import InternalError
+from server.intake import Intake, Submission
+from server.job_store import JobStore
+from server.leftovers import Leftovers
+from server.object_storage import ObjectStorage
+from server.settings import ObjectStorageSettings, RetentionSettings
+from server.storage import LocalStorage, Storage
+from server.submit_options import SubmitOptions
+from tests.fakes.object_store import ObjectStore
+from tests.live_server import Server, example, until
+from tests.server.in_process import settings_for
+from tests.server.test_job_store import new_job
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sa.Engine]:
+    url = f"sqlite:///{tmp_path / 'x.sqlite'}"
+    migrate(url, tmp_path / "lock")
+    opened = create_engine(url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def engine(database: sa.Engine) -> Iterator[DBOSClient]:
+    client = engine_client(database)
+    yield client
+    client.destroy()
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """A store in which everything is many years old."""
+    if request.param == "directory":
+        yield LocalStorage(tmp_path)
+        return
+    with ObjectStore() as bucket:
+        place = ObjectStorageSettings(endpoint=bucket.url, access_key_id="id", secret_access_key=SecretStr("secret"))
+        yield ObjectStorage("s3://videos/here", place, data_dir=tmp_path)
+
+
+def age(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        os.utime(path, (0, 0))
+
+
+def test_files_that_no_request_names_are_removed(
+    database: sa.Engine, engine: DBOSClient, storage: Storage, tmp_path: Path
+) -> None:
+    store = JobStore(database)
+    keys: dict[str, str] = {}
+
+    def put(what: str, area: str, name: str) -> str:
+        keys[what] = storage.new_key(area, name)
+        storage.put_bytes(b"x", keys[what])
+        return keys[what]
+
+    def submitted(name: str) -> Any:
+        job = new_job()
+        job = replace(job, source_key=put(f"{name}: source", "inputs", job.id))
+        store.add(job, engine)
+        store.prepared(job.id, put(f"{name}: image", "inputs", f"{job.id}.png"))
+        put(f"{name}: image of a try that was killed", "inputs", f"{job.id}.png")
+        claimed = store.claim(job.id, "w")
+        assert claimed is not None
+        store.reserve_video(claimed, put(f"{name}: video", "files", f"{job.id}.mp4"))
+        return claimed
+
+    submitted("running")
+    assert store.complete(submitted("done"), video_bytes=1, inference_time=1.0)
+    assert store.fail(submitted("failed").id, InternalError().response())
+    put("killed between file and row", "inputs", new_job().id)
+    put("an upload", "uploads", "x.png")
+    age(tmp_path)
+    young = put("young", "inputs", new_job().id) if isinstance(storage, LocalStorage) else None
+
+    leftovers = Leftovers(database, storage, RetentionSettings(scratch_s=DAY))
+    assert leftovers.sweep() == 5
+    left = {what for what, key in keys.items() if storage.size(key) is not None}
+    assert left - {"young"} == {
+        "running: source",
+        "running: image",
+        "running: video",
+        "done: source",
+        "done: image",
+        "done: video",
+        "failed: source",
+        "failed: image",
+        "an upload",
+    }
+    assert young is None or storage.size(young) is not None
+
+
+def test_the_storage_is_not_looked_through_all_the_time(database: sa.Engine, tmp_path: Path) -> None:
+    storage, now = LocalStorage(tmp_path), [0.0]
+    leftovers = Leftovers(database, storage, RetentionSettings(scratch_s=DAY), lambda: now[0])
+    assert leftovers.sweep() == 0
+    storage.put_bytes(b"x", storage.new_key("inputs", new_job().id))
+    age(tmp_path / "inputs")
+    assert leftovers.sweep() == 0
+    now[0] += DAY
+    assert leftovers.sweep() == 1
+
+
+def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    first = start_server()
+    running, waiting = first.submit(example(prompt="WAITS")), first.submit()
+    first.until_running(running)
+    until(lambda: len(list((tmp_path / "inputs").rglob("*.png"))) == 2)
+    first.stop()
+    storage = LocalStorage(tmp_path)
+    lost = [tmp_path / storage.new_key(area, "x") for area in ("inputs", "files")]
+    lost += [lost[0].with_name("x.part"), tmp_path / "tls" / "key.pem.part"]
+    for path in lost:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for area in ("inputs", "files", "tls"):
+        age(tmp_path / area)
+    checkpoints = [storage.checkpoint(request_id) for request_id in (running, new_job().id)]
+    for path in checkpoints:
+        path.touch()
+
+    second = start_server(retention__sweep_s=0.2)
+    until(lambda: not any(path.exists() for path in (*lost, checkpoints[1])))
+    assert checkpoints[0].exists(), "its job is open"
+    second.cancel(waiting)
+    storage.checkpoint(waiting).touch()  # ended by the API, which may be on another machine
+    until(lambda: not storage.checkpoint(waiting).exists())
+    (tmp_path / "go").touch()
+    video = urlsplit(second.finish(running).json()["video"]["url"])  # with the port of the first
+    assert second.http.get(video.path).is_success
+    until(lambda: not checkpoints[0].exists())
+
+
+def test_a_file_is_synced_with_every_directory_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, synced, real = LocalStorage(tmp_path), set[str](), os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    key = storage.new_key("files", "x.mp4")
+    storage.put_bytes(b"x", key)
+    assert {str(directory) for directory in (tmp_path / key).parents[:4]} <= synced
+    assert str(tmp_path) in synced
+
+
+class _Locked(JobStore):
+    """Its database is locked, or says so although it has written the job."""
+
+    written_first = False
+
+    def add(self, job: Any, engine: DBOSClient) -> None:
+        if self.written_first:
+            super().add(job, engine)
+        reason = sqlite3.OperationalError("database is locked")
+        raise sa.exc.OperationalError("INSERT", {}, reason)
+
+
+@pytest.mark.parametrize("written_first", [False, True])
+def test_a_submit_that_fails_takes_its_image_along_unless_it_was_written(
+    database: sa.Engine, engine: DBOSClient, tmp_path: Path, written_first: bool
+) -> None:
+    storage = LocalStorage(tmp_path)
+    store = _Locked(database)
+    store.written_first = written_first
+    intake = Intake(store, storage, engine, settings_for(tmp_path, jobs={"min_free_bytes": 0}))
+    body = json.dumps(example()).encode()
+    with pytest.raises(sa.exc.OperationalError, match="locked"):
+        intake.accept(Submission(body, "local", "http://127.0.0.1", SubmitOptions.from_headers({})))
+    assert len(list(storage.stored("inputs", older_than_s=-60))) == int(written_first)
