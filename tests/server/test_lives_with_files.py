@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient
+from dbos import DBOS
 from dbos._sys_db import WorkflowStatus
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from server.database import create_engine, migrate
 from server.engine import engine_client
@@ -34,6 +34,8 @@ from server.storage import LocalStorage
 from server.workflows import Workflows
 from tests.server.test_job_store import new_job
 
+MISHAPS = ["crash", "stop", "cancel", "fail", "overtake"]
+
 
 class Crashed(BaseException):
     """The process is gone: nothing in it may catch this."""
@@ -43,15 +45,15 @@ class Wire:
     """Counts the steps of a process and does something before one of them."""
 
     def __init__(self, at: int, action: Callable[[], None]) -> None:
-        self._left = at
+        self.left = at
         self._action = action
         self._dead = False
 
     def step(self) -> None:
         if self._dead:
             raise Crashed
-        self._left -= 1
-        if self._left == 0:
+        self.left -= 1
+        if self.left == 0:
             try:
                 self._action()
             except Crashed:
@@ -108,17 +110,13 @@ class Generator:
         return Finished(seconds=1.0)
 
 
-class LivesWithFiles(RuleBasedStateMachine):
-    """Submits, runs with a mishap at any step, cancels, ends from outside."""
+class World:
+    """A database, a directory, an engine that is this class, and workers that live for one workflow."""
 
-    jobs = Bundle("jobs")
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, template: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lives-"))
-        url = f"sqlite:///{self.folder / 'x.sqlite'}"
-        shutil.copy(TEMPLATE[0], self.folder / "x.sqlite")
-        self.database = create_engine(url)
+        shutil.copy(template, self.folder / "x.sqlite")
+        self.database = create_engine(f"sqlite:///{self.folder / 'x.sqlite'}")
         sa.event.listen(self.database, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF"))
         self.settings = load_settings(None, {"data_dir": self.folder, "jobs": {"min_free_bytes": 0}})
         self.store, self.storage = JobStore(self.database), LocalStorage(self.folder)
@@ -126,12 +124,11 @@ class LivesWithFiles(RuleBasedStateMachine):
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts: dict[str, int] = {}
         self.failed_from_outside: set[str] = set()
-        self.crashes = 0
+        self.crashed: set[str] = set()
 
     # -- what happens ------------------------------------------------------------------------------------------
 
-    @rule(target=jobs, priority=st.sampled_from(Priority))
-    def submit(self, priority: Priority) -> str:
+    def submit(self, priority: Priority = Priority.NORMAL) -> str:
         job = new_job(priority)
         key = self.storage.new_key("inputs", job.id)
         self.storage.put_bytes(b"image", key)
@@ -139,26 +136,12 @@ class LivesWithFiles(RuleBasedStateMachine):
         self.attempts[job.id] = 0
         return job.id
 
-    @rule(job=jobs)
-    def cancel(self, job: str) -> None:
-        self.store.cancel(job)
-
-    @rule(
-        which=st.integers(0, 20),
-        at=st.integers(1, 24),
-        mishap=st.sampled_from(["crash", "crash", "stop", "cancel", "fail", "overtake", "none"]),
-        mood=st.sampled_from(["finishes", "finishes", "dies", "raises"]),
-    )
-    def run(self, which: int, at: int, mishap: str, mood: str) -> None:
-        """One of the workflows that wait, with a mishap somewhere on its way."""
-        waiting = self.waiting()
-        if not waiting:
-            return
-        chosen = waiting[which % len(waiting)]
-        request_id = chosen.workflow_id.partition(":")[0]
+    def run(self, workflow: WorkflowStatus, mishap: str = "none", *, at: int = 0, mood: str = "finishes") -> int:
+        """Run a workflow with a mishap before its step `at`; returns how many steps are left until then."""
+        request_id = workflow.workflow_id.partition(":")[0]
 
         def crash() -> None:
-            self.crashes += 1
+            self.crashed.add(request_id)
             raise Crashed
 
         def stop() -> None:
@@ -170,92 +153,69 @@ class LivesWithFiles(RuleBasedStateMachine):
             self.store.fail(request_id, InternalError().response())
 
         actions: dict[str, Callable[[], Any]] = {
+            "none": lambda: None,
             "crash": crash,
             "stop": stop,
             "fail": fail,
             "cancel": lambda: self.store.cancel(request_id),
-            "overtake": lambda: self.run_to_its_end(chosen),
-            "none": lambda: None,
+            "overtake": lambda: self.run(workflow),
         }
         wire = Wire(at, actions[mishap])
-        worker = self.worker(wire, mood)
+        worker = Workflows(
+            Watched(self.store, wire),  # type: ignore[arg-type]
+            Watched(self.storage, wire),  # type: ignore[arg-type]
+            Generator(wire, mood),  # type: ignore[arg-type]
+            self.settings,
+        )
         try:
-            self.call(worker, wire, chosen)
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(DBOS, "enqueue_workflow_with_options", Watched(self.engine, wire).enqueue)
+                assert workflow.input is not None
+                getattr(worker, workflow.name)(*workflow.input["args"])
         except Crashed:
-            return
-        self.engine.cancel_workflow(chosen.workflow_id)  # as good as a success to all that look at it here
-
-    # -- how it happens ----------------------------------------------------------------------------------------
-
-    def worker(self, wire: Wire, mood: str) -> Workflows:
-        store, storage = Watched(self.store, wire), Watched(self.storage, wire)
-        return Workflows(store, storage, Generator(wire, mood), self.settings)  # type: ignore[arg-type]
-
-    def call(self, worker: Workflows, wire: Wire, workflow: WorkflowStatus) -> None:
-        engine: DBOSClient = Watched(self.engine, wire)  # type: ignore[assignment]
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(DBOS, "enqueue_workflow_with_options", engine.enqueue)
-            assert workflow.input is not None
-            getattr(worker, workflow.name)(*workflow.input["args"])
-
-    def run_to_its_end(self, workflow: WorkflowStatus) -> None:
-        wire = Wire(0, lambda: None)
-        self.call(self.worker(wire, "finishes"), wire, workflow)
+            return wire.left
+        self.engine.cancel_workflow(workflow.workflow_id)  # as good as a success to all that look at it here
+        return wire.left
 
     def waiting(self) -> list[WorkflowStatus]:
         return self.engine.list_workflows(status=["ENQUEUED", "PENDING"])
+
+    def let_everything_end(self) -> None:
+        while waiting := self.waiting():
+            for workflow in waiting:
+                self.run(workflow)
+
+    # -- what holds --------------------------------------------------------------------------------------------
 
     def current(self) -> list[Job]:
         found = [self.store.get(request_id) for request_id in self.attempts]
         return [job for job in found if job is not None]
 
-    # -- what holds --------------------------------------------------------------------------------------------
-
-    @invariant()
-    def one_end_and_it_stays(self) -> None:
+    def check(self) -> None:
+        """At any moment."""
         for job in self.current():
             assert job.attempt >= self.attempts[job.id]
             self.attempts[job.id] = job.attempt
             if job.status is Status.COMPLETED:
                 end = (job.response_status, job.response_json, job.video_key, job.video_bytes, job.finished_at)
-                assert self.ends.setdefault(job.id, end) == end
+                assert self.ends.setdefault(job.id, end) == end, "one end, and it stays"
                 assert job.error_type != InternalError.error_type or job.id in self.failed_from_outside, job.error
-
-    @invariant()
-    def no_result_without_its_file(self) -> None:
-        for job in self.current():
             if job.response_status == 200:
                 path = self.storage.find(job.video_key or "")
-                assert path is not None
+                assert path is not None, "a result without its file"
                 assert path.read_bytes() == b"video of " + job.id.encode()
                 assert job.video_bytes == path.stat().st_size
-
-    @invariant()
-    def positions_are_a_permutation(self) -> None:
         line = [job for job in self.current() if job.status is Status.IN_QUEUE]
         positions = [self.store.queue_position(job) for job in sorted(line, key=lambda job: job.order)]
         assert positions == list(range(len(line)))
 
-    def teardown(self) -> None:
-        try:
-            self.let_everything_end()
-        finally:
-            self.engine.destroy()
-            self.database.dispose()
-            shutil.rmtree(self.folder)
-
-    def let_everything_end(self) -> None:
-        """Without further mishaps every job ends, and no file is left that no job names."""
-        while waiting := self.waiting():
-            for workflow in waiting:
-                self.run_to_its_end(workflow)
-                self.engine.cancel_workflow(workflow.workflow_id)
+    def check_the_end(self) -> None:
+        """When nothing waits any more."""
+        self.check()
         assert all(job.status is Status.COMPLETED for job in self.current()), "a job was lost"
-        self.one_end_and_it_stays()
-        self.no_result_without_its_file()
-        videos = set(self.storage.stored("files", older_than_s=-1))
         results = {job.video_key for job in self.current() if job.response_status == 200}
-        assert videos == results or (self.crashes and videos > results), "a file without a result"
+        orphans = set(self.storage.stored("files", older_than_s=-1)) - results
+        assert {Path(key).stem for key in orphans} <= self.crashed, "a file without a result, and nobody died"
         for path in self.folder.rglob("*"):
             os.utime(path, (0, 0))
         Leftovers(self.database, self.storage, RetentionSettings()).sweep()
@@ -264,19 +224,98 @@ class LivesWithFiles(RuleBasedStateMachine):
         assert set(self.storage.stored("inputs", older_than_s=-1)) == images
         assert self.storage.checkpoints() == []
 
+    def forget(self) -> None:
+        """The jobs of before are of no interest any more."""
+        self.attempts.clear()
+        for area in ("files", "inputs"):
+            shutil.rmtree(self.folder / area, ignore_errors=True)
 
-TEMPLATE: list[Path] = []
+    def close(self) -> None:
+        self.engine.destroy()
+        self.database.dispose()
+        shutil.rmtree(self.folder)
 
 
-def test_no_result_without_a_file_and_no_file_without_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    TEMPLATE[:] = [tmp_path / "template.sqlite"]
-    migrate(f"sqlite:///{TEMPLATE[0]}", tmp_path / "lock")
-    # Decoding costs a process per image and has tests of its own.
+@pytest.fixture
+def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database to copy. Images are not decoded: that costs a process each and has tests of its own."""
     monkeypatch.setattr(
         "server.image_decoder.ImageDecoder.decode", lambda _, source, target: shutil.copy(source, target)
     )
+    migrate(f"sqlite:///{tmp_path / 'template.sqlite'}", tmp_path / "lock")
+    return tmp_path / "template.sqlite"
+
+
+@pytest.mark.parametrize("mishap", MISHAPS)
+def test_a_mishap_before_every_single_step(template: Path, mishap: str) -> None:
+    """One job after the other, each with the mishap one step later, until one has come through without."""
+    world = World(template)
+    steps = 0
+    try:
+        left = 0
+        while left <= 0:
+            steps += 1
+            left = steps
+            world.submit()
+            while waiting := world.waiting():
+                happened = left <= 0
+                left = world.run(waiting[0], "none" if happened else mishap, at=left)
+                world.check()
+            world.check_the_end()
+            world.forget()
+    finally:
+        world.close()
+    assert steps > 20
+
+
+class LivesWithFiles(RuleBasedStateMachine):
+    """Several jobs, several mishaps each."""
+
+    template: Path
+    jobs = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.template)
+
+    @initialize(target=jobs)
+    def first(self) -> str:
+        return self.world.submit()
+
+    @rule(target=jobs, priority=st.sampled_from(Priority))
+    def submit(self, priority: Priority) -> str:
+        return self.world.submit(priority)
+
+    @rule(job=jobs)
+    def cancel(self, job: str) -> None:
+        self.world.store.cancel(job)
+
+    @rule(which=st.integers(0, 9), mood=st.sampled_from(["finishes", "finishes", "dies", "raises"]))
+    def run(self, which: int, mood: str) -> None:
+        if waiting := self.world.waiting():
+            self.world.run(waiting[which % len(waiting)], mood=mood)
+
+    @rule(which=st.integers(0, 9), mishap=st.sampled_from(MISHAPS), at=st.integers(1, 16))
+    def run_into_a_mishap(self, which: int, mishap: str, at: int) -> None:
+        if waiting := self.world.waiting():
+            self.world.run(waiting[which % len(waiting)], mishap, at=at)
+
+    @invariant()
+    def check(self) -> None:
+        self.world.check()
+
+    def teardown(self) -> None:
+        try:
+            self.world.let_everything_end()
+            self.world.check_the_end()
+        finally:
+            self.world.close()
+
+
+def test_several_jobs_with_several_mishaps_keep_results_and_files_one_to_one(template: Path) -> None:
+    LivesWithFiles.template = template
     case = LivesWithFiles.TestCase()
     case.settings = settings(
-        max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case.runTest()
