@@ -1,188 +1,200 @@
-"""`hunyuan-custom bench faults`: how long each fault costs on this machine, through real processes on loopback.
+"""`hunyuan-custom bench faults`: what each fault costs on this machine, and whether anything is lost by it.
 
-The generator sleeps instead of computing, so these are the costs of the machinery: the time to load a real model and
-to repeat up to one denoising step comes on top.
+Through real processes on loopback. The generator sleeps instead of computing, so these are the costs of the machinery:
+the time to load a real model and to repeat up to one denoising step comes on top.
 """
 
-import base64
-import io
+import math
 import os
+import re
 import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import typer
-from PIL import Image
 
-from server.demo import wait_until_ready
-from server.schemas import ENDPOINT
-from server.settings import load_settings
-from server.supervisor import Supervisor
+from server.bench_chaos import run_chaos
+from server.bench_outages import DATABASE_AWAY_S, STORE_AWAY_S, database_away, store_away
+from server.bench_server import LIMIT_S, BenchServer, child_processes, expect, running_server, until
+from server.settings import ENV_PREFIX
 
-_ROUNDS = 10
-_CANCELS = 50
-_LIMIT_S = 60.0
-
-_SETTINGS = """
-data_dir = "{data_dir}"
-[generator]
-renderer = "server.sleeping_renderer:SleepingRenderer"
-device = "cpu"
-[jobs]
-min_free_bytes = 0
-"""
+_SETTINGS: Final[dict[str, Any]] = {
+    "generator": {"renderer": "server.sleeping_renderer:SleepingRenderer", "device": "cpu"},
+    "jobs": {"min_free_bytes": 0},
+}
+_DEMO: Final[dict[str, Any]] = {
+    "generator": {"model": "demo", "device": "cpu", "dtype": "float32", "torch_threads": 1, "render_divisor": 4},
+    "jobs": {"min_free_bytes": 0},
+}
+_STEPS: Final = 15  # of a job that is disturbed
+_WRITES: Final = 10
+# fp32 latents [1, 16, T, h, w] of 129 frames, and of what the demo renders for 81.
+_LATENTS: Final = {
+    "512p x 129 frames": (1, 16, 33, 64, 112),
+    "720p x 129 frames": (1, 16, 33, 90, 160),
+    "demo": (1, 16, 21, 16, 28),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Seconds of one kind of fault."""
+class Plan:
+    """How much is measured."""
 
-    name: str
-    seconds: list[float]
-
-    def row(self) -> str:
-        """A line of the table: rounds, median, the worst."""
-        worst = statistics.quantiles(self.seconds, n=100)[98] if len(self.seconds) >= _CANCELS else max(self.seconds)
-        label = "p99" if len(self.seconds) >= _CANCELS else "max"
-        median = statistics.median(self.seconds)
-        return f"{self.name:<52} {len(self.seconds):>3} x  p50 {median:6.2f} s  {label} {worst:6.2f} s"
+    jobs: int = 200
+    rounds: int = 3
+    cancels: int = 100
+    outages: bool = True  # and all else that takes longer than a few seconds
 
 
-class _Client:
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.reconnect()
-        self._requests = f"/queue/{ENDPOINT}/requests"
-        self._image = _grey_image()
-
-    def reconnect(self) -> None:
-        """Kept-alive connections to a killed API are of no use."""
-        self.http = httpx.Client(base_url=self._url, trust_env=False, timeout=_LIMIT_S)
-
-    def submit(self, steps: int = 30) -> str:
-        body = {"prompt": "bench", "image_url": self._image, "num_inference_steps": steps}
-        return str(self.http.post(f"/queue/{ENDPOINT}", json=body).raise_for_status().json()["request_id"])
-
-    def status(self, request_id: str) -> dict[str, Any]:
-        return dict(self.http.get(f"{self._requests}/{request_id}/status?logs=1").json())
-
-    def cancel(self, request_id: str) -> None:
-        self.http.put(f"{self._requests}/{request_id}/cancel").raise_for_status()
-
-    def until(self, request_id: str, status: str) -> None:
-        _until(lambda: bool(self.status(request_id)["status"] == status))
-
-    def until_step(self, request_id: str, *, after: str = "") -> None:
-        """Wait for the third step, or for the first one after a certain log line."""
-        _until(lambda: self._steps(request_id, after) >= (1 if after else 3))
-
-    def _steps(self, request_id: str, after: str) -> int:
-        messages = [line["message"] for line in self.status(request_id).get("logs") or []]
-        if after:
-            messages = messages[messages.index(after) :] if after in messages else []
-        return sum(message.startswith("Denoising") for message in messages)
-
-    def result_status(self, request_id: str) -> int:
-        return self.http.get(f"{self._requests}/{request_id}").status_code
-
-    def pid(self, key: str) -> int:
-        return int(self.http.get("/health/ready").json()["workers"][0][key])
+def bench_faults(plan: Plan) -> bool:
+    """Run everything and print it; whether nothing was lost and nothing was there twice."""
+    with running_server(_SETTINGS) as server:
+        _print("cancel of a running job, until its result is 499", _cancels(server, plan.cancels))
+        _print("generator killed, until the job's next step", _generator_kills(server, plan.rounds))
+        _print("worker killed, until the job's next step", _worker_ends(server, plan.rounds, signal.SIGKILL))
+        _print(
+            "worker stopped by SIGTERM, until the job's next step", _worker_ends(server, plan.rounds, signal.SIGTERM)
+        )
+        _print("API killed, until it answers again", _api_kills(server, plan.rounds))
+        if plan.outages:
+            _print("machine frozen, until another one's next step", _machine_gone(server))
+    if plan.outages:
+        _print(f"database away for {DATABASE_AWAY_S:g} s, from its return to the result", database_away(_SETTINGS))
+        _print(f"object store away for {STORE_AWAY_S:g} s, from its return to the result", store_away(_SETTINGS))
+        _print_checkpoints(_demo_step())
+    chaos = run_chaos(plan.jobs)
+    for line in chaos.lines():
+        typer.echo(line)
+    return chaos.passed
 
 
-def bench_faults() -> None:
-    """Run all faults and print the table."""
-    with _server() as (client, server):
-        rows = [
-            Measured("cancel of a running job, until its result is 499", list(_cancels(client))),
-            Measured("generator killed, until the job's next step", list(_kills(client, "generator_pid"))),
-            Measured("worker killed, until the job's next step", list(_kills(client, "pid"))),
-            Measured("API killed, until it answers again", list(_api_kills(client, server))),
-            Measured("checkpoint of 720p x 129 frames written (30 MB)", list(_checkpoints())),
-        ]
-    for row in rows:
-        typer.echo(row.row())
+def _print(name: str, measured: Iterator[float]) -> None:
+    """One row: samples, median, and a p99 only where there are enough samples to have one."""
+    seconds = sorted(measured)
+    if not seconds:
+        typer.echo(f"{name:<62} not measured: not installed")
+        return
+    p99 = f"p99 {seconds[math.ceil(0.99 * len(seconds)) - 1]:6.2f} s  " if len(seconds) >= 100 else ""
+    typer.echo(
+        f"{name:<62} {len(seconds):>3} x  median {statistics.median(seconds):6.2f} s  {p99}worst {seconds[-1]:6.2f} s"
+    )
 
 
-@contextmanager
-def _server() -> Iterator[tuple[_Client, Supervisor]]:
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "bench.toml"
-        config.write_text(_SETTINGS.format(data_dir=folder))
-        settings = load_settings(config, {"api": {"port": 0}})
-        with Supervisor(settings, ["--config", str(config)], log=Path(folder) / "bench.log") as server:
-            wait_until_ready(server.url, timeout_s=_LIMIT_S)
-            yield _Client(server.url), server
-
-
-def _cancels(client: _Client) -> Iterator[float]:
-    for _ in range(_CANCELS):
+def _cancels(server: BenchServer, rounds: int) -> Iterator[float]:
+    client = server.client
+    for _ in range(rounds):
         running = client.submit()
         client.until(running, "IN_PROGRESS")
         started = time.perf_counter()
         client.cancel(running)
         client.until(running, "COMPLETED")
         yield time.perf_counter() - started
-        _expect(client.result_status(running) == 499, "a cancelled job answers 499")
+        expect(client.result(running).status_code == 499, "a cancelled job answers 499")
 
 
-def _kills(client: _Client, victim: str) -> Iterator[float]:
-    for _ in range(_ROUNDS):
-        running = client.submit()
-        client.until_step(running)
+def _generator_kills(server: BenchServer, rounds: int) -> Iterator[float]:
+    def kill() -> None:
+        (generator,) = child_processes(server.supervisor.pid_of("worker"), "server.generator_process")
+        os.kill(generator, signal.SIGKILL)
+
+    for _ in range(rounds):
+        yield _disturbed(server, kill)
+
+
+def _worker_ends(server: BenchServer, rounds: int, number: signal.Signals) -> Iterator[float]:
+    for _ in range(rounds):
+        yield _disturbed(server, lambda: os.kill(server.supervisor.pid_of("worker"), number))
+
+
+def _disturbed(server: BenchServer, disturb: Callable[[], None]) -> float:
+    """Seconds from a fault in a job's middle to the first step after it."""
+    running = server.client.submit(_STEPS)
+    server.client.until_step(running)
+    started = time.perf_counter()
+    disturb()
+    server.client.until_step(running, after="Attempt 2")
+    seconds = time.perf_counter() - started
+    server.client.until(running, "COMPLETED")
+    expect(server.client.result(running).status_code == httpx.codes.OK, "a job whose process ended succeeds")
+    return seconds
+
+
+def _api_kills(server: BenchServer, rounds: int) -> Iterator[float]:
+    for _ in range(rounds):
+        waiting = server.client.submit(steps=10)
         started = time.perf_counter()
-        os.kill(client.pid(victim), signal.SIGKILL)
-        client.until_step(running, after="Attempt 2")
+        os.kill(server.supervisor.pid_of("api"), signal.SIGKILL)
+        server.client.reconnect()
+        server.client.http.get("/health/live").raise_for_status()  # waits in the backlog until the new one takes it
         yield time.perf_counter() - started
-        client.until(running, "COMPLETED")
-        _expect(client.result_status(running) == 200, "a job whose process was killed succeeds")
+        server.client.until(waiting, "COMPLETED")
+        expect(server.client.result(waiting).status_code == httpx.codes.OK, "an accepted job survives the API")
 
 
-def _api_kills(client: _Client, server: Supervisor) -> Iterator[float]:
-    for _ in range(_ROUNDS):
-        waiting = client.submit(steps=10)
-        started = time.perf_counter()
-        os.kill(server.pid_of("api"), signal.SIGKILL)
-        with httpx.Client(base_url=server.url, trust_env=False, timeout=_LIMIT_S) as fresh:
-            fresh.get("/health/live").raise_for_status()  # waits in the backlog until the new one takes it
-        yield time.perf_counter() - started
-        client.reconnect()
-        client.until(waiting, "COMPLETED")
-        _expect(client.result_status(waiting) == 200, "an accepted job survives the API")
+def _machine_gone(server: BenchServer) -> Iterator[float]:
+    """Its worker and generator stop for good, as far as anybody can tell, and wake up when another has taken over."""
+    worker = server.supervisor.pid_of("worker")
+    gone = [worker, *child_processes(worker)]
+    running = server.client.submit(_STEPS * 2)
+    server.client.until_step(running)
+    command = [sys.executable, "-m", "server.cli", "worker", "--config", str(server.config)]
+    environment = os.environ | {f"{ENV_PREFIX}WORKER_ID": "another"}
+    with (
+        (server.folder / "bench.log").open("ab") as log,
+        subprocess.Popen(command, env=environment, stderr=log) as other,
+    ):
+        try:
+            for pid in gone:
+                os.kill(pid, signal.SIGSTOP)
+            started = time.perf_counter()
+            server.client.until_step(running, after="Attempt 2")
+            yield time.perf_counter() - started
+            server.client.until(running, "COMPLETED")
+            before = server.client.result(running).json()
+            for pid in gone:
+                os.kill(pid, signal.SIGCONT)
+            after = server.client.submit(10)
+            server.client.until(after, "COMPLETED")
+            expect(server.client.result(running).json() == before, "a machine that wakes up changes nothing")
+        finally:
+            other.terminate()
 
 
-def _checkpoints() -> Iterator[float]:
+def _demo_step() -> float:
+    """Seconds of a denoising step of the demo model, as its own log says."""
+    with running_server(_DEMO) as server:
+        running = server.client.submit(10)
+        until(lambda: len(_step_seconds(server.client.messages(running))) >= 3, 2 * LIMIT_S)
+        seconds = statistics.median(_step_seconds(server.client.messages(running)))
+        server.client.cancel(running)
+        server.client.until(running, "COMPLETED")
+    return seconds
+
+
+def _step_seconds(messages: list[str]) -> list[float]:
+    return [float(found[1]) for line in messages if (found := re.match(r"Denoising step \d+/\d+: ([\d.]+) s", line))]
+
+
+def _print_checkpoints(demo_step_s: float) -> None:
     import torch
 
     from pipeline.checkpoint import Checkpoint, write_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
-        latents = torch.zeros(1, 16, 33, 90, 160)
-        for step in range(_ROUNDS):
-            started = time.perf_counter()
-            write_checkpoint(Path(folder) / "x", Checkpoint(step, latents), "bench")
-            yield time.perf_counter() - started
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _LIMIT_S
-    while not condition():
-        _expect(time.monotonic() < deadline, f"within {_LIMIT_S:g} s")
-        time.sleep(0.02)
-
-
-def _expect(condition: bool, promise: str) -> None:
-    if not condition:
-        raise RuntimeError(f"broken promise: {promise}")
-
-
-def _grey_image() -> str:
-    encoded = io.BytesIO()
-    Image.new("RGB", (64, 64), "grey").save(encoded, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+        for name, shape in _LATENTS.items():
+            latents, seconds = torch.zeros(shape), []
+            for step in range(_WRITES):
+                started = time.perf_counter()
+                write_checkpoint(Path(folder) / "x", Checkpoint(step, latents), "bench")
+                seconds.append(time.perf_counter() - started)
+            _print(f"checkpoint of {name} written ({latents.nbytes / 1e6:.1f} MB)", iter(seconds))
+    share = statistics.median(seconds) / demo_step_s
+    typer.echo(f"a checkpoint of the demo takes {share:.1%} of its step of {demo_step_s:.2f} s")

@@ -33,12 +33,20 @@ def bench_api(
         raise typer.Exit(1)
 
 
-def bench_faults() -> None:
-    """Measure what each fault costs on this machine: cancels, killed processes, checkpoints."""
+def bench_faults(
+    *,
+    jobs: Annotated[int, typer.Option(min=1, help="Tiny jobs of the chaos phase.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each fault.")] = 3,
+    cancels: Annotated[int, typer.Option(min=1, help="Cancelled jobs; a p99 needs 100.")] = 100,
+    outages: Annotated[bool, typer.Option(help="Also database, object store, a lost machine, checkpoints.")] = True,
+) -> None:
+    """Measure what each fault costs on this machine, and count what is lost when processes die at random."""
+    from server.bench_faults import Plan
     from server.bench_faults import bench_faults as run
 
-    configure_logging("bench", logging.WARNING)
-    run()
+    configure_logging("bench", logging.CRITICAL)  # that children die is no news here
+    if not run(Plan(jobs=jobs, rounds=rounds, cancels=cancels, outages=outages)):
+        raise typer.Exit(1)
 
 
 def bench_load(
