@@ -59,7 +59,7 @@ class Chaos:
         ]
 
 
-def run_chaos(jobs: int, *, seed: int = 0, killing_s: float = 45.0) -> Chaos:
+def run_chaos(jobs: int, *, seed: int = 0, killing_s: float = 30.0) -> Chaos:
     """Submit the jobs one by one, kill until the last one is over or the time is, count."""
     started = time.monotonic()
     with _receiver() as (webhook, received), running_server(_SETTINGS) as server:

@@ -28,13 +28,17 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.reconnect()
+        self.http = self._connection()
         self._requests = f"/queue/{ENDPOINT}/requests"
         self._image = _grey_image()
 
     def reconnect(self) -> None:
         """Kept-alive connections to a killed API are of no use."""
-        self.http = httpx.Client(base_url=self._url, trust_env=False, timeout=LIMIT_S)
+        self.http.close()
+        self.http = self._connection()
+
+    def _connection(self) -> httpx.Client:
+        return httpx.Client(base_url=self._url, trust_env=False, timeout=LIMIT_S)
 
     def submit(self, steps: int = 30, *, webhook: str = "", idempotency_key: str = "") -> str:
         """Put a request into the queue."""
@@ -99,7 +103,11 @@ def running_server(settings: Mapping[str, Any]) -> Iterator[BenchServer]:
         loaded = load_settings(config, {"api": {"port": 0}})
         with Supervisor(loaded, ["--config", str(config)], log=folder / "bench.log") as supervisor:
             wait_until_ready(supervisor.url, timeout_s=LIMIT_S)
-            yield BenchServer(Client(supervisor.url), supervisor, config, folder)
+            client = Client(supervisor.url)
+            try:
+                yield BenchServer(client, supervisor, config, folder)
+            finally:
+                client.http.close()
 
 
 def until(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
