@@ -316,6 +316,6 @@ def test_several_jobs_with_several_mishaps_keep_results_and_files_one_to_one(tem
     LivesWithFiles.template = template
     case = LivesWithFiles.TestCase()
     case.settings = settings(
-        max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case.runTest()

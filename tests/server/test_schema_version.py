@@ -16,7 +16,7 @@ from server.errors import SettingsError
 from tests.live_server import ROOT, Server, example
 
 VERSION_1 = Path(__file__).parents[1] / "golden" / "schema_1.sql"
-ROUNDS = 6
+ROUNDS = 4
 
 MIGRATE_EACH = """
 import sys
