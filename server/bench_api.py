@@ -36,7 +36,7 @@ from server.demo import wait_until_ready
 from server.keys import LOCAL_OWNER
 from server.schemas import ENDPOINT
 from server.settings import load_settings
-from server.sleeping_renderer import BLOCK_S, BLOCKS_PER_STEP
+from server.sleeping_renderer import BLOCKS_PER_STEP, SleepingRenderer
 from server.storage import LocalStorage
 from server.supervisor import Supervisor
 
@@ -59,7 +59,7 @@ _QUEUE = f"/queue/{ENDPOINT}"
 _FILE_BYTES = 64 * 2**20
 _PART_BYTES = 8 * 2**20
 _STEPS = 30
-_JOB_S = _STEPS * BLOCKS_PER_STEP * BLOCK_S
+_JOB_S = _STEPS * BLOCKS_PER_STEP * SleepingRenderer.block_s
 
 
 @dataclass(frozen=True, slots=True)

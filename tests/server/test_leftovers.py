@@ -173,9 +173,9 @@ class _Locked(JobStore):
 
     written_first = False
 
-    def add(self, job: Any, engine: DBOSClient) -> None:
+    def add(self, job: Any, engine: DBOSClient, *, max_queue_length: int | None = None) -> None:
         if self.written_first:
-            super().add(job, engine)
+            super().add(job, engine, max_queue_length=max_queue_length)
         reason = sqlite3.OperationalError("database is locked")
         raise sa.exc.OperationalError("INSERT", {}, reason)
 
