@@ -7,6 +7,7 @@ step cache would serve from an earlier one cannot be a starting point (its cache
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +47,16 @@ def can_start_at(step: int, cache: StepCache) -> bool:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, belongs_to: str) -> None:
     """Replace the checkpoint at `path`, durably and at once: a killed writer leaves the one before."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")  # a frozen writer may wake up beside this one
     metadata = {"next_step": str(checkpoint.next_step), "belongs_to": belongs_to}
-    with part.open("wb") as handle:
-        handle.write(save({"latents": checkpoint.latents.detach().cpu().contiguous()}, metadata))
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as handle:
+            handle.write(save({"latents": checkpoint.latents.detach().cpu().contiguous()}, metadata))
+            handle.flush()
+            os.fsync(handle.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, belongs_to: str) -> Checkpoint | None:

@@ -4,6 +4,8 @@ With several ranks the first one reads and writes it; all have the same latents 
 """
 
 import hashlib
+import logging
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -14,11 +16,15 @@ from pipeline.step_cache import StepCache
 from server.messages import Generate
 from server.settings import GeneratorSettings
 
+logger = logging.getLogger(__name__)
+
 
 class Checkpoints:
-    """Where `job.checkpoint` is, and whose it is: request, image, weights, dtype, kind and number of devices."""
+    """Where `job.checkpoint` is, and whose it is: request, image, weights, code, dtype, kind and number of devices."""
 
-    def __init__(self, job: Generate, weights: str, settings: GeneratorSettings, ranks: Ranks | None) -> None:
+    def __init__(
+        self, job: Generate, weights: str, settings: GeneratorSettings, ranks: Ranks | None, *, alpha: str
+    ) -> None:
         name = None if settings.step_cache == "none" else settings.step_cache
         self._cache = StepCache.named(name, job.num_inference_steps)
         self._ranks = ranks
@@ -28,7 +34,9 @@ class Checkpoints:
             {
                 "request": job.model_dump(exclude={"image", "output", "checkpoint"}),
                 "image": hashlib.sha256(Path(job.image).read_bytes()).hexdigest(),
+                "alpha": alpha,
                 "weights": weights,
+                "code": [version("hunyuan-custom-server"), torch.__version__],
                 "dtype": settings.dtype,
                 "device": torch.device(settings.device).type,
                 "ranks": settings.ranks,
@@ -48,4 +56,7 @@ class Checkpoints:
     def keep(self, next_step: int, latents: torch.Tensor) -> None:
         """Called after every step; writes when it is time and the next step can be started at."""
         if self._every and next_step % self._every == 0 and can_start_at(next_step, self._cache):
-            write_checkpoint(self._path, Checkpoint(next_step, latents), self._belongs_to)
+            try:
+                write_checkpoint(self._path, Checkpoint(next_step, latents), self._belongs_to)
+            except OSError as error:  # a full disk costs the checkpoint, not the job
+                logger.warning("no checkpoint at step %d: %s", next_step, error)

@@ -47,6 +47,7 @@ class HunyuanCustomRenderer:
         self._strides = Strides.of(self._pipe.vae.config, self._pipe.transformer.config)
         self._settings = settings
         self._video = load.video
+        self._alpha = load.image.alpha
         self._seconds_per_unit: dict[Stage, float] = {}
         self._identity = weights_fingerprint(folder)
         facts = demo_facts(folder)
@@ -99,7 +100,7 @@ class HunyuanCustomRenderer:
     def _denoise(self, job: Generate, size: PixelShape, eta: Eta, report: Report) -> torch.Tensor:
         """The latents of the video, [1, 16, T, h, w]."""
         step_cache = None if self._settings.step_cache == "none" else self._settings.step_cache
-        checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks)
+        checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks, alpha=self._alpha)
         # Drawn also when a checkpoint replaces it: what else the generator is asked for must not change.
         generator = torch.Generator().manual_seed(job.seed)
         noise = self._pipe.prepare_latents(size, generator, None, None)

@@ -125,10 +125,13 @@ class LocalStorage(Storage):
             source.replace(target)
         except OSError:  # another file system: copy beside the target, then rename
             part = target.with_suffix(".part")
-            shutil.copyfile(source, part)
-            with part.open("rb") as handle:
-                os.fsync(handle.fileno())
-            part.replace(target)
+            try:
+                shutil.copyfile(source, part)
+                with part.open("rb") as handle:
+                    os.fsync(handle.fileno())
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
             source.unlink()
         for directory in target.parents:  # any of them may be new
             _fsync_directory(directory)
