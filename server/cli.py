@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 Config = Annotated[Path, typer.Option(help="TOML file with the settings of this deployment.")]
+SupervisorPid = Annotated[int | None, typer.Option(help="The process to die with.", hidden=True)]
 DataDir = Annotated[Path | None, typer.Option(help="Where database and files live (data_dir).")]
 TlsCert = Annotated[Path | None, typer.Option(help="PEM certificate to serve https with (api.tls_cert).")]
 TlsKey = Annotated[Path | None, typer.Option(help="Its PEM key (api.tls_key).")]
@@ -85,11 +86,14 @@ def api(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     listen_fd: Annotated[int | None, typer.Option(help="An inherited listening socket.", hidden=True)] = None,
+    supervisor: SupervisorPid = None,
 ) -> None:
     """Run the API process alone (many per cluster)."""
     from server.api_process import run_api
     from server.parent_death import die_with_parent
 
+    if supervisor is not None:
+        die_with_parent(supervisor)
     configure_logging("api")
     settings = _settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
     if listen_fd is None:
@@ -97,21 +101,21 @@ def api(
         _print_first_key(settings)
         run_api(settings, None)
     else:
-        die_with_parent()
         run_api(settings, socket.socket(fileno=listen_fd))
 
 
 @app.command()
-def worker(config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
+def worker(config: Config = _DEMO_CONFIG, data_dir: DataDir = None, supervisor: SupervisorPid = None) -> None:
     """Run a worker process with its generator (one per GPU)."""
     from server.parent_death import die_with_parent
     from server.worker import run_worker
 
+    if supervisor is not None:
+        die_with_parent(supervisor)
     configure_logging("worker")
-    die_with_parent()
     settings = _settings(config, data_dir)
     _check(settings)
-    run_worker(settings)
+    run_worker(settings, supervised=supervisor is not None)
 
 
 @app.command()

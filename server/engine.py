@@ -1,6 +1,8 @@
 """The job engine (DBOS) seen from both sides: its queues' names, and how work is handed over.
 
-Everything DBOS-specific that submit needs is here; the workflows themselves are in `workflows.py`.
+Everything DBOS-specific that submit and the workflows need is here; the workflows themselves are in `workflows.py`.
+They hand over through a client, in the transaction of the row's change, and never as a step of the engine: a step that
+is repeated after a crash is answered from its record, and a hand-over of the next attempt would not happen.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
 
-from server.job import Job
+from server.job import Job, Rendered
 
 APPLICATION: Final = "hunyuan-custom"
 # Pinned: the default is a hash of the code, which would strand queued jobs at every upgrade.
@@ -52,24 +54,39 @@ def enqueue_prepare(client: DBOSClient, transaction: sa.Connection, request_id: 
     client.enqueue_in_transaction(transaction, _options(IO_QUEUE, "prepare", request_id), request_id)
 
 
-def enqueue_render(job: Job) -> None:
+def enqueue_render(client: DBOSClient, transaction: sa.Connection, job: Job) -> None:
     """From `prepare`: wait for the GPU. The engine orders the line by the same number that positions show."""
-    options = _options(GPU_QUEUE, "render", job.id)
-    options["priority"] = job.order
-    DBOS.enqueue_workflow_with_options(options, job.id)
+    client.enqueue_in_transaction(transaction, _render_options(job, job.id), job.id)
 
 
-def enqueue_publish(job: Job, worker_id: str, rendered: str, inference_time: float) -> None:
+def enqueue_publish(client: DBOSClient, transaction: sa.Connection, job: Job, rendered: Rendered) -> None:
     """From `render`: store the file, which is on this worker's machine, while the GPU goes on with the next job."""
-    options = _options(publish_queue(worker_id), "publish", f"{job.id}:{job.attempt}")
-    DBOS.enqueue_workflow_with_options(options, job.id, job.attempt, rendered, inference_time)
+    options = _options(publish_queue(rendered.worker_id), "publish", f"{job.id}:{job.attempt}")
+    client.enqueue_in_transaction(
+        transaction, options, job.id, rendered.video_key, rendered.path, rendered.inference_time
+    )
 
 
-def enqueue_render_again(job: Job) -> None:
+def enqueue_render_again(client: DBOSClient, transaction: sa.Connection, job: Job) -> None:
     """From `publish`: the file that this attempt rendered is gone, as its machine is."""
-    options = _options(GPU_QUEUE, "render", f"{job.id}:{job.attempt}")
-    options["priority"] = job.order
-    DBOS.enqueue_workflow_with_options(options, job.id)
+    client.enqueue_in_transaction(transaction, _render_options(job, f"{job.id}:{job.attempt}"), job.id)
+
+
+def running_workflow() -> str:
+    """The id of the workflow that asks."""
+    workflow_id = DBOS.workflow_id
+    if workflow_id is None:
+        raise RuntimeError("no workflow runs on this thread")
+    return workflow_id
+
+
+def give_back_render(client: DBOSClient, workflow_id: str, worker_id: str) -> None:
+    """Put a `render` of this worker back into its line. Until it returns it keeps this worker's only GPU slot."""
+    mine = client.list_workflows(
+        workflow_ids=[workflow_id], status="PENDING", executor_id=worker_id, load_input=False, load_output=False
+    )
+    if mine:  # otherwise it has been taken over
+        client.resume_workflow(workflow_id, queue_name=GPU_QUEUE)
 
 
 def enqueue_again(client: DBOSClient, job: Job) -> None:
@@ -100,6 +117,12 @@ def publish_queue(worker_id: str) -> str:
 def queue_of(workflow: str, worker_id: str) -> str:
     """Where a workflow belongs that this worker takes over."""
     return {"render": GPU_QUEUE, "publish": publish_queue(worker_id)}.get(workflow, IO_QUEUE)
+
+
+def _render_options(job: Job, key: str) -> EnqueueOptions:
+    options = _options(GPU_QUEUE, "render", key)
+    options["priority"] = job.order
+    return options
 
 
 def _options(queue: str, workflow: str, key: str) -> EnqueueOptions:

@@ -8,7 +8,8 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import assert_never, get_args
 
@@ -74,7 +75,7 @@ class GeneratorState:
 
 
 class Generator:
-    """Owns the child process. `start` once; `run` from one thread at a time."""
+    """Owns the child process. `start` once; `run` within `reserved`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -88,7 +89,7 @@ class Generator:
         self._inbox: queue.SimpleQueue[Working | Log | Finished | Failed | _Died] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[Ready | Loading | LoadFailed | Working | Log | Finished | Failed] | None = None
-        self._running = threading.Lock()
+        self._reservation = threading.Lock()
         # Children are started by this thread alone, since the kernel ends them with the thread that started them.
         self._keeper = threading.Thread(target=self._keep_alive, name="generator-keeper", daemon=True)
 
@@ -99,8 +100,8 @@ class Generator:
 
     @property
     def busy(self) -> bool:
-        """Whether a request is running."""
-        return self._running.locked()
+        """Whether somebody has reserved it."""
+        return self._reservation.locked()
 
     def start(self) -> None:
         """Start the child and keep one running from now on."""
@@ -112,12 +113,24 @@ class Generator:
         self._wanted.set()
         self._ready.wait()
 
+    @contextmanager
+    def reserved(self) -> Iterator[bool]:
+        """Nobody else uses the child meanwhile, nor unloads it; whether its model is loaded."""
+        with self._reservation:
+            yield self._ready.is_set()
+            self._last_used = time.monotonic()
+
     def unload_if_idle(self) -> None:
         """End a child that nobody has used for the configured time; the next request loads it again."""
         limit = self._settings.generator.idle_unload_s
-        if limit and self._ready.is_set() and not self.busy and time.monotonic() - self._last_used > limit:
-            self._wanted.clear()
-            self._kill()
+        if not limit or not self._reservation.acquire(blocking=False):
+            return
+        try:
+            if self._ready.is_set() and time.monotonic() - self._last_used > limit:
+                self._wanted.clear()
+                self._kill()
+        finally:
+            self._reservation.release()
 
     def shrink(self) -> MemoryPlan | None:
         """Go on with the next smaller memory plan in a fresh child; None when this is the smallest."""
@@ -141,23 +154,20 @@ class Generator:
         Raises:
             GenerationCancelled, GenerationError, GeneratorStalled, GeneratorDied, OutOfMemory
         """
-        with self._running:
-            self._drain_inbox()
-            self._send(job)
-            try:
-                return self._follow(job, on_message, cancel_requested)
-            finally:
-                self._last_used = time.monotonic()
+        self._drain_inbox()
+        self._send(job)
+        return self._follow(job, on_message, cancel_requested)
 
     def _follow(
         self, job: Generate, on_message: Callable[[Working | Log], None], cancel_requested: Callable[[], bool]
     ) -> Finished:
         patience = Patience(self._settings.generator, cancel_requested, look_every_s=self._settings.jobs.cancel_poll_s)
         while True:
-            self._enforce(patience, job)
+            self._pass_cancel_on(patience, job)
             try:
                 message = self._inbox.get(timeout=_TICK_S)
             except queue.Empty:
+                self._enforce(patience)
                 continue
             patience.saw(message)
             match message:
@@ -174,13 +184,15 @@ class Generator:
                 case _:
                     assert_never(message)
 
-    def _enforce(self, patience: Patience, job: Generate) -> None:
-        """Pass a cancel on, and end a child that does not react or has fallen silent."""
+    def _pass_cancel_on(self, patience: Patience, job: Generate) -> None:
         if patience.cancel_arrived():
             self._send(Cancel(request_id=job.request_id))
         if patience.cancel_ignored():
             self._kill()
             raise GenerationCancelled("cancelled; the generator did not react in time and was killed")
+
+    def _enforce(self, patience: Patience) -> None:
+        """End a child that has fallen silent; only when all that it has said is read."""
         limit = patience.stalled()
         if limit is not None:
             self._kill()
@@ -205,7 +217,12 @@ class Generator:
     def _keep_alive(self) -> None:
         first = delay = self._settings.generator.restart_delay_s
         while True:
-            was_ready = self._live_once()
+            try:
+                was_ready = self._live_once()
+            except Exception as error:  # no memory for a process, say: this thread must outlive whatever it is
+                logger.exception("the generator could not be kept running; trying again")
+                self._state = GeneratorState("loading", f"restarting: {type(error).__name__}: {error}", None)
+                was_ready = False
             delay = first if was_ready else min(delay * 2, _LONGEST_RESTART_DELAY_S)
             if not self._wanted.is_set():
                 self._state = GeneratorState("idle", "unloaded until the next request", None)
@@ -217,20 +234,24 @@ class Generator:
     def _live_once(self) -> bool:
         """One child from start to end; whether it ever was ready."""
         process, connection = start_generator_process()
-        self._process, self._channel = process, Channel(connection, from_generator)
+        channel = Channel(connection, from_generator)
+        self._process, self._channel = process, channel
         self._say_loading("loading the model", process.pid)
         overdue = threading.Timer(self._settings.generator.load_timeout_s, self._kill_if_loading, [process])
         overdue.daemon = True
         overdue.start()
         try:
-            self._begin_loading(self._channel)
-            for message in self._channel:
+            self._begin_loading(channel)
+            for message in channel:
                 self._receive(message, process.pid)
+        except Exception:  # it says what nobody understands
+            process.kill()
+            raise
         finally:
             overdue.cancel()
             was_ready = self._state.name == "ready"
             self._ready.clear()
-            self._channel.close()
+            channel.close()
             exit_code = process.wait()
             failed = self._state.name == "failed"
             if not was_ready:
@@ -262,6 +283,7 @@ class Generator:
                 logger.info("generator %d: %s loaded in %.1f s", pid, message.model, message.seconds)
                 self._last_failure = None
                 self._state = GeneratorState("ready", message.model, pid)
+                self._last_used = time.monotonic()
                 self._ready.set()
             case Loading():
                 self._say_loading(message.message, pid)

@@ -1,4 +1,7 @@
-"""The child side of the generator: the only process that loads torch. `python -m server.generator_process FD`."""
+"""The child side of the generator: the only process that loads torch.
+
+`python -m server.generator_process FD WORKER`: one end of a socket pair, and the process to die with.
+"""
 
 import importlib
 import logging
@@ -135,7 +138,7 @@ def _one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]))
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and systemd reach the whole group; the worker decides
         signal.signal(number, signal.SIG_IGN)
     configure_logging("generator")

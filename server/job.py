@@ -1,12 +1,14 @@
 """A job: one request from its acceptance to its result. States, and the record other modules pass around.
 
     IN_QUEUE ──claim──> IN_PROGRESS ──complete / fail──> COMPLETED
+        │ <───release────────┘                              │
         └───────────── cancel, invalid, bad image ──────────┘
 
 `COMPLETED` is terminal and says nothing about success: the stored response does (fal has no FAILED state).
 Every claim raises `attempt`, and every write of a worker carries its attempt: one that was presumed dead changes
-nothing when it wakes up. A claim of a job that was IN_PROGRESS means that its worker or generator was lost, which
-counts as one of its `faults`; a worker that stops in order puts its job back to IN_QUEUE, which does not.
+nothing when it wakes up. `faults` counts the attempts whose worker or generator was lost: a claim of a job that was
+IN_PROGRESS is one, and so is a release after the generator died or fell silent, but not the release by a worker that
+stops in order.
 """
 
 from dataclasses import dataclass
@@ -65,7 +67,8 @@ class NewJob:
 class Job:
     """One row of the `request` table. Times are Unix seconds.
 
-    `source_key` is the image as it was sent, `image_key` the checked one, `video_key` where the video is or will be.
+    `source_key` is the image as it was sent, `image_key` the checked one. `video_key` is where the video of this
+    attempt is or will be: a job in progress that has one is rendered, and its `publish` is under way.
     """
 
     id: str
@@ -107,6 +110,16 @@ class Job:
     def order(self) -> int:
         """Position in the engine's line as one number: by priority, then by place (see `queue_line.py`)."""
         return self.priority * 1_000_000_000 + self.place
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What an attempt has made: a file on its worker's machine, and the key that it is to be stored under."""
+
+    video_key: str
+    path: str
+    worker_id: str
+    inference_time: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from server.job import Job
 from server.job_store import JobStore
 from server.messages import Log, Working
 from server.outage import is_outage, ride_out
@@ -15,9 +16,9 @@ _BATCH_S = 0.5
 class JobLog:
     """Collects lines and writes them at most twice a second; whatever is left is written at the end."""
 
-    def __init__(self, store: JobStore, request_id: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: JobStore, job: Job, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._request_id = request_id
+        self._job = job
         self._clock = clock
         self._lines: list[tuple[str, str]] = []
         self._written_at = 0.0
@@ -30,7 +31,7 @@ class JobLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is left, whenever that is possible."""
-        ride_out(self._store.log, self._request_id, self._lines)
+        ride_out(self._store.log, self._job, self._lines)
 
     def on_message(self, message: Working | Log) -> None:
         """Take what the generator reports; a mere sign of life only gives waiting lines a chance to be written."""
@@ -48,7 +49,7 @@ class JobLog:
     def _flush(self) -> None:
         self._written_at = self._clock()
         try:
-            self._store.log(self._request_id, self._lines)
+            self._store.log(self._job, self._lines)
         except Exception as error:
             if not is_outage(error):
                 raise

@@ -6,16 +6,16 @@ nothing once another attempt has started or the job is terminal.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient
 
 from server.database import log_table, one_at_a_time, request_table
-from server.engine import enqueue_prepare
+from server.engine import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
 from server.errors import Cancelled, ErrorResponse, StartTimeout
-from server.job import CancelOutcome, Job, LogLine, NewJob, Priority, Status
+from server.job import CancelOutcome, Job, LogLine, NewJob, Priority, Rendered, Status
 from server.job_end import record_end
 from server.queue_line import Caps, enforce_caps, next_place
 
@@ -122,9 +122,11 @@ class JobStore:
         with self._database.connect() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def count_running(self) -> int:
-        """How many jobs are IN_PROGRESS."""
-        query = sa.select(sa.func.count()).where(request_table.c.status == Status.IN_PROGRESS)
+    def count_running(self, worker_ids: Collection[str]) -> int:
+        """How many jobs these workers have in progress."""
+        query = sa.select(sa.func.count()).where(
+            request_table.c.status == Status.IN_PROGRESS, request_table.c.worker_id.in_(worker_ids)
+        )
         with self._database.connect() as connection:
             return connection.execute(query).scalar_one()
 
@@ -134,43 +136,55 @@ class JobStore:
         with self._database.connect() as connection:
             return bool(connection.execute(query).scalar_one_or_none() == Status.COMPLETED)
 
-    def cancel_is_requested(self, request_id: str) -> bool:
-        """Whether the user has given up on a running job."""
-        query = sa.select(request_table.c.cancel_requested).where(request_table.c.id == request_id)
+    def is_unwanted(self, job: Job) -> bool:
+        """Whether an attempt works for nobody any more: the user has given up, or the job has gone on without it."""
+        wanted = sa.select(1).where(
+            *_owned_by(job), request_table.c.status != Status.COMPLETED, request_table.c.cancel_requested.is_(False)
+        )
         with self._database.connect() as connection:
-            return bool(connection.execute(query).scalar_one_or_none())
+            return connection.execute(wanted).first() is None
 
     # -- the worker's writes, fenced by attempt ----------------------------------------------------------------
 
-    def log(self, request_id: str, messages: Sequence[tuple[str, str]]) -> None:
-        """Append (level, message) lines to a job's log."""
-        now = self._clock()
-        rows = [{"request_id": request_id, "level": level, "message": text, "at": now} for level, text in messages]
-        if rows:
+    def log(self, job: Job, messages: Sequence[tuple[str, str]]) -> None:
+        """Append (level, message) lines to the log of a job that is still this attempt's."""
+        line = sa.select(
+            sa.literal(job.id),
+            sa.bindparam("level", type_=sa.Text),
+            sa.bindparam("message", type_=sa.Text),
+            sa.literal(self._clock(), sa.Double),
+        ).where(sa.exists().where(*_owned_by(job), request_table.c.status != Status.COMPLETED))
+        appending = log_table.insert().from_select(["request_id", "level", "message", "at"], line)
+        if messages:
             with self._database.begin() as transaction:
-                transaction.execute(log_table.insert(), rows)
+                transaction.execute(appending, [{"level": level, "message": text} for level, text in messages])
 
-    def prepared(self, request_id: str, image_key: str) -> None:
-        """Remember where the checked identity image is, so that a repeated `prepare` does not fetch it again."""
-        with self._database.begin() as transaction:
-            transaction.execute(_update(request_id).values(image_key=image_key))
+    def prepared(self, job: Job, image_key: str, engine: DBOSClient) -> str | None:
+        """Remember where the checked identity image is and put the job in line for the GPU, both or neither.
 
-    def reserve_video(self, job: Job, key: str) -> str | None:
-        """Fix the key of the video before it is written; a repeated `publish` gets the first one back.
-
-        None: another attempt owns the job.
+        Returns the key that counts: the first one. None: the job is over.
         """
-        mine = _update(job.id).where(request_table.c.attempt == job.attempt)
-        reserving = mine.values(video_key=sa.func.coalesce(request_table.c.video_key, key))
+        waiting = _update(job.id).where(request_table.c.status != Status.COMPLETED)
+        keeping = waiting.values(image_key=sa.func.coalesce(request_table.c.image_key, image_key))
         with self._database.begin() as transaction:
-            return transaction.execute(reserving.returning(request_table.c.video_key)).scalar_one_or_none()
+            kept = transaction.execute(keeping.returning(request_table.c.image_key)).scalar_one_or_none()
+            if kept is not None:
+                enqueue_render(engine, transaction, job)
+        return kept
 
-    def claim(self, request_id: str, worker_id: str) -> Job | None:
-        """Start an attempt; None when the job is over (cancelled while it waited) or unknown."""
+    def claim(self, request_id: str, worker_id: str, *, attempt: int | None = None) -> Job | None:
+        """Start an attempt, the one after `attempt` if that is given.
+
+        None: the job is over, or unknown, or rendered already, or another attempt was faster. One that was cancelled
+        while it had no worker ends here.
+        """
+        before = request_table.c.attempt
+        again = sa.and_(before == (attempt or 0) + 1, request_table.c.worker_id == worker_id)  # its answer was lost
+        fence = [] if attempt is None else [sa.or_(before == attempt, again)]
         lost = sa.case((request_table.c.status == Status.IN_PROGRESS, 1), else_=0)
         starting = (
             _update(request_id)
-            .where(request_table.c.status != Status.COMPLETED)
+            .where(request_table.c.status != Status.COMPLETED, request_table.c.video_key.is_(None), *fence)
             .values(
                 status=Status.IN_PROGRESS,
                 attempt=request_table.c.attempt + 1,
@@ -178,19 +192,57 @@ class JobStore:
                 worker_id=worker_id,
                 started_at=sa.func.coalesce(request_table.c.started_at, self._clock()),
             )
-            .returning(*_job_columns)
+            .returning(*_job_columns, request_table.c.cancel_requested)
         )
         with self._database.begin() as transaction:
             row = transaction.execute(starting).one_or_none()
-        return None if row is None else _job(row)
+            if row is None:
+                return None
+            if row.cancel_requested:
+                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
+                return None
+        return _job(row)
 
-    def release(self, job: Job) -> bool:
-        """Give a running job back in order: it waits at its old place, and the attempt was no fault."""
+    def release(self, job: Job, *, fault: bool = False) -> bool:
+        """Give a running job back: it waits at its old place. One that is cancelled ends instead.
+
+        False: it does not wait, or not because of this call.
+        """
         running = _update(job.id).where(
-            request_table.c.status == Status.IN_PROGRESS, request_table.c.attempt == job.attempt
+            *_owned_by(job), request_table.c.status == Status.IN_PROGRESS, request_table.c.video_key.is_(None)
+        )
+        cancelled = request_table.c.cancel_requested
+        back = {"status": Status.IN_QUEUE, "worker_id": None, "faults": request_table.c.faults + int(fault)}
+        with self._database.begin() as transaction:
+            released = transaction.execute(running.where(cancelled.is_(False)).values(**back)).rowcount
+            if not released:
+                over = self._error_values(Cancelled().response())
+                _end(transaction, running.where(cancelled.is_(True)).values(**over))
+        return bool(released)
+
+    def rendered(self, job: Job, rendered: Rendered, engine: DBOSClient) -> bool:
+        """Note that this attempt has its video and hand that on to `publish`, both or neither; may be repeated.
+
+        False: another attempt owns the job, or it is over.
+        """
+        key = request_table.c.video_key
+        open_job = _update(job.id).where(
+            *_owned_by(job),
+            request_table.c.status == Status.IN_PROGRESS,
+            sa.or_(key.is_(None), key == rendered.video_key),
         )
         with self._database.begin() as transaction:
-            return bool(transaction.execute(running.values(status=Status.IN_QUEUE, worker_id=None)).rowcount)
+            mine = bool(transaction.execute(open_job.values(video_key=rendered.video_key)).rowcount)
+            if mine:
+                enqueue_publish(engine, transaction, job, rendered)
+        return mine
+
+    def render_again(self, job: Job, engine: DBOSClient) -> None:
+        """The video of this attempt is lost: back in line for the GPU, as a fault of its worker."""
+        losing = _update(job.id).where(*_owned_by(job), request_table.c.status != Status.COMPLETED)
+        with self._database.begin() as transaction:
+            if transaction.execute(losing.values(video_key=None)).rowcount:
+                enqueue_render_again(engine, transaction, job)
 
     def complete(self, job: Job, *, video_bytes: int, inference_time: float) -> bool:
         """Record success, or the cancel that came first; False: the video belongs to no job any more.
@@ -199,7 +251,8 @@ class JobStore:
         """
         finished = self._finish(
             job.id,
-            request_table.c.attempt == job.attempt,
+            *_owned_by(job),
+            request_table.c.video_key == job.video_key,
             request_table.c.cancel_requested.is_(False),
             video_bytes=video_bytes,
             inference_time=inference_time,
@@ -209,17 +262,22 @@ class JobStore:
 
     def _is_done_by(self, job: Job) -> bool:
         now = self.get(job.id)
-        return now is not None and now.response_status == _SUCCESS and now.attempt == job.attempt
+        return now is not None and now.response_status == _SUCCESS and now.video_key == job.video_key
 
     def finish_cancelled(self, job: Job) -> bool:
         """End a running job whose cancel was asked for."""
-        fence = (request_table.c.attempt == job.attempt, request_table.c.cancel_requested.is_(True))
+        fence = (*_owned_by(job), request_table.c.cancel_requested.is_(True))
         return self._finish(job.id, *fence, **self._error_values(Cancelled().response()))
 
     def fail(self, request_id: str, error: ErrorResponse, *, attempt: int | None = None) -> bool:
         """Record a failure as the job's result; with an attempt, only if that attempt still owns the job."""
         fence = [] if attempt is None else [request_table.c.attempt == attempt]
         return self._finish(request_id, *fence, **self._error_values(error))
+
+    def refuse(self, job: Job, error: ErrorResponse) -> bool:
+        """Record that a job cannot be prepared, unless another try of that has succeeded."""
+        fence = (*_owned_by(job), request_table.c.image_key.is_not_distinct_from(job.image_key))
+        return self._finish(job.id, *fence, **self._error_values(error))
 
     def expire_overdue(self) -> int:
         """End waiting jobs whose start deadline has passed; returns how many."""
@@ -273,6 +331,11 @@ def _update(request_id: str) -> sa.Update:
     return request_table.update().where(request_table.c.id == request_id)
 
 
+def _owned_by(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
+    """The fence: true as long as no later attempt has begun."""
+    return request_table.c.id == job.id, request_table.c.attempt == job.attempt
+
+
 def _end(transaction: sa.Connection, closing: sa.Update) -> int:
     """The one door to COMPLETED: through it once, or not at all, leaving usage record and webhook behind."""
     ended = transaction.execute(closing.values(status=Status.COMPLETED).returning(*_job_columns)).all()
@@ -283,6 +346,6 @@ def _end(transaction: sa.Connection, closing: sa.Update) -> int:
 
 
 def _job(row: Any) -> Job:
-    values = row._asdict()
+    values = {name: row._mapping[name] for name in Job.__slots__}
     values.update(status=Status(row.status), priority=Priority(row.priority), seed=int(row.seed))
     return Job(**values)

@@ -159,6 +159,8 @@ class Channel(Generic[Received]):
         """Messages until the other side is gone."""
         try:
             for line in self._lines:
+                if not line.endswith(b"\n"):  # it died in mid-sentence
+                    return
                 yield self._received.validate_json(line)
         except ConnectionError:
             return

@@ -14,7 +14,7 @@ from typing import Final, ParamSpec, TypeVar
 import psycopg
 import sqlalchemy as sa
 
-from server.errors import StorageAway
+from server.errors import ServerError, StorageAway
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 2.0
 _LONGEST_STORAGE_DELAY_S: Final = 30.0
 _READ_ONLY: Final = "25006"  # what the old primary says after a failover
-_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the same call may succeed later: no connection, a server that stops, or a lock held for too long."""
+    """Whether the same call may succeed later: no connection, a stopping server, a lock held too long, a full disk."""
     if isinstance(error, sa.exc.TimeoutError):  # no free connection in the pool
         return True
     if isinstance(error, sa.exc.DBAPIError):
         return error.connection_invalidated or (error.orig is not None and is_outage(error.orig))
     if isinstance(error, sqlite3.OperationalError):
-        return error.sqlite_errorcode & 0xFF in _BUSY  # the rest says why it is busy
+        return error.sqlite_errorcode & 0xFF in _PASSING  # the rest says why
     if isinstance(error, psycopg.Error) and error.sqlstate == _READ_ONLY:
         return True
     # Shutdown, crash, refused and lost connections, too many of them, deadlocks.
@@ -56,14 +56,29 @@ def ride_out(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         delay = min(delay * 2, _LONGEST_DELAY_S)
 
 
-def outlast(call: Callable[[], R], *, limit_s: float, first_delay_s: float, say: Callable[[str], None]) -> R:
+class GivenUp(ServerError):
+    """Nobody waits for what was tried any more."""
+
+
+def outlast(
+    call: Callable[[], R],
+    *,
+    limit_s: float,
+    first_delay_s: float,
+    say: Callable[[str], None],
+    given_up: Callable[[], bool],
+    look_every_s: float,
+) -> R:
     """Call until the object store answers.
 
     Raises:
         StorageAway: it has been away for longer than the limit.
+        GivenUp: `given_up` is true before it answers.
     """
     deadline, delay = time.monotonic() + limit_s, first_delay_s
     while True:
+        if given_up():
+            raise GivenUp
         try:
             return call()
         except StorageAway as error:
@@ -72,7 +87,9 @@ def outlast(call: Callable[[], R], *, limit_s: float, first_delay_s: float, say:
             if delay == first_delay_s:
                 say("The storage is away; trying again")
             logger.warning("the storage is away, trying again in %.1f s: %s", delay, one_line(error))
-        time.sleep(delay)
+        again_at = time.monotonic() + delay
+        while (left := again_at - time.monotonic()) > 0 and not given_up():
+            time.sleep(min(left, look_every_s))
         delay = min(delay * 2, _LONGEST_STORAGE_DELAY_S)
 
 

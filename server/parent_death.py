@@ -11,13 +11,14 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _POLL_S = 0.5
 
 
-def die_with_parent() -> None:
-    """Have this process killed when its parent dies.
+def die_with_parent(parent: int | None = None) -> None:
+    """Have this process killed when its parent dies; `parent` is what it was when this process was started.
 
     On Linux by the kernel, at once; the signal is tied to the parent's *thread* that started us, which therefore has
     to live as long as the parent. Elsewhere a thread looks twice a second.
     """
-    parent = os.getppid()
+    if parent is None:
+        parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from server.messages import Working
 from server.settings import GeneratorSettings
 
+_LONGEST_LOOK_S = 1.0
+
 
 class Patience:
     """The clocks of one request in the generator.
 
     Silence is judged by blocks and tiles, since a step can take minutes. Until the first transformer block is done a
-    longer limit holds: it covers text encoding, compilation and the first kernels.
+    longer limit holds: it covers text encoding, compilation and the first kernels. Somebody has to look every now and
+    then: time in which nobody did, because this process or the whole machine was frozen, is nobody's silence.
     """
 
     def __init__(
@@ -26,13 +29,14 @@ class Patience:
         self._cancel_requested = cancel_requested
         self._look_every_s = look_every_s
         self._clock = clock
-        self._last_sign = self._last_look = clock()
+        self._silence_s = 0.0
+        self._listened_at = self._last_look = clock()
         self._limit_s = limits.first_block_timeout_s
         self._cancelled_at: float | None = None
 
     def saw(self, message: object) -> None:
         """The child said something."""
-        self._last_sign = self._clock()
+        self._listened_at, self._silence_s = self._clock(), 0.0
         if isinstance(message, Working) and message.stage != "encode":
             self._limit_s = self._limits.stall_timeout_s
 
@@ -57,4 +61,7 @@ class Patience:
 
     def stalled(self) -> float | None:
         """The limit that the child's silence has passed, in seconds."""
-        return self._limit_s if self._clock() - self._last_sign > self._limit_s else None
+        now = self._clock()
+        self._silence_s += min(now - self._listened_at, _LONGEST_LOOK_S)
+        self._listened_at = now
+        return self._limit_s if self._silence_s > self._limit_s else None

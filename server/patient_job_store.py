@@ -7,6 +7,7 @@ anybody can know it.
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
+from server.job import Job
 from server.job_store import JobStore
 from server.outage import is_outage, ride_out
 
@@ -22,21 +23,25 @@ def _patient(method: Callable[Concatenate[JobStore, P], R]) -> Callable[Concaten
 
 
 class PatientJobStore(JobStore):
-    """What workflows call. Log lines are not waited for here: `JobLog` keeps them until they can be written."""
+    """What workflows call. Log lines are not waited for here: `JobLog` keeps them until they can be written. Nor is
+    `release`, which a worker that stops calls as well.
+    """
 
     get = _patient(JobStore.get)
     prepared = _patient(JobStore.prepared)
     claim = _patient(JobStore.claim)
-    reserve_video = _patient(JobStore.reserve_video)
+    rendered = _patient(JobStore.rendered)
+    render_again = _patient(JobStore.render_again)
     complete = _patient(JobStore.complete)
     finish_cancelled = _patient(JobStore.finish_cancelled)
     fail = _patient(JobStore.fail)
+    refuse = _patient(JobStore.refuse)
     is_over = _patient(JobStore.is_over)
 
-    def cancel_is_requested(self, request_id: str) -> bool:
+    def is_unwanted(self, job: Job) -> bool:
         """Not as far as anybody knows, while the database is away: the job renders on."""
         try:
-            return super().cancel_is_requested(request_id)
+            return super().is_unwanted(job)
         except Exception as error:
             if not is_outage(error):
                 raise

@@ -23,7 +23,7 @@ _ENDED = {"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    heartbeat_at: float
+    heartbeat_at: float | None  # None: the engine knows it and the registry does not
     since: float
 
 
@@ -31,7 +31,8 @@ class Reaper:
     """Hands the work of silent workers to the others.
 
     Silence is measured on this process's monotonic clock, from when a heartbeat was last seen to *change*: no
-    difference between machines' clocks, and no jump of one, can take work away from a worker that lives.
+    difference between machines' clocks, and no jump of one, can take work away from a worker that lives. After a pause
+    of this process itself it starts over: the others may have been frozen with it.
     """
 
     def __init__(
@@ -49,17 +50,27 @@ class Reaper:
         self._stale_s = stale_s
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        self._swept_at = clock()
 
     def sweep(self) -> None:
         """Look at all workers once; two reapers at work at the same time do no harm."""
         now = self._clock()
-        for worker in self._workers.all():
-            seen = self._seen.get(worker.id)
-            if seen is None or seen.heartbeat_at != worker.heartbeat_at:
-                self._seen[worker.id] = _Seen(worker.heartbeat_at, now)
+        if now - self._swept_at > self._stale_s / 2:
+            self.start_over()
+        self._swept_at = now
+        for worker_id, heartbeat_at in self._heartbeats().items():
+            seen = self._seen.get(worker_id)
+            if seen is None or seen.heartbeat_at != heartbeat_at:
+                self._seen[worker_id] = _Seen(heartbeat_at, now)
             elif now - seen.since > self._stale_s:
-                self._take_over(worker.id)
-                del self._seen[worker.id]
+                self._take_over(worker_id)
+                del self._seen[worker_id]
+
+    def _heartbeats(self) -> dict[str, float | None]:
+        """Of all registered workers, and of those that have work without being registered (any more)."""
+        running = self._engine.list_workflows(status="PENDING", load_input=False, load_output=False)
+        unregistered = {workflow.executor_id: None for workflow in running if workflow.executor_id}
+        return unregistered | {worker.id: worker.heartbeat_at for worker in self._workers.all()}
 
     def start_over(self) -> None:
         """Forget what was seen: while the database was away nobody's heartbeat could change."""
@@ -71,7 +82,8 @@ class Reaper:
         if worker_id != self._own_id:
             left = publish_queue(worker_id)
             orphans += self._engine.list_workflows(queue_name=left, status="ENQUEUED", load_input=False)
-        logger.warning("worker %s is gone; %d workflows go to other workers", worker_id, len(orphans))
+        if orphans:
+            logger.warning("worker %s is gone; %d workflows go to other workers", worker_id, len(orphans))
         for workflow in orphans:
             self._engine.resume_workflow(workflow.workflow_id, queue_name=queue_of(workflow.name, self._own_id))
         self._workers.forget(worker_id)
@@ -90,4 +102,4 @@ def reconcile(store: JobStore, engine: DBOSClient, *, older_than_s: float) -> No
             enqueue_again(engine, job)
         elif all(workflow.status in _ENDED for workflow in known):
             logger.error("request %s was left behind by its workflows", job.id)
-            store.fail(job.id, InternalError().response(), attempt=job.attempt)
+            _ = store.finish_cancelled(job) or store.fail(job.id, InternalError().response(), attempt=job.attempt)

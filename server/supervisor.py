@@ -20,6 +20,7 @@ from typing import IO, Self
 from server.database import migrate
 from server.errors import SettingsError
 from server.settings import Settings
+from server.worker_lock import lock_worker_id
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         """Bind, create the tables, start both processes."""
+        self._lock = lock_worker_id(self._settings)
         self._socket = _listen(self._settings.api.host, self._settings.api.port)
         migrate(self._settings.database_url, self._settings.data_dir / "migrate.lock")
         self._thread.start()
@@ -114,6 +116,7 @@ class Supervisor:
         self._stopping.set()
         self._thread.join()
         self._socket.close()
+        self._lock.close()
 
     @property
     def url(self) -> str:
@@ -141,17 +144,23 @@ class Supervisor:
         return next(child.process.pid for child in self._children if child.role == role)
 
     def hurry(self) -> None:
-        """Ask again: a worker that lets its job finish gives it back instead."""
+        """End the grace of a running job: a worker that lets it finish gives it back instead.
+
+        By a signal of its own, since SIGINT and SIGTERM may reach the worker twice at the first try: from the
+        terminal or the service manager, which signal all processes of a group, and from here.
+        """
         for child in self._children:
-            child.stop()
+            if child.role == "worker" and child.process.poll() is None:
+                child.process.send_signal(signal.SIGUSR1)
 
     def _watch(self) -> None:
         log = self._log_path.open("ab") if self._log_path else None
         python = [sys.executable, "-m", "server.cli"]
+        ours = ["--supervisor", str(os.getpid()), *self._arguments]
         fd = self._socket.fileno()
         self._children = children = [
-            _Child("api", [*python, "api", "--listen-fd", str(fd), *self._arguments, *self._api_arguments], [fd], log),
-            _Child("worker", [*python, "worker", *self._arguments], [], log),
+            _Child("api", [*python, "api", "--listen-fd", str(fd), *ours, *self._api_arguments], [fd], log),
+            _Child("worker", [*python, "worker", *ours], [], log),
         ]
         while not self._stopping.wait(_TICK_S):
             for child in children:

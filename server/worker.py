@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from dbos import DBOS
 
@@ -23,6 +23,7 @@ from server.settings import Settings
 from server.storage import open_storage
 from server.uploads import Uploads
 from server.webhooks import WebhookSender
+from server.worker_lock import lock_worker_id
 from server.worker_registry import WorkerRegistry
 from server.workflows import Workflows
 
@@ -42,8 +43,8 @@ class WorkerProcess:
         self._generator = Generator(settings)
         storage = open_storage(settings)
         self._storage = storage
-        self._workflows = Workflows(self._store, storage, self._generator, settings)
         self._engine = engine_client(database)
+        self._workflows = Workflows(self._store, storage, self._generator, self._engine, settings=settings)
         self._retention = Retention(database, storage, self._engine, settings.retention)
         self._leftovers = Leftovers(database, storage, settings.retention)
         self._uploads = Uploads(database, storage, settings.limits)
@@ -61,6 +62,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Load the model, take back the jobs of this worker's last life, and wait for new ones."""
+        self._beat()  # before the first job is taken: a worker that nobody knows would not be missed
         self._generator.start()
         own_queue = publish_queue(self._settings.worker_id)
         DBOS.listen_queues([IO_QUEUE, GPU_QUEUE, own_queue])
@@ -96,8 +98,7 @@ class WorkerProcess:
         now, jobs = time.monotonic(), self._settings.jobs
         state = self._generator.state
         if state != self._said or now - self._said_at >= jobs.heartbeat_s:
-            draining = self._beat()
-            (self._workflows.stop_claiming if draining else self._workflows.claim_again)()
+            self._beat()
             self._said, self._said_at = state, now
             self._reaper.sweep()
         if now - self._reconciled_at >= jobs.reconcile_s:
@@ -117,19 +118,23 @@ class WorkerProcess:
         except Exception:
             logger.exception("what has expired could not be removed; trying again later")
 
-    def finish(self, second_signal: threading.Event) -> None:
+    def finish(self, hurry: threading.Event) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
         self._workflows.stop_claiming()
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
-        while self._generator.busy and time.monotonic() < deadline and not second_signal.wait(_TICK_S):
+        while self._generator.busy and time.monotonic() < deadline and not hurry.wait(_TICK_S):
             with _unless_away():
-                self._beat()
+                self._say_that_it_lives()
         with _unless_away():
             self._workflows.release_running()
         self._webhooks.stop()
         DBOS.destroy()
 
-    def _beat(self) -> bool:
+    def _beat(self) -> None:
+        draining = self._say_that_it_lives()
+        (self._workflows.stop_claiming if draining else self._workflows.claim_again)()
+
+    def _say_that_it_lives(self) -> bool:
         state = self._generator.state
         return self._registry.beat(
             self._settings.worker_id,
@@ -140,24 +145,32 @@ class WorkerProcess:
         )
 
 
-def run_worker(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; a second signal ends the grace of the running job."""
-    first, second = threading.Event(), threading.Event()
+def run_worker(settings: Settings, *, supervised: bool) -> None:
+    """Work until SIGTERM or SIGINT. SIGUSR1, or a second signal if nobody supervises, ends the running job's grace."""
+    stopping, hurry = threading.Event(), threading.Event()
 
     def on_signal(*_: object) -> None:
-        (second if first.is_set() else first).set()
+        if stopping.is_set() and not supervised:
+            hurry.set()
+        stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    worker = WorkerProcess(settings)
-    worker.start()
-    while not first.wait(_TICK_S):
-        worker.tick()
-    logger.info("stopping")
-    worker.finish(second)
-    # Not through the interpreter's shutdown: it would wait for the workflow that renders. The engine still has that
-    # workflow as running and starts it again with the next worker; the generator ends with this process.
-    os._exit(0)
+    signal.signal(signal.SIGUSR1, lambda *_: hurry.set())
+    with nullcontext() if supervised else lock_worker_id(settings):
+        worker = WorkerProcess(settings)
+        try:
+            worker.start()
+            while not stopping.wait(_TICK_S):
+                worker.tick()
+            logger.info("stopping")
+            worker.finish(hurry)
+        except Exception:
+            logger.exception("this worker cannot go on")
+            os._exit(1)
+        # Neither through the interpreter's shutdown: it would wait for the workflow that renders. The engine still
+        # has that workflow as running and starts it again with the next worker; the generator ends with this process.
+        os._exit(0)
 
 
 @contextmanager
@@ -171,16 +184,19 @@ def _unless_away() -> Iterator[None]:
 
 
 def _register(workflows: Workflows) -> None:
-    """Make the workflows known to the engine under the names that `engine.py` enqueues (it takes functions only)."""
+    """Make the workflows known to the engine under the names that `engine.py` enqueues (it takes functions only).
 
-    @DBOS.workflow(name="prepare")
+    How often one may be recovered is not for the engine to say: a job counts its own faults.
+    """
+
+    @DBOS.workflow(name="prepare", max_recovery_attempts=None)
     def prepare(request_id: str) -> None:
         workflows.prepare(request_id)
 
-    @DBOS.workflow(name="render")
+    @DBOS.workflow(name="render", max_recovery_attempts=None)
     def render(request_id: str) -> None:
         workflows.render(request_id)
 
-    @DBOS.workflow(name="publish")
-    def publish(request_id: str, attempt: int, rendered: str, inference_time: float) -> None:
-        workflows.publish(request_id, attempt, rendered, inference_time)
+    @DBOS.workflow(name="publish", max_recovery_attempts=None)
+    def publish(request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
+        workflows.publish(request_id, video_key, rendered, inference_time)

@@ -58,9 +58,13 @@ class WorkerRegistry:
         return [worker for worker in self.all() if worker.heartbeat_at > self._clock() - within_s]
 
     def forget(self, worker_id: str) -> None:
-        """Remove a worker that is gone; if it comes back, its next beat adds it again."""
+        """Remove a worker that is gone; if it comes back, its next beat adds it again.
+
+        One that was asked to drain is kept, so that it still knows when it comes back.
+        """
+        gone = worker_table.delete().where(worker_table.c.id == worker_id, worker_table.c.draining.is_(False))
         with self._database.begin() as transaction:
-            transaction.execute(worker_table.delete().where(worker_table.c.id == worker_id))
+            transaction.execute(gone)
 
     def drain(self, draining: bool) -> None:
         """Ask all workers to finish what they have and take no more, or to go on."""

@@ -74,6 +74,7 @@ def test_a_killed_api_loses_nothing_and_comes_back(start_server: Callable[..., S
     waiting = [server.submit(example(prompt="WORKS_SLOWLY")), server.submit()]
     (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
     api.kill()
+    api.wait()  # its connections are closed
     server.cancel(waiting[0])  # waits in the backlog of the socket until the new API takes it
     assert server.finish(waiting[1]).status_code == 200
 

@@ -97,7 +97,7 @@ def test_hot_reads_say_what_the_store_says(url: str) -> None:
         store.add(job, engine)
     running = store.claim(jobs[0].id, "w")
     assert running
-    store.log(running.id, [("INFO", "one"), ("INFO", "two")])
+    store.log(running, [("INFO", "one"), ("INFO", "two")])
     first_line = store.logs(running.id)[0].id
 
     async def read() -> None:
