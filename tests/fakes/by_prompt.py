@@ -2,13 +2,29 @@
 
 from server.messages import Generate, Load
 from server.rendering import Report
-from tests.fakes import exits, hangs, is_killed, raises, renders_colour, waits_for_a_file, works_slowly
+from tests.fakes import (
+    exits,
+    hangs,
+    hangs_once,
+    is_killed,
+    kills_the_worker,
+    never_starts,
+    raises,
+    renders_colour,
+    stops_mid_sentence,
+    waits_for_a_file,
+    works_slowly,
+)
 
 _FAKES = {
     "RAISES": raises,
     "EXITS": exits,
     "IS_KILLED": is_killed,
+    "STOPS_MID_SENTENCE": stops_mid_sentence,
+    "KILLS_THE_WORKER": kills_the_worker,
     "HANGS": hangs,
+    "HANGS_ONCE": hangs_once,
+    "NEVER_STARTS": never_starts,
     "WORKS_SLOWLY": works_slowly,
     "WAITS": waits_for_a_file,
 }

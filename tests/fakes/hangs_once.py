@@ -1,0 +1,20 @@
+"""Falls silent the first time it works on a request; the next time it renders a colour."""
+
+from pathlib import Path
+
+from server.messages import Generate, Load
+from server.rendering import Report
+from tests.fakes import hangs, renders_colour
+
+
+class Renderer:
+    model = "fake: hangs once"
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+
+    def render(self, job: Generate, report: Report) -> None:
+        hung = Path(self._load.data_dir) / f"{job.request_id}.hung"
+        fake = renders_colour if hung.exists() else hangs
+        hung.touch()
+        fake.Renderer(self._load).render(job, report)

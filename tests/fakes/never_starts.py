@@ -1,0 +1,17 @@
+"""Encodes the prompt and never finishes a first block, as a compilation that hangs does."""
+
+import threading
+
+from server.messages import Generate, Load, Working
+from server.rendering import Report
+
+
+class Renderer:
+    model = "fake: never starts"
+
+    def __init__(self, load: Load) -> None:
+        pass
+
+    def render(self, job: Generate, report: Report) -> None:  # noqa: ARG002
+        report(Working(stage="encode", done=1, total=1))
+        threading.Event().wait()
