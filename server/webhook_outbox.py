@@ -29,16 +29,27 @@ _columns = [webhook_table.c[name] for name in Webhook.__slots__]
 
 
 class WebhookOutbox:
-    """Claims are leases: whoever dies with one leaves the delivery to somebody else, later. At least once."""
+    """Claims are leases: whoever dies with one leaves the delivery to somebody else, later. At least once.
 
-    def __init__(self, database: sa.Engine, clock: Callable[[], float] = time.time) -> None:
+    A time further ahead than any that is ever set was written before the clock was put back: it counts as past.
+    """
+
+    def __init__(
+        self, database: sa.Engine, clock: Callable[[], float] = time.time, *, longest_delay_s: float = float("inf")
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._longest_delay_s = longest_delay_s
 
     def claim(self, limit: int, *, first_lease_s: float, lease_s: float) -> list[Webhook]:
         """Take over deliveries that are due and in nobody's hands; the first attempt has a lease of its own."""
         now = self._clock()
-        free = (webhook_table.c.state == PENDING, webhook_table.c.next_at <= now, webhook_table.c.leased_until <= now)
+        next_at, leased_until = webhook_table.c.next_at, webhook_table.c.leased_until
+        free = (
+            webhook_table.c.state == PENDING,
+            sa.or_(next_at <= now, next_at > now + self._longest_delay_s),
+            sa.or_(leased_until <= now, leased_until > now + max(first_lease_s, lease_s)),
+        )
         due = sa.select(webhook_table.c.request_id).where(*free).order_by(webhook_table.c.next_at).limit(limit)
         claiming = (
             webhook_table.update()

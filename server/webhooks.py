@@ -43,7 +43,8 @@ class WebhookSender:
     ) -> None:
         self._settings = settings.webhooks
         self._policy = OutboundPolicy(settings.allow_private_networks)
-        self._outbox = WebhookOutbox(database)
+        longest = max(self._settings.retry_delays_s, default=0.0) * (1 + self._settings.jitter)
+        self._outbox = WebhookOutbox(database, longest_delay_s=longest)
         self._store = store
         self._signer = WebhookSigner(load_secret(database, WEBHOOKS))
         self._backend = backend or self._pinned

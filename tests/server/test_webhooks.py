@@ -351,3 +351,16 @@ def test_a_delivery_is_in_one_hand_at_a_time(outbox: tuple[sa.Engine, WebhookOut
     table.claim(5, first_lease_s=30, lease_s=100)
     now[0] += 31
     assert not table.claim(5, first_lease_s=30, lease_s=100), "later attempts may take longer"
+
+
+def test_a_clock_that_is_put_back_delays_no_delivery(outbox: tuple[sa.Engine, WebhookOutbox, list[float]]) -> None:
+    database, _, now = outbox
+    table = WebhookOutbox(database, clock=lambda: now[0], longest_delay_s=60)
+    assert table.claim(5, first_lease_s=30, lease_s=100)
+    now[0] -= 3600
+    (again,) = table.claim(5, first_lease_s=30, lease_s=100)
+    assert not table.claim(5, first_lease_s=30, lease_s=100)
+    table.postpone(again, 60, "HTTP 500")
+    assert not table.claim(5, first_lease_s=30, lease_s=100)
+    now[0] -= 3600
+    assert table.claim(5, first_lease_s=30, lease_s=100)
