@@ -108,6 +108,7 @@ class GeneratorProcess:
         for message in self._channel:
             match message:
                 case Load() | Generate():
+                    self._cancelled = None  # that was an earlier attempt
                     self._requests.put(message)
                 case Cancel():
                     self._cancelled = message.request_id
