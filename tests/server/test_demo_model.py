@@ -53,7 +53,7 @@ def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo
 
     disturbed = demo_server.submit(request)
     until(lambda: any("step 6/10" in line for line in messages(demo_server, disturbed)), timeout_s=60)
-    os.kill(demo_server.worker()["generator_pid"], signal.SIGKILL)
+    os.kill(demo_server.worker()["pid"], signal.SIGKILL)  # and with it the generator
     answer = demo_server.finish(disturbed, timeout_s=120)
 
     assert answer.status_code == 200
