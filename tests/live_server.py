@@ -107,6 +107,7 @@ def launch(
     ready: bool = True,
     renderer: str = "by_prompt",
     root: Path = ROOT,
+    own_group: bool = False,
     options: Sequence[str] = (),
     **settings: Any,
 ) -> Server:
@@ -117,7 +118,9 @@ def launch(
     environment[f"{ENV_PREFIX}GENERATOR__RENDERER"] = f"tests.fakes.{renderer}:Renderer"
     environment["PYTHONPATH"] = str(root)
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--data-dir", str(data_dir), *options]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=data_dir)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, cwd=data_dir, start_new_session=own_group
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.search(r"https?://\S+", line)
