@@ -5,6 +5,7 @@ would be lost otherwise, and for the object store up to a limit. What it calls m
 was lost, so only repeatable calls may be repeated.
 """
 
+import errno
 import logging
 import sqlite3
 import time
@@ -34,6 +35,8 @@ def is_outage(error: BaseException) -> bool:
         return True
     if isinstance(error, sa.exc.DBAPIError):
         return error.connection_invalidated or (error.orig is not None and is_outage(error.orig))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
     if isinstance(error, sqlite3.OperationalError):
         return error.sqlite_errorcode & 0xFF in _PASSING  # the rest says why
     if isinstance(error, psycopg.Error) and error.sqlstate == _READ_ONLY:

@@ -111,9 +111,13 @@ def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(start_server
     resumed = events(server, request_id, **{"Last-Event-ID": str(seen[-1][0])})
     _, body = next(resumed)
     known = [line["message"] for _, earlier in seen for line in earlier["logs"]]
-    assert body["logs"][0]["message"] not in known
+    known += [line["message"] for line in body["logs"]]
     server.cancel(request_id)
-    assert [later["status"] for _, later in resumed][-1] == "COMPLETED"
+    rest = [later for _, later in resumed]
+    assert rest[-1]["status"] == "COMPLETED"
+    known += [line["message"] for later in rest for line in later["logs"]]
+    told = [line["message"] for line in server.status(request_id, logs=True)["logs"]]
+    assert known == told, "every line once"
 
     for call, end in ((sync, 499), (keyed, 200)):
         answer = call.result()

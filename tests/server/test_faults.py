@@ -1,6 +1,7 @@
 """Faults of machines, disks and processes: nothing is lost and nothing is done twice."""
 
 import concurrent.futures
+import contextlib
 import os
 import random
 import re
@@ -12,10 +13,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
-from tests.live_server import FAST, ROOT, Server, example, until
+from server.outage import is_outage
+from tests.live_server import FAST, ROOT, Server, example, launch, until
 from tests.server.cluster import Cluster
 
 STALE_S = 1.5
@@ -88,11 +91,83 @@ def test_accepted_requests_survive_a_killed_api(start_server: Callable[..., Serv
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         submitting = [pool.submit(submit, number) for number in range(40)]
         until(lambda: len(accepted) > random.Random(0).randint(5, 20))
-        (api_process,) = [p for p in psutil.Process(server.process.pid).children() if "api" in p.cmdline()]
-        api_process.kill()
+        api_of(server).kill()
         concurrent.futures.wait(submitting)
     assert len(accepted) >= 5
     assert all(server.finish(request_id).status_code == 200 for request_id in accepted)
+
+
+def test_a_submit_whose_api_was_killed_is_there_once_when_it_is_repeated(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Killed while it waits for the write lock; the client repeats the call with its Idempotency-Key."""
+    server = start_server(renderer="finishes_at_once")
+    for ending in ("ROLLBACK", "COMMIT"):
+        database = sqlite3.connect(tmp_path / "hunyuan-custom.sqlite", isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            submitting = pool.submit(server.submit, **{"idempotency-key": ending})
+            concurrent.futures.wait([submitting], timeout=0.5)
+            api = api_of(server)
+            api.kill()
+            api.wait()
+            assert isinstance(submitting.exception(timeout=30), httpx.TransportError)
+        database.execute(ending)
+        database.close()
+        again = {server.submit(**{"idempotency-key": ending}) for _ in range(2)}
+        assert len(again) == 1
+        assert server.finish(again.pop()).status_code == 200
+    with contextlib.closing(sqlite3.connect(tmp_path / "hunyuan-custom.sqlite")) as database:
+        assert database.execute("SELECT count(*) FROM request").fetchone() == (2,)
+
+
+def test_positions_outlive_the_api_however_often_it_is_killed(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    running = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(running)
+    line: list[str] = []
+    for _ in range(3):
+        line += [server.submit(), server.submit()]
+        api = api_of(server)
+        api.kill()
+        api.wait()
+        assert [server.status(waiting)["queue_position"] for waiting in line] == list(range(len(line)))
+    server.cancel(running)
+    assert server.finish(line[-1]).status_code == 200
+
+
+def api_of(server: Server) -> psutil.Process:
+    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    return api
+
+
+def test_five_servers_on_one_empty_directory_come_up(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as started, concurrent.futures.ThreadPoolExecutor(5) as pool:
+        launching = [
+            pool.submit(launch, tmp_path, ready=False, renderer="finishes_at_once", **FAST, worker_id=f"worker{number}")
+            for number in range(5)
+        ]
+        servers = [one.result(timeout=120) for one in launching]
+        for server in servers:
+            started.callback(server.stop)
+        until(lambda: len(servers[0].http.get("/health/ready").json()["workers"]) == 5, timeout_s=120)
+        submitted = [server.submit() for server in servers]
+        assert [servers[0].finish(request_id).status_code for request_id in submitted] == [200] * 5
+
+
+def test_a_worker_that_cannot_go_on_ends_and_is_replaced(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    """Not wedged: its job runs on another thread, and nobody would beat for it."""
+    server = start_server()
+    running = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(running)
+    worker = psutil.Process(server.worker()["pid"])
+    with contextlib.closing(sqlite3.connect(tmp_path / "hunyuan-custom.sqlite", timeout=30)) as database:
+        database.execute("ALTER TABLE worker RENAME TO hidden")
+        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+        database.execute("ALTER TABLE hidden RENAME TO worker")
+    until(lambda: "Attempt 2" in messages(server, running))
+    server.cancel(running)
+    assert server.finish(running).status_code == 499
 
 
 def test_five_servers_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
@@ -186,6 +261,9 @@ def test_an_out_of_memory_job_is_tried_once_more_with_less_on_the_gpu(start_serv
     never = server.submit(example(prompt="NEVER_FITS"))
     answer = server.finish(never)
     assert (answer.status_code, answer.json()["detail"]) == (503, "CUDA error: out of memory")
+    impatient = server.submit(example(prompt="NEVER_FITS"), **{"x-fal-no-retry": "1"})
+    assert server.finish(impatient).json()["detail"] == "CUDA error: out of memory"
+    assert not any("trying again" in message for message in messages(server, impatient))
     assert server.finish(server.submit()).status_code == 200
 
 
@@ -223,14 +301,82 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_while_rendering_fails_the_job_cleanly(
-    start_server: Callable[..., Server], small_disk: Path
+    small_disk: Path, start_server: Callable[..., Server]
 ) -> None:
     server = start_server(data_dir=small_disk, jobs__min_free_bytes=0, renderer="fills_the_disk")
     failed = server.finish(server.submit())
     assert failed.status_code == 500
     assert not list((small_disk / "tmp").glob("*.mp4*"))
     assert not list(small_disk.rglob("files/**/*.mp4"))
-    server.stop()
+
+
+def test_a_disk_that_is_full_when_a_video_is_stored_fails_the_job_cleanly(
+    small_disk: Path, start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "files").symlink_to(small_disk)
+    server = start_server(data_dir=data_dir, renderer="fills_the_disk")
+    assert server.finish(server.submit()).status_code == 500
+    until(lambda: not any((data_dir / "tmp").iterdir()))
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]
+
+
+def test_a_copy_that_does_not_fit_leaves_no_part(tmp_path: Path) -> None:
+    """The same where nothing may be mounted: a limit on the size of files, and a source on another disk."""
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from server.storage import LocalStorage
+Path.replace = lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link"))
+source, root = Path(sys.argv[1]), Path(sys.argv[2])
+source.write_bytes(bytes(100_000))
+storage = LocalStorage(root)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    storage.put(source, storage.new_key("files", "x.mp4"))
+except OSError:
+    sys.exit(7)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "source"), str(tmp_path / "root")]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 7
+    assert not [path for path in (tmp_path / "root" / "files").rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_is_waited_out(small_disk: Path, start_server: Callable[..., Server]) -> None:
+    """The database cannot grow for a while: the job renders on, and its end is recorded when there is room."""
+    server = start_server(data_dir=small_disk, jobs__min_free_bytes=0, renderer="waits_for_a_file")
+    request_id = server.submit()
+    until((small_disk / "renders").exists)
+    worker = server.worker()["pid"]
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as everything, contextlib.suppress(OSError):
+        while True:
+            everything.write(bytes(4096))
+    assert server.http.post("/queue/fal-ai/hunyuan-custom", json=example()).status_code == 503
+    filler.unlink()
+    (small_disk / "go").touch()
+    assert server.finish(request_id).status_code == 200
+    assert server.worker()["pid"] == worker
+
+
+def test_sqlite_says_so_when_the_disk_is_full() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            database.execute("CREATE TABLE x (y)")
+    assert is_outage(full.value)
+
+
+def test_a_database_that_is_locked_for_too_long_is_a_503(server: Server) -> None:
+    database = sqlite3.connect(server.data_dir / "hunyuan-custom.sqlite", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    answer = server.http.post("/queue/fal-ai/hunyuan-custom", json=example())
+    database.execute("ROLLBACK")
+    database.close()
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert server.finish(server.submit()).status_code == 200
 
 
 def test_a_database_that_is_locked_for_a_moment_only_delays(server: Server) -> None:

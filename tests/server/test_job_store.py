@@ -210,6 +210,116 @@ def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
     assert 0 <= cancelled <= 200
 
 
+def test_a_cancelled_job_without_a_worker_ends_and_does_not_wait_again(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    ends = (store.release, lambda job: store.claim(job.id, "another"))
+    for end in ends:
+        job = new_job()
+        store.add(job, engine)
+        attempt = store.claim(job.id, "w")
+        assert attempt is not None
+        assert store.cancel(job.id) is CancelOutcome.WAS_RUNNING
+        assert not end(attempt)
+        found = store.get(job.id)
+        assert found is not None
+        assert (found.status, found.response_status) == (Status.COMPLETED, 499)
+    engine.destroy()
+
+
+def test_an_attempt_that_has_been_overtaken_writes_nothing(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    job = new_job()
+    store.add(job, engine)
+    fresh = store.get(job.id)
+    assert fresh is not None
+    assert store.prepared(fresh, "inputs/first", engine) == "inputs/first"
+    assert store.prepared(fresh, "inputs/second", engine) == "inputs/first"
+    assert not store.refuse(fresh, InternalError().response()), "another try of prepare has succeeded"
+    zombie = store.claim(job.id, "w", attempt=0)
+    assert zombie is not None
+    assert store.claim(job.id, "other", attempt=0) is None
+    owner = store.claim(job.id, "other", attempt=1)
+    assert owner is not None
+    assert store.claim(job.id, "w", attempt=1) is None
+    store.log(zombie, [("INFO", "too late")])
+    assert store.is_unwanted(zombie)
+    assert not store.is_unwanted(owner)
+    render(store, zombie, engine)
+    video = render(store, owner, engine)
+    assert store.claim(job.id, "third") is None, "its video is about to be published"
+    assert not store.release(owner)
+    assert store.complete(video, video_bytes=1, inference_time=1.0)
+    store.log(owner, [("INFO", "after the end")])
+    assert store.logs(job.id) == []
+    assert store.prepared(fresh, "inputs/third", engine) is None
+    engine.destroy()
+
+
+def test_a_claim_whose_answer_was_lost_is_repeated(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    job = new_job()
+    store.add(job, engine)
+    assert store.claim(job.id, "w", attempt=0)
+    repeated = store.claim(job.id, "w", attempt=0)
+    assert repeated is not None
+    assert repeated.attempt == 2
+    store.fail(job.id, InternalError().response())
+    engine.destroy()
+
+
+def test_work_of_a_worker_that_never_registered_is_taken_over(database: sa.Engine) -> None:
+    from server.recovery import Reaper
+    from server.worker_registry import WorkerRegistry
+
+    store, engine, now = JobStore(database), engine_client(database), [0.0]
+    job = new_job()
+    store.add(job, engine)
+    columns = [sa.column(name) for name in ("name", "status", "executor_id")]
+    workflow = sa.table("workflow_status", *columns, schema="dbos" if database.dialect.name == "postgresql" else None)
+    dequeued = workflow.update().where(workflow.c.name == "prepare").values(status="PENDING", executor_id="x")
+    with database.begin() as transaction:
+        transaction.execute(dequeued)
+    reaper = Reaper(WorkerRegistry(database), engine, own_id="observer", stale_s=20, clock=lambda: now[0])
+    for _ in range(12):
+        assert engine.list_workflows(executor_id="x", status="PENDING")
+        reaper.sweep()
+        now[0] += 2
+    reaper.sweep()
+    assert not engine.list_workflows(executor_id="x", status="PENDING")
+    store.fail(job.id, InternalError().response())
+    engine.destroy()
+
+
+def test_a_pause_of_the_observer_takes_no_work_away(database: sa.Engine) -> None:
+    from server.recovery import Reaper
+    from server.worker_registry import WorkerRegistry
+
+    registry, engine, now = WorkerRegistry(database), engine_client(database), [0.0]
+    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: now[0])
+    registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail="")
+    reaper.sweep()
+    now[0] += 3600  # the whole machine was suspended
+    reaper.sweep()
+    now[0] += 2
+    reaper.sweep()
+    assert "frozen" in {worker.id for worker in registry.all()}
+    registry.forget("frozen")
+    engine.destroy()
+
+
+def test_a_draining_worker_is_not_forgotten(database: sa.Engine) -> None:
+    from server.worker_registry import WorkerRegistry
+
+    registry = WorkerRegistry(database)
+    registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail="")
+    registry.drain(True)
+    registry.forget("frozen")
+    assert registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail=""), "it still knows when it thaws"
+    registry.drain(False)
+    registry.forget("frozen")
+    assert not registry.all()
+
+
 def test_a_submit_that_fails_half_way_leaves_nothing(database: sa.Engine) -> None:
     """The row and the engine's entry are one transaction."""
     store = JobStore(database)
