@@ -80,7 +80,9 @@ class JobSettings(Section):
 
     engine_poll_s: float = Field(default=0.2, gt=0, description="how often the worker asks for the next job")
     cancel_poll_s: float = Field(default=0.25, gt=0, description="how often a running job looks for a cancel")
-    max_attempts: int = Field(default=3, ge=1, description="runs of one job whose generator or worker is lost")
+    max_attempts: int = Field(
+        default=3, ge=1, description="runs of one job whose generator or worker is lost or silent"
+    )
     reconcile_s: float = Field(default=30.0, gt=0, description="how often open jobs are compared with the engine")
     shutdown_grace_s: float = Field(default=0.0, ge=0, description="a stopping worker lets its job run for so long")
     min_free_bytes: int = Field(default=2 * 10**9, ge=0, description="less free disk than this refuses new jobs")
@@ -119,7 +121,9 @@ class GeneratorSettings(Section):
     stall_timeout_s: float = Field(default=120.0, gt=0, description="later silence for longer kills the generator")
     idle_unload_s: float = Field(default=0.0, ge=0, description="idle for so long frees the GPU; 0 keeps the model")
     checkpoint_every_steps: int = Field(default=1, ge=0, description="0 writes no checkpoints")
-    memory_plan: MemoryPlan = Field(default="resident", description="what stays on the GPU; OOM takes the next one")
+    memory_plan: MemoryPlan = Field(
+        default="resident", description="what stays on the GPU; OOM takes the next, until a restart"
+    )
     cancel_grace_s: float = Field(default=30.0, gt=0, description="then a cancelled generator is killed")
     restart_delay_s: float = Field(default=1.0, ge=0, description="pause before a dead generator is replaced")
 

@@ -123,6 +123,8 @@ class LocalStorage(Storage):
             os.fsync(handle.fileno())
         try:
             source.replace(target)
+        except FileNotFoundError:  # somebody else has moved it
+            raise
         except OSError:  # another file system: copy beside the target, then rename
             part = target.with_suffix(".part")
             try:

@@ -190,6 +190,23 @@ def test_a_cancel_does_not_wait_for_a_storage_that_is_away(
         assert len(bucket.keys("files")) == 1
 
 
+def test_a_worker_stopped_before_its_generator_got_the_job_blames_nobody(
+    make_cluster: Callable[..., tuple[Cluster, Server]], tmp_path: Path
+) -> None:
+    with ObjectStore() as bucket:
+        cluster, api = make_cluster(**bucket.settings)
+        cluster.start_worker("first", renderer="cannot_load")
+        request_id = api.submit()
+        until(lambda: bool(value(tmp_path, "SELECT count(*) FROM workflow_status WHERE name = 'render'")))
+        bucket.failing = True
+        (tmp_path / "weights.safetensors").touch()
+        until(lambda: "The storage is away; trying again" in messages(api, request_id))
+        cluster.signal("first", signal.SIGTERM)
+        assert cluster.wait("first") == 0
+        assert api.status(request_id)["status"] == "IN_QUEUE"
+        assert value(tmp_path, "SELECT faults FROM request") == 0
+
+
 def test_a_worker_without_a_model_leaves_jobs_to_the_others(
     make_cluster: Callable[..., tuple[Cluster, Server]],
 ) -> None:
