@@ -87,6 +87,8 @@ def test_a_low_priority_request_waits_behind_normal_ones(server: Server) -> None
     low = server.submit(**{"x-fal-queue-priority": "low"})
     normal = server.submit()
     assert [server.status(waiting)["queue_position"] for waiting in (low, normal)] == [1, 0]
+    inputs = server.data_dir / "inputs"
+    until(lambda: all(any(inputs.rglob(f"{waiting}.png")) for waiting in (low, normal)))
     server.cancel(blocker)
     server.finish(low)
     finished = [server.status(request, logs=True)["logs"][-1]["timestamp"] for request in (normal, low)]
