@@ -174,7 +174,7 @@ def test_a_cancel_does_not_wait_for_a_storage_that_is_away(
         cluster, api = make_cluster(**bucket.settings)
         cluster.start_worker("first", renderer="waits_for_a_file")
         publishing, fetching = api.submit(), api.submit()
-        until(lambda: len(bucket.keys("inputs")) >= 2 and (tmp_path / "renders").exists())
+        until(lambda: len(bucket.keys("inputs")) == 4 and (tmp_path / "renders").exists())
         bucket.failing = True
         (tmp_path / "go").touch()
         for request_id in (publishing, fetching):
