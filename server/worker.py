@@ -168,8 +168,8 @@ def run_worker(settings: Settings, *, supervised: bool) -> None:
         except Exception:
             logger.exception("this worker cannot go on")
             os._exit(1)
-        # Neither through the interpreter's shutdown: it would wait for the workflow that renders. The engine still
-        # has that workflow as running and starts it again with the next worker; the generator ends with this process.
+        # Not through the interpreter's shutdown, here as above: it would wait for the workflow that renders. The engine
+        # has that workflow back in its line or starts it again with the next worker; the generator ends with this one.
         os._exit(0)
 
 
