@@ -18,6 +18,7 @@ from server.database import create_engine, migrate
 from server.engine import engine_client
 from server.errors import InternalError
 from server.intake import Intake, Submission
+from server.job import Rendered
 from server.job_store import JobStore
 from server.leftovers import Leftovers
 from server.object_storage import ObjectStorage
@@ -79,12 +80,15 @@ def test_files_that_no_request_names_are_removed(
         job = new_job()
         job = replace(job, source_key=put(f"{name}: source", "inputs", job.id))
         store.add(job, engine)
-        store.prepared(job.id, put(f"{name}: image", "inputs", f"{job.id}.png"))
+        added = store.get(job.id)
+        assert added is not None
+        store.prepared(added, put(f"{name}: image", "inputs", f"{job.id}.png"), engine)
         put(f"{name}: image of a try that was killed", "inputs", f"{job.id}.png")
         claimed = store.claim(job.id, "w")
         assert claimed is not None
-        store.reserve_video(claimed, put(f"{name}: video", "files", f"{job.id}.mp4"))
-        return claimed
+        video = Rendered(put(f"{name}: video", "files", f"{job.id}.mp4"), "/tmp/x.mp4", "w", 1.0)
+        assert store.rendered(claimed, video, engine)
+        return replace(claimed, video_key=video.video_key)
 
     submitted("running")
     assert store.complete(submitted("done"), video_bytes=1, inference_time=1.0)

@@ -213,7 +213,9 @@ def test_a_record_takes_its_log_its_webhook_and_the_engines_rows_along(
     done, early, waiting = (new_job(webhook_url="http://127.0.0.1/") for _ in range(3))
     for job in (done, early, waiting):
         store.add(job, engine)
-        store.log(job.id, [("INFO", "a line")])
+        added = store.get(job.id)
+        assert added is not None
+        store.log(added, [("INFO", "a line")])
     store.fail(done.id, InternalError().response())
     settings = RetentionSettings(scratch_s=DAY, records_s=3 * DAY)
     retention = Retention(database, storage, engine, settings, clock)
