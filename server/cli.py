@@ -11,7 +11,7 @@ import typer
 from server import cli_admin, cli_bench
 from server.errors import SettingsError
 from server.logs import configure_logging
-from server.settings import CONFIGS, Settings, is_loopback, load_settings
+from server.settings import CONFIGS, Settings, is_reached_from_elsewhere, load_settings
 from weights.commands import app as weights_app
 
 if TYPE_CHECKING:
@@ -199,11 +199,11 @@ def _self_signed(settings: Settings) -> "TlsFiles":
 
 
 def _print_first_key(settings: Settings) -> None:
-    """Beyond loopback a key is needed; where nobody has one, one is made and shown this once."""
+    """Whoever is reached from elsewhere needs keys; where nobody has one, one is made and shown this once."""
     from server.database import create_engine
     from server.keys import first_key
 
-    made = None if is_loopback(settings.api.host) else first_key(create_engine(settings.database_url))
+    made = first_key(create_engine(settings.database_url)) if is_reached_from_elsewhere(settings.api) else None
     if made is not None:
         typer.echo(f"First key, shown this once; set it as FAL_KEY: {made}")
 

@@ -14,7 +14,7 @@ from server.job_store import JobStore
 from server.keys import KeyRing
 from server.queue_line import Caps
 from server.rate_limit import RateLimit
-from server.settings import Settings, is_loopback
+from server.settings import Settings, is_reached_from_elsewhere
 from server.signing import UPLOADS, WEBHOOKS, Tokens, load_secret
 from server.status_reads import StatusReads
 from server.storage import Storage, open_storage
@@ -59,7 +59,7 @@ class Services:
             Intake(store, storage, engine, settings),
             KeyRing(
                 database,
-                always_required=not is_loopback(settings.api.host),
+                always_required=is_reached_from_elsewhere(settings.api),
                 reload_s=settings.api.keys_reload_s,
             ),
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -274,6 +275,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_reached_from_elsewhere(api: ApiSettings) -> bool:
+    """Whether others than this machine's users may call, so that keys are needed.
+
+    Behind a reverse proxy the listener is on loopback and the world comes in all the same: a public name or a trusted
+    proxy in the settings tells.
+    """
+    public = urlsplit(api.public_base_url or "").hostname
+    is_local = public is None or is_loopback(public) or public.endswith(".localhost")
+    return not is_loopback(api.host) or not is_local or bool(api.trusted_proxies)
 
 
 def _refuse_unknown_environment() -> None:

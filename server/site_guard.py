@@ -1,7 +1,8 @@
 """A server without keys trusts whoever reaches the loopback interface; the web pages in that user's browser do too.
 
 So it answers only to names of this machine (a page that rebinds its own name to 127.0.0.1 sends that name as Host),
-and changes nothing for pages that CORS does not allow. With keys there is nothing to guard: no browser adds them.
+and changes nothing for pages that CORS does not allow. A call that was forwarded came from somewhere else, whatever
+its Host says now, and is refused. With keys there is nothing to guard: no browser adds them.
 """
 
 import ipaddress
@@ -45,6 +46,8 @@ class SiteGuard:
         await self._app(scope, receive, send)
 
     def _reason_to_refuse(self, method: str, headers: Headers) -> str | None:
+        if any(name == "forwarded" or name.startswith("x-forwarded-") for name in headers):
+            return "Forwarded calls need a key; see `hunyuan-custom keys create`"
         host = headers.get("host", "")
         if host and not self._is_ours(host):
             return "Host not allowed; see api.allowed_hosts"

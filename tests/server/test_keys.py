@@ -14,7 +14,7 @@ from server.database import create_engine, migrate
 from server.demo import PHOTO
 from server.errors import SettingsError
 from server.keys import KeyRing, KeyTable, first_key
-from server.settings import is_loopback
+from server.settings import ApiSettings, is_loopback, is_reached_from_elsewhere
 from tests.live_server import APP, FAST, Server, example, launch, until
 from tests.server.keyed import client, create_key, use_key
 
@@ -262,6 +262,50 @@ def test_beyond_loopback_a_first_key_is_made_and_shown_once(
     database = create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}")
     assert KeyRing(database, always_required=True).owner_of(f"Bearer {shown.split()[-1]}") == "local"
     assert first_key(database) is None, "the next start makes none"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"api__public_base_url": "https://videos.example/hc"}, {"api__trusted_proxies": '["127.0.0.1"]'}]
+)
+def test_behind_a_proxy_a_first_key_is_made_and_needed(
+    start_server: Callable[..., Server], settings: dict[str, str]
+) -> None:
+    """The listener is on loopback, and the world comes in through the proxy all the same."""
+    server = start_server(ready=False, **settings)
+    assert server.process.stdout is not None
+    shown = server.process.stdout.readline()
+    assert shown.startswith("First key, shown this once")
+    proxied = {"Host": "127.0.0.1", "X-Forwarded-For": "203.0.113.7"}
+    refused = server.http.post(f"/queue/{APP}", json=example(), headers=proxied)
+    assert refused.status_code == 401
+    use_key(server, shown.split()[-1])
+    assert server.http.post(f"/queue/{APP}", json=example(prompt=""), headers=proxied).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "x-forwarded-anything"])
+def test_a_server_without_keys_takes_no_forwarded_calls(server: Server, name: str) -> None:
+    """A proxy that nobody told it about makes it no open door."""
+    for method, path in (("POST", f"/queue/{APP}"), ("GET", f"/queue/{APP}/requests/x"), ("GET", "/health/live")):
+        answer = server.http.request(method, path, headers={name: "for=203.0.113.7"})
+        assert (answer.status_code, answer.json()["error_type"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("api", "elsewhere"),
+    [
+        ({}, False),
+        ({"public_base_url": "http://localhost:9000/hc"}, False),
+        ({"public_base_url": "https://fal.localhost"}, False),
+        ({"public_base_url": "http://[::1]:8000"}, False),
+        ({"public_base_url": "https://videos.example"}, True),
+        ({"public_base_url": "http://192.168.1.5:8000"}, True),
+        ({"public_base_url": "https://localhost.example"}, True),
+        ({"trusted_proxies": ["127.0.0.1"]}, True),
+        ({"host": "0.0.0.0"}, True),  # noqa: S104
+    ],
+)
+def test_who_needs_keys_is_read_from_the_settings(api: dict[str, object], elsewhere: bool) -> None:
+    assert is_reached_from_elsewhere(ApiSettings.model_validate(api)) is elsewhere
 
 
 def test_an_upload_needs_a_key_and_its_token_stands_for_it(locked: tuple[Server, str, str]) -> None:

@@ -16,7 +16,7 @@ FORWARDED = {
 
 def _base(tmp_path: Path, headers: dict[str, str] | None = None, **options: object) -> str:
     address = str(options.pop("address", "127.0.0.1"))
-    with open_api(tmp_path, address=address, api=options) as client:
+    with open_api(tmp_path, address=address, keyed=True, api=options) as client:
         body = client.post(f"/queue/{APP}", json={}, headers=headers).json()
     base, found, _ = body["status_url"].partition(f"/queue/{APP}/requests/")
     assert found
@@ -61,6 +61,6 @@ def test_the_configured_base_wins(tmp_path: Path) -> None:
     ],
 )
 def test_what_makes_no_url_is_400(tmp_path: Path, forged: dict[str, str]) -> None:
-    with open_api(tmp_path, api={"trusted_proxies": ["127.0.0.1"]}) as client:
+    with open_api(tmp_path, keyed=True, api={"trusted_proxies": ["127.0.0.1"]}) as client:
         answer = client.post(f"/queue/{APP}", json={}, headers=forged)
     assert (answer.status_code, answer.json()["error_type"]) == (400, "bad_request")
