@@ -1,7 +1,6 @@
 """`data:` URIs as fal's clients make them with `encode_file` and `encode_image`."""
 
 import base64
-import binascii
 
 from server.errors import FileTooLarge, ImageLoadError, UnsupportedImageFormat
 
@@ -27,7 +26,7 @@ def decode_data_uri(uri: str, *, max_bytes: int) -> bytes:
         raise FileTooLarge(ctx={"max_size": max_bytes})
     try:
         content = base64.b64decode(payload, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error among them; letters beyond ASCII are another one
         raise ImageLoadError from None
     if not content:
         raise ImageLoadError

@@ -106,6 +106,8 @@ def _uri(content: bytes, media_type: str = "image/png") -> str:
         (_uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "image_load_error"),
         (_uri(b"GIF89a", "image/gif"), "unsupported_image_format"),
         ("data:image/png;base64,@@@@", "image_load_error"),
+        ("data:image/png;base64,\u00e9", "image_load_error"),
+        ("data:image/png;base64,\uff21\uff21\uff21\uff21", "image_load_error"),
         ("data:image/png;base64,", "image_load_error"),
         ("data:image/png,plain", "image_load_error"),
         ("data:", "image_load_error"),
