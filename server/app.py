@@ -16,6 +16,7 @@ from server.api_docs import document
 from server.cors import Cors
 from server.deadlines import keep_deadlines
 from server.doors import Doors
+from server.early_answers import EarlyAnswers
 from server.errors import ModelError, RequestError
 from server.last_resort import LastResort
 from server.request_guard import RequestGuard
@@ -44,13 +45,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes.insert(0, Route(routes_queue.STATUS_PATH, routes_queue.status_answer, methods=["GET"]))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     # The last one added is the outermost.
-    app.add_middleware(RequestGuard, settings=settings.api)
+    app.add_middleware(RequestGuard, settings=settings.api, keys=app.state.services.keys)
     app.add_middleware(Doors)
     app.add_middleware(SiteGuard, settings=settings.api, keys=app.state.services.keys)
     app.add_middleware(LastResort)
     app.add_middleware(Cors, origins=settings.api.cors_origins)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds)
+    app.add_middleware(EarlyAnswers)
     app.add_exception_handler(RequestError, _typed_error)
     app.add_exception_handler(ModelError, _typed_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)

@@ -1,8 +1,9 @@
 """uvicorn's HTTP protocol with the limits it lacks: the size of the headers, and the time they may take.
 
 httptools collects headers of any size (64 MB were accepted) for as long as the client likes; both are refused here
-before anything is parsed into memory. Bodies are the business of `request_guard.py`. What uvicorn would answer in
-plain text by itself (no HTTP, too many connections) has our form: JSON and `x-fal-request-id`.
+before anything is parsed into memory. Bodies are the business of `request_guard.py`, but not what stands around the
+pieces of a chunked one: extensions and trailers of any size would never reach it. What uvicorn would answer in plain
+text by itself (no HTTP, too many connections) has our form: JSON and `x-fal-request-id`.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     _reading_headers = True
     _header_bytes = 0
+    _bytes_beside_body = 0  # since the last piece of a body
     _refusal: RequestError | None = None
     _overdue: asyncio.TimerHandle | None = None
 
@@ -42,26 +44,38 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._reading_headers:
             self._header_bytes += len(data)
+        else:
+            self._bytes_beside_body += len(data)
         super().data_received(data)
         # Complete headers were measured when they ended; `data` may hold the beginning of a body as well.
         if self._reading_headers and self._header_bytes > self.max_header_bytes and not self.transport.is_closing():
             self._refusal = HeadersTooLarge()
             self.send_400_response("")
+        if not self._reading_headers and self._bytes_beside_body > self.max_header_bytes:
+            self.transport.close()  # without a word: an answer may be under way
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._reading_headers, self._header_bytes = True, 0
         self._arm()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading_headers:  # trailers are not taken for headers
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._disarm()
-        self._reading_headers = False
+        self._reading_headers, self._bytes_beside_body = False, 0
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_header_bytes:
             self._refusal = HeadersTooLarge()
             raise self._refusal  # the parser stops and `data_received` answers with `send_400_response`
         if len(self.connections) > self.max_connections:
             self.app = _overloaded  # for this connection, which ends with the answer
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_beside_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

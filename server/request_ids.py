@@ -25,7 +25,7 @@ def request_id_of(scope: Scope) -> str:
 
 
 class RequestIds:
-    """The outermost ASGI middleware."""
+    """ASGI middleware around everything that answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -11,8 +11,9 @@ import httpx
 import psutil
 import pytest
 
-from server.request_guard import ByteBudget
+from server.byte_budget import ByteBudget
 from tests.live_server import APP, Server, example, until
+from tests.server.keyed import client, create_key
 
 
 def connect(server: Server) -> socket.socket:
@@ -151,6 +152,65 @@ def test_curl_is_not_told_to_continue_with_a_body_that_is_too_long(server: Serve
         assert connection.recv(65536).startswith(b"HTTP/1.1 413")
 
 
+EARLY = {
+    "400": ("/api/fal/proxy", {}, b"400"),  # Doors
+    "403": (f"/queue/{APP}", {"Host": "evil.example"}, b"403"),  # SiteGuard
+    "404": ("/nothing", {}, b"404"),
+    "preflight": (f"/queue/{APP}", {"Origin": "http://localhost", "Access-Control-Request-Method": "POST"}, b"204"),
+}
+
+
+@pytest.mark.parametrize("case", EARLY)
+@pytest.mark.parametrize("framing", ["Content-Length: 30000000", "Transfer-Encoding: chunked"])
+def test_an_answer_before_the_end_of_the_body_ends_the_connection(server: Server, case: str, framing: str) -> None:
+    path, headers, status = EARLY[case]
+    method = "OPTIONS" if case == "preflight" else "POST"
+    lines = [f"{name}: {value}" for name, value in ({"Host": "localhost"} | headers).items()]
+    with connect(server) as connection:
+        connection.sendall("\r\n".join([f"{method} {path} HTTP/1.1", *lines, framing, "", ""]).encode())
+        started = time.monotonic()
+        answer = connection.recv(65536)
+        assert answer.split()[1] == status
+        assert b"connection: close" in answer.lower()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(100):  # whoever goes on sending is cut off
+                connection.sendall(b"1\r\nx\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() - started < 6
+
+
+@pytest.mark.parametrize("beside", [b"X-Trailer: " + b"x" * 80 + b"\r\n", b"x" * 1000], ids=["trailers", "one trailer"])
+def test_what_follows_a_chunked_body_is_limited(server: Server, beside: bytes) -> None:
+    request = b"POST /run/%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" % APP.encode()
+    assert _bytes_taken(server, request + b"2\r\n{}\r\n0\r\nX: ", beside) < 8 * 2**20
+
+
+def test_what_stands_before_a_chunk_is_limited(server: Server) -> None:
+    request = b"POST /run/%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" % APP.encode()
+    assert _bytes_taken(server, request + b"2;x=", b"y" * 1000) < 8 * 2**20
+
+
+def _bytes_taken(server: Server, start: bytes, piece: bytes) -> int:
+    """How much of something endless the server reads, socket buffers included."""
+    sent, pieces = 0, piece * (65536 // len(piece))
+    with connect(server) as connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(start)
+        while sent < 64 * 2**20:
+            connection.sendall(pieces)
+            sent += len(pieces)
+    return sent
+
+
+def test_trailers_are_read_over(server: Server) -> None:
+    """Neither do they become headers: that would let a sender add some behind a proxy's back."""
+    with connect(server) as connection:
+        connection.sendall(
+            b"POST /run/%s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            b"2\r\n{}\r\n0\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n" % APP.encode()
+        )
+        assert read_all(connection).startswith(b"HTTP/1.1 422")
+
+
 def test_a_streamed_body_is_counted(impatient: Server) -> None:
     answer = impatient.http.post(f"/queue/{APP}", content=(b"x" * 100_000 for _ in range(30)))
     assert answer.status_code == 413
@@ -220,26 +280,53 @@ def test_a_body_that_finds_no_memory_in_time_is_503_with_retry_after(impatient: 
 
 def test_the_memory_budget_is_given_in_turn_and_comes_back() -> None:
     async def scenario() -> None:
-        budget = ByteBudget(10)
-        await budget.take(6, timeout_s=1)
+        budget = ByteBudget(10, 10)
+        assert await budget.take("a", 6, timeout_s=1) == 6
         with pytest.raises(TimeoutError):
-            await budget.take(5, timeout_s=0.01)
-        large = asyncio.create_task(budget.take(10, timeout_s=1))
+            await budget.take("b", 5, timeout_s=0.01)
+        large = asyncio.create_task(budget.take("b", 10, timeout_s=1))
         await asyncio.sleep(0)
-        small = asyncio.create_task(budget.take(1, timeout_s=1))
+        small = asyncio.create_task(budget.take("c", 1, timeout_s=1))
         await asyncio.sleep(0)
         assert not small.done(), "nobody overtakes"
-        budget.give_back(6)
+        budget.give_back("a", 6)
         await large
         assert not small.done()
-        budget.give_back(10)
+        budget.give_back("b", 10)
         await small
-        await budget.take(0, timeout_s=1)
-        await budget.take(99, timeout_s=0.01) if budget._free == 10 else None
-        budget.give_back(1)
-        await budget.take(99, timeout_s=1)  # more than there is: all of it
+        assert await budget.take("a", 0, timeout_s=1) == 0
+        budget.give_back("c", 1)
+        assert await budget.take("a", 99, timeout_s=1) == 10, "more than there is: all of it"
 
     asyncio.run(scenario())
+
+
+def test_of_the_memory_budget_nobody_takes_more_than_a_share() -> None:
+    async def scenario() -> None:
+        budget = ByteBudget(10, 6)
+        await budget.take("slow", 5, timeout_s=1)
+        own = asyncio.create_task(budget.take("slow", 3, timeout_s=1))
+        await asyncio.sleep(0)
+        await budget.take("other", 5, timeout_s=1)
+        assert not own.done(), "there was enough, but not for this owner"
+        budget.give_back("slow", 5)
+        assert await own == 3
+
+    asyncio.run(scenario())
+
+
+def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[..., Server]) -> None:
+    memory = {"api__body_memory_bytes": 1_200_000, "api__body_memory_per_owner_bytes": 600_000}
+    server = start_server(**memory)
+    alice, bob = create_key(server, "alice"), create_key(server, "bob")
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            hog = stack.enter_context(connect(server))
+            hog.sendall(head(length=590_000, Authorization=f"Key {alice}") + b"{")
+        started = time.monotonic()
+        large = example(prompt="", padding="x" * 500_000)
+        assert client(server, bob).post(f"/queue/{APP}", json=large).status_code == 200
+        assert time.monotonic() - started < 5
 
 
 # -- foreign websites --------------------------------------------------------------------------------------------
