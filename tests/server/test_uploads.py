@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +22,7 @@ from server.signing import Tokens
 from server.storage import LocalStorage
 from server.uploads import Uploads
 from tests.live_server import ROOT, Server, example
+from tests.server.keyed import use_key
 
 INITIATE = "/rest/storage/upload/initiate"
 
@@ -235,6 +237,23 @@ def test_fals_hosts_lead_to_the_same_places(server: Server) -> None:
     # Such a URL is ours wherever its host points to: it is not fetched over the network.
     job = server.submit(example(image_url=f"https://v3.fal.media{access_url.path}"))
     assert server.finish(job).status_code == 200
+
+
+def test_uploads_are_our_own_under_a_prefix_too(start_server: Callable[..., Server]) -> None:
+    """A proxy serves us under /hc: whatever we answer has that prefix, and what the proxy passes on has not."""
+    server = start_server(api__trusted_proxies='["127.0.0.1"]', allow_private_networks="[]", ready=False)
+    assert server.process.stdout is not None
+    use_key(server, server.process.stdout.readline().split()[-1])
+    server.http.headers["X-Forwarded-Prefix"] = "/hc"
+    urls = initiate(server)
+    assert urls["file_url"].startswith(f"{server.url}/hc/cdn/files/")
+    assert server.http.put(urls["upload_url"].replace("/hc/", "/"), content=png()).status_code == 200
+    output = server.finish(server.submit(example(image_url=urls["file_url"])))
+    assert output.status_code == 200, output.text
+    video = output.json()["video"]["url"]
+    assert video.startswith(f"{server.url}/hc/files/")
+    again = server.finish(server.submit(example(image_url=video)))
+    assert again.json()["detail"][0]["type"] == "image_load_error", "found, and no image"
 
 
 def test_an_upload_that_is_gone_is_a_failed_download(server: Server) -> None:
