@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpcore
@@ -132,8 +133,8 @@ class PinnedBackend(httpcore.NetworkBackend):
             httpcore.ConnectError: no such name, or nobody listens.
         """
         try:
-            addresses = list(dict.fromkeys(self._resolve(host, port)))
-        except (OSError, UnicodeError) as error:
+            addresses = list(dict.fromkeys(self._resolve_in_time(host, port)))
+        except (OSError, UnicodeError) as error:  # TimeoutError among them
             raise httpcore.ConnectError(str(error)) from error
         refused = [address for address in addresses if not self._policy.permits(address, port)]
         if refused or not addresses:
@@ -147,6 +148,14 @@ class PinnedBackend(httpcore.NetworkBackend):
             else:
                 return _DeadlineStream(stream, self._deadline)
         raise failure or httpcore.ConnectError("no address")
+
+    def _resolve_in_time(self, host: str, port: int) -> Sequence[str]:
+        """The C library knows no deadline: a thread asks it, and is left to itself when the time is over."""
+        thread = ThreadPoolExecutor(1, "resolver")
+        try:
+            return thread.submit(self._resolve, host, port).result(_left(self._deadline))
+        finally:
+            thread.shutdown(wait=False)
 
 
 class _DeadlineStream(httpcore.NetworkStream):

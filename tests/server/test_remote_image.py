@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -310,6 +311,27 @@ def test_a_dripping_origin_is_cut_off_at_the_deadline() -> None:
 
     with pytest.raises(FileDownloadError):
         ImageFetcher(LIMITS, OutboundPolicy(), backend).fetch("http://slow.example/x")
+
+
+def test_a_name_server_that_says_nothing_is_not_waited_for() -> None:
+    answered = threading.Event()
+
+    def resolve(_host: str, _port: int) -> Sequence[str]:
+        answered.wait(10)
+        return [PUBLIC]
+
+    def connect(_address: str, _port: int, _timeout: float) -> httpcore.NetworkStream:
+        raise AssertionError("the time was over")
+
+    def backend(_deadline: float) -> httpcore.NetworkBackend:
+        deadline = time.monotonic() + 0.05
+        return PinnedBackend(OutboundPolicy(), connect_timeout_s=1, deadline=deadline, resolve=resolve, connect=connect)
+
+    started = time.monotonic()
+    with pytest.raises(FileDownloadError):
+        ImageFetcher(LIMITS, OutboundPolicy(), backend).fetch("http://slow.example/x")
+    assert time.monotonic() - started < 5
+    answered.set()
 
 
 def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
