@@ -173,13 +173,20 @@ def create_engine(url: str) -> sa.Engine:
 
     SQLite runs in WAL mode with `synchronous=FULL`: an accepted job survives a power cut. `busy_timeout` comes
     first, because switching a fresh file to WAL fails at once when another process is doing the same.
-    Postgres connections are tried before they are used, so that a restart of the server costs no request.
+    Postgres connections are tried before they are used, so that a restart of the server costs no request. Errors say
+    nothing of a statement's values: those are prompts, and the log is no place for them.
     """
     if not url.startswith("sqlite"):
         return sa.create_engine(
-            url, pool_size=10, max_overflow=30, pool_timeout=5, pool_pre_ping=True, connect_args=POSTGRES_OPTIONS
+            url,
+            pool_size=10,
+            max_overflow=30,
+            pool_timeout=5,
+            pool_pre_ping=True,
+            connect_args=POSTGRES_OPTIONS,
+            hide_parameters=True,
         )
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: DBAPIConnection, _record: object) -> None:
