@@ -17,6 +17,7 @@ from server.cors import Cors
 from server.deadlines import keep_deadlines
 from server.doors import Doors
 from server.early_answers import EarlyAnswers
+from server.echo import echo
 from server.errors import ModelError, RequestError
 from server.last_resort import LastResort
 from server.request_guard import RequestGuard
@@ -76,7 +77,7 @@ async def _typed_error(_request: Request, error: Exception) -> JSONResponse:
 
 async def _parameter_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return JSONResponse({"detail": [{**item, "input": str(item["input"])} for item in error.errors()]}, 422)
+    return JSONResponse({"detail": [{**item, "input": echo(item["input"])} for item in error.errors()]}, 422)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -3,13 +3,14 @@
 Source: the public page of fal-ai/hunyuan-custom.
 """
 
-import math
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic_core import PydanticKnownError, from_json
 
+from server.data_uri import PREFIX
+from server.echo import echo
 from server.errors import InvalidInput
 
 ENDPOINT = "fal-ai/hunyuan-custom"
@@ -26,7 +27,7 @@ EXAMPLE_VIDEO = (
 )
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_SHOWN_INPUT = 200  # characters of a string that an error echoes: a data: URI would echo megabytes
+_LONGEST_URL = 2048  # of http; the images in data: URIs are limited as files are
 
 
 def _plain_text(value: str) -> str:
@@ -39,6 +40,12 @@ def _plain_text(value: str) -> str:
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be blank")
+    return value
+
+
+def _short_url(value: str) -> str:
+    if len(value) > _LONGEST_URL and not value.lower().startswith(PREFIX):
+        raise PydanticKnownError("string_too_long", {"max_length": _LONGEST_URL})
     return value
 
 
@@ -61,9 +68,10 @@ class HunyuanCustomInput(BaseModel):
         default=DEFAULT_NEGATIVE_PROMPT,
         title="Negative Prompt",
         description="Negative prompt for video generation.",
+        max_length=10_000,  # fal documents none; the text encoder reads a few hundred words
         examples=["Ugly, blurry."],
     )
-    image_url: Annotated[str, AfterValidator(_not_blank)] = Field(
+    image_url: Annotated[str, AfterValidator(_not_blank), AfterValidator(_short_url)] = Field(
         title="Image Url", description="URL of the image input.", min_length=1, examples=[EXAMPLE_IMAGE]
     )
     num_inference_steps: int = Field(
@@ -152,7 +160,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
         raise InvalidInput([{**item, "ctx": {"error": str(error)}}]) from None
     if not isinstance(parsed, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
-        item = {"type": "model_attributes_type", "loc": ["body"], "msg": message, "input": _shorten(parsed)}
+        item = {"type": "model_attributes_type", "loc": ["body"], "msg": message, "input": echo(parsed)}
         raise InvalidInput([item])
     return parsed
 
@@ -170,21 +178,7 @@ def validate_input(body: dict[str, Any]) -> HunyuanCustomInput:
 
 
 def _detail_item(error: Any) -> dict[str, Any]:
-    item = {**error, "loc": ["body", *error["loc"]], "input": _shorten(error["input"])}
+    item = {**error, "loc": ["body", *error["loc"]], "input": echo(error["input"])}
     if "ctx" in error:
         item["ctx"] = {key: str(v) if isinstance(v, Exception) else v for key, v in error["ctx"].items()}
     return item
-
-
-def _shorten(value: Any) -> Any:
-    """The offending input, cut so that an answer never carries an image back, and encodable whatever it holds."""
-    if isinstance(value, str):
-        shown = value.encode("utf-8", "backslashreplace").decode()
-        return shown if len(shown) <= _SHOWN_INPUT else f"{shown[:_SHOWN_INPUT]}…"
-    if isinstance(value, dict):
-        return {str(_shorten(key)): _shorten(item) for key, item in list(value.items())[:50]}
-    if isinstance(value, list):
-        return [_shorten(item) for item in value[:50]]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

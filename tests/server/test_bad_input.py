@@ -14,7 +14,10 @@ FIELDS = [
     ({"prompt": "x" * 501}, "prompt", "string_too_long", {"max_length": 500}),
     ({"prompt": "   "}, "prompt", "value_error", None),
     ({"prompt": "a\u0007b"}, "prompt", "value_error", None),
+    ({"negative_prompt": "x" * 10_001}, "negative_prompt", "string_too_long", {"max_length": 10_000}),
     ({"image_url": 5}, "image_url", "string_type", None),
+    ({"image_url": ""}, "image_url", "string_too_short", {"min_length": 1}),
+    ({"image_url": "http://127.0.0.1/" + "x" * 2032}, "image_url", "string_too_long", {"max_length": 2048}),
     ({"num_inference_steps": 9}, "num_inference_steps", "greater_than_equal", {"ge": 10}),
     ({"num_inference_steps": 31}, "num_inference_steps", "less_than_equal", {"le": 30}),
     ({"num_inference_steps": 10.5}, "num_inference_steps", "int_from_float", None),
@@ -62,6 +65,32 @@ def test_missing_fields_are_all_named(server: Server) -> None:
 
 def test_an_error_does_not_send_the_image_back(server: Server) -> None:
     answer = server.http.post(f"/run/{APP}", json={"image_url": photo_uri()})
+    assert answer.status_code == 422
+    assert len(answer.content) < 2000
+
+
+HUGE = {
+    "a string": "x" * 10**6,
+    "strings": ["ü" * 150] * 50,
+    "empty lists": [[]] * 10**5,
+    "a tree": {f"k{n}": [["x" * 199] * 50] * 50 for n in range(10)},
+    "a number": 10**4000,
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_an_error_shows_only_the_beginning_of_what_was_wrong(server: Server, kind: str) -> None:
+    body = {"prompt": HUGE[kind], "fps": HUGE[kind], "more": HUGE[kind]}
+    answer = server.http.post(f"/run/{APP}", json=body)
+    detail = answer.json()["detail"]
+    assert {tuple(item["loc"]) for item in detail} == {("body", "prompt"), ("body", "fps"), ("body", "image_url")}
+    assert all(len(json.dumps(item["input"])) < 4096 for item in detail)
+    listed = server.http.post(f"/run/{APP}", json=[HUGE[kind]])
+    assert len(listed.content) < 5000
+
+
+def test_the_echo_of_a_query_is_short_too(server: Server) -> None:
+    answer = server.http.post(f"/queue/{APP}", params={"fal_max_queue_length": "x" * 10_000}, json=example())
     assert answer.status_code == 422
     assert len(answer.content) < 2000
 

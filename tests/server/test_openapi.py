@@ -13,7 +13,7 @@ from tests.server.in_process import open_api
 URL = "/api/openapi/queue/openapi.json"
 FIELDS = {
     "prompt": {"type": "string", "maxLength": 500},
-    "negative_prompt": {"type": "string"},
+    "negative_prompt": {"type": "string", "maxLength": 10_000},
     "image_url": {"type": "string"},
     "num_inference_steps": {"type": "integer", "default": 30, "minimum": 10, "maximum": 30},
     "seed": {"type": "integer"},
