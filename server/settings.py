@@ -173,7 +173,9 @@ class WebhookSettings(Section):
     )
     jitter: float = Field(default=0.2, ge=0, lt=1, description="each delay is longer or shorter by up to this share")
     poll_s: float = Field(default=0.5, gt=0, description="how often the worker looks for due deliveries")
-    concurrency: int = Field(default=8, ge=1, description="deliveries at once")
+    concurrency: int = Field(default=16, ge=1, description="deliveries at once")
+    per_owner: int = Field(default=4, ge=1, description="of them, deliveries of one owner")
+    per_host: int = Field(default=2, ge=1, description="of them, deliveries of one owner to one host")
 
 
 class ObjectStorageSettings(Section):

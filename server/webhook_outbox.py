@@ -3,19 +3,24 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
-from server.database import webhook_table
+from server.database import request_table, webhook_table
 from server.errors import NotFound
 from server.job_end import PENDING
+from server.webhook_shares import NOBODY, Busy
 
 DELIVERED, FAILED = "delivered", "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One delivery; `attempts` have been made, `outcome` says how the last one ended."""
+    """One delivery; `attempts` have been made, `outcome` says how the last one ended.
+
+    `owner` is the request's, None when that is gone.
+    """
 
     request_id: str
     url: str
@@ -23,9 +28,13 @@ class Webhook:
     attempts: int
     next_at: float
     outcome: str
+    owner: str | None
 
 
-_columns = [webhook_table.c[name] for name in Webhook.__slots__]
+_webhook, _request = webhook_table.c, request_table.c
+_select: sa.Select[Any] = sa.select(
+    *(_webhook[name] for name in Webhook.__slots__ if name != "owner"), _request.owner
+).select_from(webhook_table.outerjoin(request_table, _request.id == _webhook.request_id))
 
 
 class WebhookOutbox:
@@ -41,26 +50,30 @@ class WebhookOutbox:
         self._clock = clock
         self._longest_delay_s = longest_delay_s
 
-    def claim(self, limit: int, *, first_lease_s: float, lease_s: float) -> list[Webhook]:
-        """Take over deliveries that are due and in nobody's hands; the first attempt has a lease of its own."""
+    def claim(self, limit: int, *, first_lease_s: float, lease_s: float, busy: Busy = NOBODY) -> list[Webhook]:
+        """Take over deliveries that are due and in nobody's hands, and for which their owner has a share left.
+
+        The first attempt has a lease of its own.
+        """
         now = self._clock()
-        next_at, leased_until = webhook_table.c.next_at, webhook_table.c.leased_until
         free = (
-            webhook_table.c.state == PENDING,
-            sa.or_(next_at <= now, next_at > now + self._longest_delay_s),
-            sa.or_(leased_until <= now, leased_until > now + max(first_lease_s, lease_s)),
+            _webhook.state == PENDING,
+            sa.or_(_webhook.next_at <= now, _webhook.next_at > now + self._longest_delay_s),
+            sa.or_(_webhook.leased_until <= now, _webhook.leased_until > now + max(first_lease_s, lease_s)),
         )
-        due = sa.select(webhook_table.c.request_id).where(*free).order_by(webhook_table.c.next_at).limit(limit)
+        eligible = (*free, *_not_busy(busy))
+        due = sa.select(_webhook.request_id).where(*eligible).order_by(_webhook.next_at).limit(limit)
         claiming = (
             webhook_table.update()
-            .where(webhook_table.c.request_id.in_(due), *free)  # again: another worker may have been faster
-            .values(leased_until=sa.case((webhook_table.c.attempts == 0, now + first_lease_s), else_=now + lease_s))
-            .returning(*_columns)
+            .where(_webhook.request_id.in_(due), *free)  # again: another worker may have been faster
+            .values(leased_until=sa.case((_webhook.attempts == 0, now + first_lease_s), else_=now + lease_s))
+            .returning(_webhook.request_id)
         )
-        if limit <= 0 or not self._any(free):
+        if limit <= 0 or not self._any(eligible):
             return []
         with self._database.begin() as transaction:
-            return [Webhook(*row) for row in transaction.execute(claiming)]
+            claimed = list(transaction.execute(claiming).scalars())
+            return [Webhook(*row) for row in transaction.execute(_select.where(_webhook.request_id.in_(claimed)))]
 
     def settle(self, webhook: Webhook, state: str, outcome: str) -> None:
         """It is over: delivered or failed."""
@@ -84,9 +97,9 @@ class WebhookOutbox:
 
     def all(self, *, state: str | None = None) -> Sequence[Webhook]:
         """Deliveries, the latest first."""
-        query = sa.select(*_columns).order_by(webhook_table.c.next_at.desc())
+        query = _select.order_by(_webhook.next_at.desc())
         if state is not None:
-            query = query.where(webhook_table.c.state == state)
+            query = query.where(_webhook.state == state)
         with self._database.connect() as connection:
             return [Webhook(*row) for row in connection.execute(query)]
 
@@ -101,3 +114,13 @@ class WebhookOutbox:
         )
         with self._database.begin() as transaction:
             transaction.execute(mine.values(attempts=webhook.attempts + 1, leased_until=0.0, **values))
+
+
+def _not_busy(busy: Busy) -> list[sa.ColumnElement[bool]]:
+    mine = sa.exists().where(_request.id == _webhook.request_id)
+    owners = [mine.where(_request.owner.in_(busy.owners))] if busy.owners else []
+    places = [
+        mine.where(_request.owner == owner, _webhook.url.startswith(place, autoescape=True))
+        for owner, place in busy.places
+    ]
+    return [~condition for condition in owners + places]

@@ -1,7 +1,8 @@
-"""The signature fal's receivers check, and the key set they check it with.
+"""The signatures that receivers check, and the key set they check them with.
 
-ED25519 over `request_id\\nuser_id\\ntimestamp\\nsha256(body)`, hex, in four headers; made anew for every attempt, since
-receivers refuse a timestamp that is five minutes old. The receivers must look for the keys here and not at fal.
+fal's: ED25519 over `request_id\\nuser_id\\ntimestamp\\nsha256(body)`, hex, in four headers. And that of Standard
+Webhooks in its asymmetric form (`v1a`): the same key over `id.timestamp.body`, in three. Both are made anew for every
+attempt, since receivers refuse a timestamp that is five minutes old. They must look for the keys here, not at fal.
 """
 
 import base64
@@ -20,7 +21,7 @@ class WebhookSigner:
         self._clock = clock
 
     def headers(self, body: bytes, *, request_id: str, owner: str) -> dict[str, str]:
-        """fal's four headers for one attempt."""
+        """The headers of one attempt; ids stay the same, so that receivers know a repetition."""
         timestamp = str(int(self._clock()))
         message = "\n".join((request_id, owner, timestamp, hashlib.sha256(body).hexdigest()))
         return {
@@ -28,7 +29,13 @@ class WebhookSigner:
             "X-Fal-Webhook-User-Id": owner,
             "X-Fal-Webhook-Timestamp": timestamp,
             "X-Fal-Webhook-Signature": self._key.sign(message.encode()).hex(),
+            "webhook-id": request_id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": f"v1a,{self._standard(f'{request_id}.{timestamp}.'.encode() + body)}",
         }
+
+    def _standard(self, content: bytes) -> str:
+        return base64.b64encode(self._key.sign(content)).decode()
 
     def key_set(self) -> dict[str, list[dict[str, str]]]:
         """The JWKS. `x` keeps its padding, as at fal: the verifier in fal's documentation fails without it."""

@@ -1,5 +1,6 @@
 """A `fal_webhook` is judged at submit, as far as that goes without asking the network; the rest when it is called."""
 
+import re
 import socket
 
 import httpx
@@ -8,6 +9,7 @@ from server.errors import InvalidInput
 from server.outbound import OutboundPolicy
 
 _LONGEST = 2048
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name in its ASCII form, or an address
 
 
 def check_webhook_url(url: str, policy: OutboundPolicy) -> str:
@@ -24,6 +26,8 @@ def check_webhook_url(url: str, policy: OutboundPolicy) -> str:
         raise _bad(url, "url_scheme", "URL scheme should be 'http' or 'https'")
     if not parsed.host or parsed.userinfo or len(url) > _LONGEST:
         raise _bad(url, "value_error", f"URL should have a host, no credentials and at most {_LONGEST} characters")
+    if not _HOST.fullmatch(parsed.raw_host.decode()):
+        raise _bad(url, "url_parsing", "Input should be a valid URL")
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
     if not all(policy.permits(address, port) for address in _literal_addresses(parsed.raw_host.decode(), port)):
         raise _bad(url, "value_error", "URL leads to a private network; see allow_private_networks")

@@ -1,7 +1,8 @@
 """Delivery of results to `fal_webhook`: a thread of the worker that looks for due rows, and a few that send.
 
 2xx is delivered. 3xx and 410 are final (fal does not follow redirects either), everything else is tried again on the
-schedule. The receiver is as foreign as an image's origin: the same pinned connections, and its answer is not read.
+schedule, or later if the receiver says so by Retry-After. The receiver is as foreign as an image's origin: the same
+pinned connections, and its answer is not read. A slow one takes its share of the senders and no more.
 """
 
 import json
@@ -9,8 +10,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpcore
@@ -21,9 +24,10 @@ from server import views
 from server.job import Job
 from server.job_store import JobStore
 from server.outbound import OutboundPolicy, OutboundRefused, PinnedBackend
-from server.settings import Settings
+from server.settings import Settings, WebhookSettings
 from server.signing import WEBHOOKS, load_secret
 from server.webhook_outbox import DELIVERED, FAILED, Webhook, WebhookOutbox
+from server.webhook_shares import Shares
 from server.webhook_signature import WebhookSigner
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,15 @@ _LEASE_MARGIN_S = 15.0
 _GONE: Final = 410
 
 Backend = Callable[[float], httpcore.NetworkBackend]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an attempt ended: the final state or None to try again, in words, and how long the receiver wants to rest."""
+
+    state: str | None
+    words: str
+    retry_after_s: float = 0.0
 
 
 class WebhookSender:
@@ -50,6 +63,7 @@ class WebhookSender:
         self._backend = backend or self._pinned
         self._stopping = threading.Event()
         self._free = threading.Semaphore(self._settings.concurrency)
+        self._shares = Shares(per_owner=self._settings.per_owner, per_host=self._settings.per_host)
         self._senders = ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="webhook")
         self._thread = threading.Thread(target=self._watch, name="webhooks", daemon=True)
 
@@ -76,10 +90,12 @@ class WebhookSender:
                 1,
                 first_lease_s=self._settings.timeout_s + _LEASE_MARGIN_S,
                 lease_s=self._settings.retry_timeout_s + _LEASE_MARGIN_S,
+                busy=self._shares.busy(),
             )
             if not claimed:
                 self._free.release()
                 return
+            self._shares.begin(claimed[0].owner or "", claimed[0].url)
             self._senders.submit(self._deliver_and_free, claimed[0])
 
     def _deliver_and_free(self, webhook: Webhook) -> None:
@@ -88,6 +104,7 @@ class WebhookSender:
         except Exception:
             logger.exception("webhook of request %s: not recorded", webhook.request_id)
         finally:
+            self._shares.end(webhook.owner or "", webhook.url)
             self._free.release()
 
     def deliver(self, webhook: Webhook) -> None:
@@ -96,29 +113,28 @@ class WebhookSender:
         if job is None:
             self._outbox.settle(webhook, FAILED, "the request is gone")
             return
-        state, outcome = self._attempt(webhook, job)
-        logger.info("webhook of request %s, attempt %d: %s", job.id, webhook.attempts + 1, outcome)
-        delays = self._settings.retry_delays_s
-        if state is None and webhook.attempts < len(delays):
-            jitter = 1 + self._settings.jitter * random.uniform(-1, 1)  # noqa: S311 - no secret
-            self._outbox.postpone(webhook, delays[webhook.attempts] * jitter, outcome)
+        outcome = self._attempt(webhook, job)
+        logger.info("webhook of request %s, attempt %d: %s", job.id, webhook.attempts + 1, outcome.words)
+        if outcome.state is None and webhook.attempts < len(self._settings.retry_delays_s):
+            delay_s = pause_s(self._settings, webhook.attempts, retry_after_s=outcome.retry_after_s)
+            self._outbox.postpone(webhook, delay_s, outcome.words)
         else:
-            self._outbox.settle(webhook, state or FAILED, outcome)
+            self._outbox.settle(webhook, outcome.state or FAILED, outcome.words)
 
-    def _attempt(self, webhook: Webhook, job: Job) -> tuple[str | None, str]:
-        """The final state, or None to try again; and what happened, in words."""
+    def _attempt(self, webhook: Webhook, job: Job) -> _Outcome:
         try:
-            status = self._post(webhook, job)
+            status, retry_after_s = self._post(webhook, job)
         except OutboundRefused as error:
-            return FAILED, f"refused: {error}"
+            return _Outcome(FAILED, f"refused: {error}")
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            return None, f"{type(error).__name__}: {error}"
+            return _Outcome(None, f"{type(error).__name__}: {error}")
         if httpx.codes.is_success(status):
-            return DELIVERED, f"HTTP {status}"
+            return _Outcome(DELIVERED, f"HTTP {status}")
         final = httpx.codes.is_redirect(status) or status == _GONE
-        return FAILED if final else None, f"HTTP {status}"
+        return _Outcome(FAILED if final else None, f"HTTP {status}", retry_after_s)
 
-    def _post(self, webhook: Webhook, job: Job) -> int:
+    def _post(self, webhook: Webhook, job: Job) -> tuple[int, float]:
+        """The status of the answer, and its Retry-After."""
         body = json.dumps(webhook_body(job)).encode()
         url = httpx.URL(webhook.url)
         first = webhook.attempts == 0
@@ -143,10 +159,27 @@ class WebhookSender:
                 content=body,
             ) as response,
         ):
-            return response.status
+            return response.status, retry_after_s(response.headers)
 
     def _pinned(self, deadline: float) -> httpcore.NetworkBackend:
         return PinnedBackend(self._policy, connect_timeout_s=_CONNECT_TIMEOUT_S, deadline=deadline)
+
+
+def pause_s(settings: WebhookSettings, attempts: int, *, retry_after_s: float) -> float:
+    """How long to wait after so many failed attempts: with jitter, so that receivers are not called in waves."""
+    jitter = 1 + settings.jitter * random.uniform(-1, 1)  # noqa: S311 - no secret
+    return max(settings.retry_delays_s[attempts] * jitter, min(retry_after_s, max(settings.retry_delays_s)))
+
+
+def retry_after_s(headers: Sequence[tuple[bytes, bytes]]) -> float:
+    """Seconds or an HTTP date; 0 for neither."""
+    said = next((value.decode("latin-1").strip() for name, value in headers if name.lower() == b"retry-after"), "")
+    if said.isascii() and said.isdigit():
+        return float(said[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def webhook_body(job: Job) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 import base64
 import hashlib
 import json
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpcore
 import pytest
 import sqlalchemy as sa
 from nacl.encoding import HexEncoder
@@ -20,18 +24,21 @@ from nacl.signing import VerifyKey
 from typer.testing import CliRunner
 
 from server.cli import app
-from server.database import create_engine, migrate
+from server.database import create_engine, migrate, webhook_table
 from server.errors import InternalError, InvalidInput
 from server.job import NewJob, Priority
 from server.job_store import JobStore
-from server.outbound import OutboundPolicy
-from server.settings import load_settings
+from server.outbound import OutboundPolicy, PinnedBackend
+from server.settings import WebhookSettings, load_settings
 from server.webhook_outbox import WebhookOutbox
+from server.webhook_shares import Busy, Shares
 from server.webhook_signature import WebhookSigner
 from server.webhook_target import check_webhook_url
-from server.webhooks import WebhookSender
+from server.webhooks import WebhookSender, pause_s, retry_after_s
 from tests.live_server import APP, Server, example, until
 from tests.server.conftest import SHORT_LIMITS
+from tests.server.keyed import create_key, use_key
+from tests.server.test_remote_image import REFUSED
 
 
 @dataclass
@@ -64,6 +71,8 @@ def receiver() -> Iterator[Receiver]:
             self.send_response(status)
             if status in range(300, 400):
                 self.send_header("Location", f"{received.url}/200/followed")
+            if status == 503:
+                self.send_header("Retry-After", "3600")
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"ok")
@@ -185,11 +194,30 @@ def test_fals_documented_verifier_accepts_what_we_post(impatient: Server, receiv
     for changed in (
         {"X-Fal-Webhook-Request-Id": "other"},
         {"X-Fal-Webhook-User-Id": "other"},
-        {"X-Fal-Webhook-Timestamp": str(int(time.time()) - 1)},
+        {"X-Fal-Webhook-Timestamp": str(int(headers["X-Fal-Webhook-Timestamp"]) - 1)},
     ):
         assert not verify(headers | changed, body, keys, now=time.time())
     assert not verify(headers, body + b" ", keys, now=time.time())
     assert not verify(headers, body, keys, now=time.time() + 301)
+
+
+def test_a_receiver_of_standard_webhooks_can_verify_too(impatient: Server, receiver: Receiver) -> None:
+    submit(impatient, f"{receiver.url}/500-200/standard", example(prompt=""))
+    delivered(receiver, "/500-200/standard", times=2)
+    (key,) = impatient.http.get("/.well-known/jwks.json").json()["keys"]
+    ids = set()
+    for _, headers, body in receiver.of("/500-200/standard"):
+        ids.add(headers["webhook-id"])
+        assert abs(int(headers["webhook-timestamp"]) - time.time()) < 300
+        version, _, signature = headers["webhook-signature"].partition(",")
+        assert version == "v1a"
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        public = VerifyKey(base64.urlsafe_b64decode(key["x"]))
+        public.verify(signed, base64.b64decode(signature))
+        with pytest.raises(BadSignatureError):
+            public.verify(signed + b" ", base64.b64decode(signature))
+    (only,) = ids
+    assert "." not in only
 
 
 def test_every_attempt_is_signed_anew() -> None:
@@ -199,6 +227,7 @@ def test_every_attempt_is_signed_anew() -> None:
     now += 60
     second = signer.headers(b"{}", request_id="r", owner="o")
     assert first["X-Fal-Webhook-Signature"] != second["X-Fal-Webhook-Signature"]
+    assert first["webhook-signature"] != second["webhook-signature"]
     assert verify(second, b"{}", signer.key_set()["keys"], now=now)
 
 
@@ -240,6 +269,71 @@ def test_a_receiver_that_never_accepts_is_given_up_and_can_be_tried_by_hand(
     assert request_id in listed.stdout
     unknown = CliRunner().invoke(app, ["webhooks", "redeliver", "nothing", "--data-dir", str(impatient.data_dir)])
     assert "no such request" in str(unknown.exception)
+
+
+def test_the_default_schedule_is_ten_attempts_over_an_hour() -> None:
+    delays = WebhookSettings().retry_delays_s
+    assert delays == (5, 15, 30, 60, 120, 5 * 60, 10 * 60, 20 * 60, 40 * 60)
+
+
+def test_pauses_vary_within_their_bounds() -> None:
+    settings = WebhookSettings()
+    for attempts, delay in enumerate(settings.retry_delays_s):
+        drawn = [pause_s(settings, attempts, retry_after_s=0) for _ in range(300)]
+        assert 0.8 * delay <= min(drawn) < 0.9 * delay
+        assert 1.1 * delay < max(drawn) <= 1.2 * delay
+    assert pause_s(settings, 0, retry_after_s=90) == 90
+    assert pause_s(settings, 5, retry_after_s=1) >= 0.8 * 300, "it lengthens, it never shortens"
+    assert pause_s(settings, 0, retry_after_s=10**9) == 40 * 60, "nor for ever"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("120", 120), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("-5", 0), ("soon", 0), ("", 0), ("9" * 40, 999_999_999),
+     ("²", 0)],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
+    assert retry_after_s([(b"Retry-After", value.encode("latin-1"))]) == seconds
+    in_a_minute = formatdate(time.time() + 60, usegmt=True).encode()
+    assert 55 < retry_after_s([(b"Date", b"x"), (b"retry-after", in_a_minute)]) <= 60
+
+
+def test_a_receiver_that_asks_for_a_rest_gets_it(impatient: Server, receiver: Receiver) -> None:
+    """The longest pause of this server's schedule is 0.1 s, which bounds what a receiver may ask for."""
+    request_id = submit(impatient, f"{receiver.url}/503-200/rest", example(prompt=""))
+    until(lambda: "delivered" in state_of(impatient, request_id))
+    assert len(receiver.of("/503-200/rest")) == 2
+
+
+def test_twenty_slow_receivers_delay_only_their_own(start_server: Callable[..., Server], receiver: Receiver) -> None:
+    server = start_server(webhooks__timeout_s=60, webhooks__poll_s=0.05)
+    alice, bob = create_key(server, "alice"), create_key(server, "bob")
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as tarpit:  # takes connections and says nothing
+        use_key(server, alice)
+        for number in range(20):
+            submit(server, f"http://127.0.0.1:{tarpit.getsockname()[1]}/{number}", example(prompt=""))
+        until(lambda: _is_called(tarpit))
+        submit(server, f"{receiver.url}/200/alice-elsewhere", example(prompt=""))
+        use_key(server, bob)
+        submit(server, f"{receiver.url}/200/bob", example(prompt=""))
+        submit(server, f"http://127.0.0.1:{tarpit.getsockname()[1]}/bob", example(prompt=""))
+        delivered(receiver, "/200/alice-elsewhere")
+        delivered(receiver, "/200/bob")
+
+
+def _is_called(tarpit: socket.socket) -> bool:
+    return bool(select.select([tarpit], [], [], 0)[0])
+
+
+def test_shares_are_counted_and_given_back() -> None:
+    shares = Shares(per_owner=2, per_host=1)
+    shares.begin("a", "https://x.example/1")
+    assert shares.busy() == Busy((), (("a", "https://x.example"),))
+    shares.begin("a", "https://y.example:8443/1?z")
+    assert shares.busy() == Busy(("a",), (("a", "https://x.example"), ("a", "https://y.example:8443")))
+    shares.end("a", "https://x.example/1")
+    shares.end("a", "https://y.example:8443/1?z")
+    assert shares.busy() == Busy()
 
 
 @pytest.mark.parametrize("path", ["/0/slow", None])
@@ -306,6 +400,12 @@ def test_private_places_and_ports_are_refused_unless_listed(url: str) -> None:
         check_webhook_url(url, OutboundPolicy())
 
 
+@pytest.mark.parametrize("url", REFUSED)
+def test_what_no_image_may_come_from_no_webhook_may_go_to(url: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_webhook_url(url, OutboundPolicy())
+
+
 @pytest.mark.parametrize("url", ["http://example.com/x", "https://example.com:443/x", "http://93.184.216.34/x"])
 def test_public_places_are_taken(url: str) -> None:
     assert check_webhook_url(url, OutboundPolicy()) == url
@@ -335,6 +435,33 @@ def test_the_address_is_judged_again_when_it_is_called(
     sender.stop()
     assert table.all()[0].state == "failed"
     assert table.all()[0].outcome == "refused: 127.0.0.1:9 leads to 127.0.0.1"
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00::1"])
+def test_the_address_of_a_name_is_judged_when_it_is_called(
+    outbox: tuple[sa.Engine, WebhookOutbox, list[float]], tmp_path: Path, address: str
+) -> None:
+    database, table, _ = outbox
+    with database.begin() as transaction:
+        transaction.execute(webhook_table.update().values(url="http://internal.example/hook"))
+
+    def connect(*_: object) -> httpcore.NetworkStream:
+        raise AssertionError("nothing may be connected to")
+
+    def backend(deadline: float) -> httpcore.NetworkBackend:
+        answers = ["93.184.216.34", address]  # one bad answer is enough
+        return PinnedBackend(
+            OutboundPolicy(), connect_timeout_s=1, deadline=deadline, resolve=lambda *_: answers, connect=connect
+        )
+
+    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}), backend)
+    (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
+    sender.deliver(claimed)
+    sender.stop()
+    assert (table.all()[0].state, table.all()[0].outcome) == (
+        "failed",
+        f"refused: internal.example:80 leads to {address}",
+    )
 
 
 def test_a_delivery_is_in_one_hand_at_a_time(outbox: tuple[sa.Engine, WebhookOutbox, list[float]]) -> None:
