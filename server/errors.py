@@ -9,6 +9,7 @@ ServerError
 │   ├── BodyTooLarge          413
 │   ├── BodyTooSlow           400, never 408: clients retry a 408
 │   ├── HeadersTooLarge       431
+│   ├── BadRange              416, a Range that cannot be read or that a file does not have
 │   ├── Unauthorized          401
 │   ├── Forbidden             403, a foreign website behind the browser of a user of a server without keys
 │   ├── TooManyRequests       429 + Retry-After
@@ -113,6 +114,22 @@ class HeadersTooLarge(RequestError):
     """Request line and headers are longer than the server accepts."""
 
     status, error_type, detail = 431, "bad_request", "Request headers too large"
+
+
+class BadRange(RequestError):
+    """A Range header that cannot be read, or that asks for what is not there."""
+
+    status, error_type, detail = 416, "bad_request", "Range not satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def response(self) -> ErrorResponse:
+        """With the size of the file, from which a sender can make a better one."""
+        plain = super().response()
+        size = {"Content-Range": f"bytes */{self.size}"}
+        return ErrorResponse(plain.status, plain.body, plain.error_type, {**plain.headers, **size})
 
 
 class Unauthorized(RequestError):

@@ -11,18 +11,13 @@ from starlette.concurrency import run_in_threadpool
 
 from server.api_docs import DOWNLOAD
 from server.errors import Gone, NotFound
+from server.media_response import MediaResponse
 from server.services import services
 from server.storage import LocalStorage, Storage
 
 router = APIRouter(tags=["files"])
 
 _LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
-
-
-class _Media(FileResponse):
-    """Starlette's 64 KiB a read cost a thread switch each."""
-
-    chunk_size = 512 * 1024
 
 
 @router.head("/files/{shard}/{token}/{name}", include_in_schema=False)
@@ -36,13 +31,7 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
         raise Gone if await parts.reads.video_is_known(key) else NotFound("File not found")
     if isinstance(stored, Response):
         return stored
-    headers = {
-        "Cache-Control": "private, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "sandbox",
-        "Access-Control-Allow-Origin": "*",
-    }
-    return _Media(stored, media_type="video/mp4", filename=name, content_disposition_type="inline", headers=headers)
+    return MediaResponse(stored, media_type="video/mp4", max_age_s=365 * 86400, policy="sandbox")
 
 
 async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:
