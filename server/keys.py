@@ -48,11 +48,8 @@ class KeyTable:
         """Make a key and return `<id>:<secret>`; nobody can read the secret again."""
         if not _OWNER.fullmatch(owner):
             raise KeyCommandError(f"owner {owner!r}: letters, digits, dot, dash and underscore only, at most 64")
-        key_id, secret = str(uuid.uuid4()), secrets.token_hex(32)
-        row = {"id": key_id, "owner": owner, "name": name[:80], "secret_sha256": _digest(secret)}
         with self._database.begin() as transaction:
-            transaction.execute(key_table.insert().values(**row, created_at=self._clock()))
-        return f"{key_id}:{secret}"
+            return self._add(transaction, owner, name)
 
     def all(self) -> list[Key]:
         """Every key there ever was, oldest first."""
@@ -63,20 +60,31 @@ class KeyTable:
 
     def revoke(self, key_id: str, *, in_s: float = 0.0) -> None:
         """End a key, now or after a while."""
-        now = self._clock()
-        works = sa.or_(key_table.c.revoked_at.is_(None), key_table.c.revoked_at > now)
-        ending = key_table.update().where(key_table.c.id == key_id, works).values(revoked_at=now + in_s)
         with self._database.begin() as transaction:
-            if not transaction.execute(ending).rowcount:
-                raise KeyCommandError(f"{key_id}: no such key, or revoked already")
+            self._end(transaction, key_id, in_s)
 
     def rotate(self, key_id: str, *, grace_s: float = 0.0) -> str:
-        """A new key for the same owner; the old one ends after the grace."""
+        """A new key for the same owner; the old one ends after the grace. Both happen, or neither."""
         old = next((key for key in self.all() if key.id == key_id), None)
         if old is None:
             raise KeyCommandError(f"{key_id}: no such key")
-        self.revoke(key_id, in_s=grace_s)
-        return self.create(old.owner, old.name)
+        with self._database.begin() as transaction:
+            made = self._add(transaction, old.owner, old.name)
+            self._end(transaction, key_id, grace_s)
+        return made
+
+    def _add(self, transaction: sa.Connection, owner: str, name: str) -> str:
+        key_id, secret = str(uuid.uuid4()), secrets.token_hex(32)
+        row = {"id": key_id, "owner": owner, "name": name[:80], "secret_sha256": _digest(secret)}
+        transaction.execute(key_table.insert().values(**row, created_at=self._clock()))
+        return f"{key_id}:{secret}"
+
+    def _end(self, transaction: sa.Connection, key_id: str, in_s: float) -> None:
+        now = self._clock()
+        works = sa.or_(key_table.c.revoked_at.is_(None), key_table.c.revoked_at > now)
+        ending = key_table.update().where(key_table.c.id == key_id, works).values(revoked_at=now + in_s)
+        if not transaction.execute(ending).rowcount:
+            raise KeyCommandError(f"{key_id}: no such key, or revoked already")
 
 
 class KeyRing:
@@ -109,14 +117,22 @@ class KeyRing:
         self._refresh()
         if not authorization:
             raise Unauthorized("Authentication is required to access this application.")
-        scheme, _, credentials = authorization.strip().partition(" ")
-        key_id, colon, secret = credentials.strip().partition(":")
+        scheme, key_id, colon, secret = _split(authorization)
         if scheme.lower() not in {"key", "bearer"} or not colon:
             raise Unauthorized("Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.")
         owner, digest = self._owners.get(key_id, ("", _NO_SECRET))
         if not hmac.compare_digest(_digest(secret), digest) or not owner:
             raise Unauthorized
         return owner
+
+    def id_in(self, authorization: str) -> str:
+        """The id of the key in such a header, good or not."""
+        return _split(authorization)[1]
+
+    def works(self, key_id: str) -> bool:
+        """Whether a key of that id is good."""
+        self._refresh()
+        return key_id in self._owners
 
     def _refresh(self) -> None:
         """Read again when it is time.
@@ -139,6 +155,11 @@ class KeyRing:
         self._any, today = bool(rows), time.time()
         self._owners = {row[0]: (row[1], row[2]) for row in rows if row[3] is None or row[3] > today}
         self._read_at = now
+
+
+def _split(authorization: str) -> tuple[str, str, str, str]:
+    scheme, _, credentials = authorization.strip().partition(" ")
+    return scheme, *credentials.strip().partition(":")
 
 
 def _digest(secret: str) -> str:

@@ -156,7 +156,9 @@ class LimitSettings(Section):
     """How much one owner, and all together, may ask for. Reading (status, result, files) is never limited."""
 
     max_queue: int = Field(default=1000, ge=1, description="waiting requests")
-    max_queue_per_owner: int = Field(default=50, ge=1, description="waiting requests of one owner, where keys exist")
+    max_queue_per_owner: int = Field(
+        default=50, ge=1, description="waiting requests of one owner; the owner `local` is bound by max_queue alone"
+    )
     posts_per_s: float = Field(default=50.0, gt=0, description="submits and uploads of one owner, sustained")
     posts_burst: int = Field(default=200, ge=1, description="submits and uploads of one owner at once")
     upload_bytes_per_owner: int = Field(default=2**30, gt=0, description="uploads of one owner that are kept")

@@ -102,6 +102,14 @@ def test_some_places_need_no_key(locked: tuple[Server, str, str], path: str) -> 
     assert httpx.get(f"{locked[0].url}{path}", trust_env=False).status_code == 200
 
 
+def test_readiness_tells_strangers_nothing_of_the_inside(locked: tuple[Server, str, str]) -> None:
+    server, *_ = locked
+    (seen,) = client(server).get("/health/ready").json()["workers"]
+    (known,) = server.http.get("/health/ready").json()["workers"]
+    assert known.keys() - seen.keys() == {"pid", "generator_pid", "detail"}
+    assert seen["state"] == "ready"
+
+
 def test_a_server_with_keys_answers_to_any_name_and_page(locked: tuple[Server, str, str]) -> None:
     server, *_ = locked
     headers = {"Host": "videos.example", "Origin": "https://app.example"}
@@ -233,6 +241,17 @@ def test_a_rotated_key_may_live_on_for_a_while(tmp_path: Path) -> None:
     new = table.rotate(old.partition(":")[0], grace_s=60)
     ring = KeyRing(create_engine(url), always_required=False)
     assert ring.owner_of(f"Key {old}") == ring.owner_of(f"Key {new}") == "alice"
+
+
+def test_a_rotation_that_fails_leaves_things_as_they_were(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'db'}"
+    migrate(url, tmp_path / "lock")
+    table = KeyTable(create_engine(url))
+    key_id = table.create("alice").partition(":")[0]
+    table.revoke(key_id)
+    with pytest.raises(SettingsError, match="revoked already"):
+        table.rotate(key_id)
+    assert [key.id for key in table.all()] == [key_id]
 
 
 def test_a_server_whose_last_key_was_revoked_is_closed(tmp_path: Path) -> None:
