@@ -2,6 +2,7 @@
 
 from fastapi import Request
 
+from server.errors import Unauthorized
 from server.fal_proxy import VIA_PROXY
 from server.keys import LOCAL_OWNER
 from server.services import services
@@ -33,3 +34,21 @@ def admit(request: Request) -> str:
     owner = current_owner(request)
     services(request).rates.take(owner)
     return owner
+
+
+def shown_key(request: Request) -> str:
+    """The id of the key that a request of a known owner has shown; empty where none was needed."""
+    keys = services(request).keys
+    return keys.id_in(request.headers.get("authorization", "")) if keys.required() else ""
+
+
+def readmit(request: Request, owner: str, key_id: str) -> None:
+    """A token stands for the key it was given for, and ends with it.
+
+    Raises:
+        Unauthorized: that key does not work any more, or there was none and now one is needed.
+    """
+    parts = services(request)
+    keyless = not parts.keys.required() or owner == parts.settings.api.proxy_owner
+    if not (parts.keys.works(key_id) if key_id else keyless):
+        raise Unauthorized("Expired upload token")

@@ -13,14 +13,23 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from server.api_docs import CDN_MULTIPART, CDN_TOKEN, IMAGE_DOWNLOAD, INITIATE, MULTIPART, PUT_UPLOAD, UPLOAD
-from server.auth import admit
-from server.errors import BadRequest, BodyTooLarge, NotFound, Unauthorized, UnsupportedUpload
+from server.auth import admit, readmit, shown_key
+from server.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Gone,
+    InsufficientStorage,
+    NotFound,
+    Unauthorized,
+    UnsupportedUpload,
+)
 from server.image_check import media_type
+from server.media_response import MediaResponse
 from server.own_files import UPLOADS_PATH
 from server.public_url import base_url
 from server.request_body import read_body
@@ -51,7 +60,7 @@ async def initiate(request: Request) -> dict[str, str]:
     key = parts.uploads.new_key(file_name, content_type)
     path = key.removeprefix("uploads/")
     life = _lifetime(request)
-    token = parts.tokens.issue(_PUT, f"{owner}/{life or ''}/{path}", ttl_s=_PUT_TTL_S)
+    token = parts.tokens.issue(_PUT, f"{owner}/{shown_key(request)}/{life or ''}/{path}", ttl_s=_PUT_TTL_S)
     return {
         "upload_url": f"{base}/cdn/upload/{path}?token={quote(token, safe='')}",
         "file_url": f"{base}{UPLOADS_PATH}{path}",
@@ -66,9 +75,10 @@ async def put(
 ) -> dict[str, str]:
     """Take the bytes; a client that lost the answer may send them again."""
     path = f"{shard}/{token_of_path}/{name}"
-    owner, life, permitted = services(request).tokens.subject(_PUT, token).split("/", 2)
+    owner, key_id, life, permitted = services(request).tokens.subject(_PUT, token).split("/", 3)
     if permitted != path:
         raise Unauthorized("Invalid upload token")
+    readmit(request, owner, key_id)
     await _receive(request, owner, f"uploads/{path}", float(life) if life else None)
     return {"url": f"{base_url(request)}{UPLOADS_PATH}{path}"}
 
@@ -76,7 +86,7 @@ async def put(
 @router.post("/rest/storage/auth/token", responses=CDN_TOKEN.responses)
 async def cdn_token(request: Request) -> dict[str, str]:
     """A token for `POST /cdn/files/upload`."""
-    token = services(request).tokens.issue(_CDN, admit(request), ttl_s=_CDN_TTL_S)
+    token = services(request).tokens.issue(_CDN, f"{admit(request)}/{shown_key(request)}", ttl_s=_CDN_TTL_S)
     expires = datetime.now(UTC) + timedelta(seconds=_CDN_TTL_S)
     return {
         "token": token,
@@ -124,26 +134,25 @@ async def upload_multipart(request: Request) -> JSONResponse:
     f"{UPLOADS_PATH}{{shard}}/{{token}}/{{name}}", response_class=FileResponse, responses=IMAGE_DOWNLOAD.responses
 )
 async def download(request: Request, shard: str, token: str, name: str) -> Response:
-    """The image as it was sent, as an image and as nothing else."""
-    path = await find_stored(services(request).storage, f"uploads/{shard}/{token}/{name}", request.method)
+    """The image as it was sent, as an image and as nothing else; 410 from the moment its time is over."""
+    parts, key = services(request), f"uploads/{shard}/{token}/{name}"
+    path = await find_stored(parts.storage, key, request.method)
     if path is None:
         raise NotFound("File not found")
+    if await run_in_threadpool(parts.uploads.is_expired, key):
+        raise Gone
     if isinstance(path, Response):
         return path
     with path.open("rb") as file:
         kind = media_type(file.read(16))
-    headers = {
-        "Cache-Control": "private, max-age=86400, immutable",
-        "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": "default-src 'none'; sandbox",
-        "Access-Control-Allow-Origin": "*",
-    }
-    return FileResponse(path, media_type=kind, filename=name, content_disposition_type="inline", headers=headers)
+    return MediaResponse(path, media_type=kind, max_age_s=86400, policy="default-src 'none'; sandbox")
 
 
 async def _receive(request: Request, owner: str, key: str, ttl_s: float | None) -> None:
     """Bytes go to disk as they come: an upload takes no memory."""
     parts = services(request)
+    if parts.storage.free_bytes() < parts.settings.jobs.min_free_bytes:
+        raise InsufficientStorage
     limit = parts.settings.image.max_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
@@ -164,7 +173,9 @@ def _cdn_owner(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorized("Invalid upload token")
-    return services(request).tokens.subject(_CDN, token.strip())
+    owner, _, key_id = services(request).tokens.subject(_CDN, token.strip()).partition("/")
+    readmit(request, owner, key_id)
+    return owner
 
 
 def _too_large(request: Request) -> BodyTooLarge:

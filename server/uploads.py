@@ -1,5 +1,6 @@
 """Images that clients upload before they submit: stored under a random key, owned, counted and deleted in time."""
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -51,14 +52,19 @@ class Uploads:
         with received.open("rb") as file:
             if media_type(file.read(_HEAD_BYTES)) is None:
                 raise UnsupportedUpload
-        if self._storage.size(key) is not None:
-            with self._storage.local(key) as stored:
-                if stored is None or stored.read_bytes() != received.read_bytes():
-                    raise BadRequest("This URL has been used for another file")
-            return
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256")
         life = min(ttl_s or self._limits.upload_ttl_s, self._limits.upload_ttl_s)
-        self._register(owner, key, received.stat().st_size, self._clock() + life)
-        self._storage.put(received, key)
+        self._register(owner, key, received.stat().st_size, digest.hexdigest(), self._clock() + life)
+        if self._storage.size(key) is None:
+            self._storage.put(received, key)
+
+    def is_expired(self, key: str) -> bool:
+        """Whether the time of an upload is over, and only the sweep has not come by yet."""
+        query = sa.select(upload_table.c.expires_at).where(upload_table.c.key == key)
+        with self._database.connect() as connection:
+            expires_at = connection.execute(query).scalar_one_or_none()
+        return expires_at is not None and expires_at < self._clock()
 
     def sweep(self) -> int:
         """Delete what has expired; returns how many files."""
@@ -72,14 +78,24 @@ class Uploads:
                 transaction.execute(upload_table.delete().where(upload_table.c.key.in_(keys)))
         return len(keys)
 
-    def _register(self, owner: str, key: str, size: int, expires_at: float) -> None:
-        """The row comes first: a crash in between leaves a row without a file, which the sweep removes."""
+    def _register(self, owner: str, key: str, size: int, sha256: str, expires_at: float) -> None:
+        """The row comes first, and decides which of two files has the key.
+
+        A crash in between leaves a row without a file, which a repetition or the sweep puts right.
+        """
         total = sa.select(sa.func.sum(upload_table.c.bytes)).where(upload_table.c.owner == owner)
-        row = {"owner": owner, "bytes": size, "expires_at": expires_at}
-        with self._database.begin() as transaction:
-            one_at_a_time(transaction)  # two uploads must not both be the last that fits
-            again = upload_table.update().where(upload_table.c.key == key).values(**row)
-            if not transaction.execute(again).rowcount:
-                transaction.execute(upload_table.insert().values(key=key, **row))
-            if int(transaction.execute(total).scalar_one()) > self._limits.upload_bytes_per_owner:
-                raise BodyTooLarge(f"Your uploads may take {self._limits.upload_bytes_per_owner} bytes in all")
+        row = {"key": key, "owner": owner, "bytes": size, "sha256": sha256, "expires_at": expires_at}
+        try:
+            with self._database.begin() as transaction:
+                one_at_a_time(transaction)  # two uploads must not both be the last that fits
+                transaction.execute(upload_table.insert().values(**row))
+                if int(transaction.execute(total).scalar_one()) > self._limits.upload_bytes_per_owner:
+                    raise BodyTooLarge(f"Your uploads may take {self._limits.upload_bytes_per_owner} bytes in all")
+        except sa.exc.IntegrityError:
+            if self._sha256_of(key) != sha256:
+                raise BadRequest("This URL has been used for another file") from None
+
+    def _sha256_of(self, key: str) -> str | None:
+        query = sa.select(upload_table.c.sha256).where(upload_table.c.key == key)
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one_or_none()

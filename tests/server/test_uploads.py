@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -17,11 +18,13 @@ from PIL import Image
 
 from server.database import create_engine, migrate
 from server.demo import PHOTO
+from server.keys import KeyTable
 from server.settings import LimitSettings
 from server.signing import Tokens
 from server.storage import LocalStorage
 from server.uploads import Uploads
-from tests.live_server import ROOT, Server, example
+from tests.live_server import ROOT, Server, example, until
+from tests.server.in_process import open_api
 from tests.server.keyed import use_key
 
 INITIATE = "/rest/storage/upload/initiate"
@@ -260,6 +263,61 @@ def test_an_upload_that_is_gone_is_a_failed_download(server: Server) -> None:
     url = initiate(server)["file_url"]  # never put
     answer = server.finish(server.submit(example(image_url=url)))
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "file_download_error")
+
+
+def test_two_files_for_one_url_are_settled_whoever_is_faster(server: Server) -> None:
+    url = initiate(server)["upload_url"]
+    images = [png((70 + number, 70)) for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda image: server.http.put(url, content=image), images))
+    assert sorted(answer.status_code for answer in answers) == [200] + [400] * 5
+    (winner,) = [image for image, answer in zip(images, answers, strict=True) if answer.status_code == 200]
+    assert server.http.get(next(answer for answer in answers if answer.is_success).json()["url"]).content == winner
+
+
+def test_a_full_disk_takes_no_uploads(start_server: Callable[..., Server]) -> None:
+    server = start_server(jobs__min_free_bytes=10**18, ready=False)
+    answer = server.http.put(initiate(server)["upload_url"], content=png())
+    assert (answer.status_code, answer.json()["error_type"]) == (503, "internal_error")
+    assert not list((server.data_dir / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("value", ["bytes=9999999-", "bytes=5-1", "bytes=x-y", "lines=1-2", "bytes=", "-", "bytes=-"])
+def test_a_range_that_an_image_does_not_have_is_a_json_416(server: Server, value: str) -> None:
+    urls, content = initiate(server), png()
+    server.http.put(urls["upload_url"], content=content)
+    answer = server.http.get(urls["file_url"], headers={"Range": value})
+    assert (answer.status_code, answer.json()["error_type"]) == (416, "bad_request")
+    assert answer.headers["content-range"] == f"bytes */{len(content)}"
+    assert server.http.get(urls["file_url"], headers={"Range": "bytes=2-4"}).content == content[2:5]
+
+
+def test_an_upload_is_gone_when_its_time_is_over_and_not_with_the_sweep(tmp_path: Path) -> None:
+    with open_api(tmp_path) as client:
+        life = {"X-Fal-Object-Lifecycle": '{"expiration_duration_seconds": 0.2}'}
+        urls = client.post(INITIATE, json={}, headers=life).json()
+        assert client.put(urls["upload_url"], content=png()).status_code == 200
+        until(lambda: client.get(urls["file_url"]).status_code == 410)
+        assert client.get(urls["file_url"]).json() == {"detail": "File expired", "error_type": "expired"}
+
+
+@pytest.mark.parametrize("end", ["revoke", "rotate"])
+def test_upload_tokens_end_with_their_key(tmp_path: Path, end: str) -> None:
+    with open_api(tmp_path, api={"keys_reload_s": 1e-9}) as client:
+        anonymous = client.post(INITIATE, json={}).json()["upload_url"]
+        table = KeyTable(create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}"))
+        key, other = table.create("alice"), table.create("alice")
+        headers = {"Authorization": f"Key {key}"}
+        put_url = client.post(INITIATE, json={}, headers=headers).json()["upload_url"]
+        token = client.post("/rest/storage/auth/token", headers=headers).json()["token"]
+        kept_url = client.post(INITIATE, json={}, headers={"Authorization": f"Key {other}"}).json()["upload_url"]
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert client.put(anonymous, content=png()).status_code == 401, "now a key is needed"
+        assert client.post("/cdn/files/upload", content=png(), headers=bearer).status_code == 200
+        (table.revoke if end == "revoke" else table.rotate)(key.partition(":")[0])
+        assert client.put(put_url, content=png()).status_code == 401
+        assert client.post("/cdn/files/upload", content=png(), headers=bearer).status_code == 401
+        assert client.put(kept_url, content=png()).status_code == 200, "of another key of the same owner"
 
 
 # -- owners, quota, expiry ------------------------------------------------------------------------------------------
