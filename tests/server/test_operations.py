@@ -6,13 +6,16 @@ import sqlite3
 import stat
 import tarfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from server.cli import app
 from server.errors import SettingsError
 from server.signing import WEBHOOKS, load_secret
+from server.tls import self_signed
 from tests.live_server import Server, example, until
 from tests.server.keyed import client, create_key, use_key
 from tests.server.test_uploads import INITIATE, png
@@ -105,6 +108,60 @@ def test_a_restore_never_overwrites_and_takes_nothing_but_a_backup(tmp_path: Pat
         assert isinstance(done.exception, SettingsError), (words, done.exception)
         assert reason in str(done.exception)
     assert not (tmp_path / "escaped").exists()
+    for name in ("x", "y"):
+        assert not list((tmp_path / name).iterdir()), "what could not be restored leaves nothing"
+
+
+def test_a_damaged_database_is_noticed_before_it_is_in_place(tmp_path: Path) -> None:
+    data_dir, target, damaged = tmp_path / "data", tmp_path / "backup.tar", tmp_path / "damaged.tar"
+    command("keys", "create", "alice", data_dir=data_dir)
+    command("backup", str(target), data_dir=data_dir)
+    content = bytearray(target.read_bytes())
+    start = content.index(b"SQLite format 3") + 4096  # behind the first page
+    content[start : start + 3 * 4096] = bytes(3 * 4096)
+    damaged.write_bytes(content)
+    new = tmp_path / "new"
+    done = CliRunner().invoke(app, ["restore", str(damaged), "--data-dir", str(new)])
+    assert "is damaged" in str(done.exception)
+    assert not list(new.iterdir())
+    command("restore", str(target), data_dir=new)
+    assert "alice" in command("keys", "list", data_dir=new)
+
+
+def test_a_backup_follows_no_link_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir, victim = tmp_path / "data", tmp_path / "victim"
+    command("keys", "create", "alice", data_dir=data_dir)
+    victim.write_text("precious")
+    (tmp_path / "backup.tar.part").symlink_to(victim)
+    words = ["backup", str(tmp_path / "backup.tar"), "--data-dir", str(data_dir)]
+    assert "backup.tar.part exists" in str(CliRunner().invoke(app, words).exception)
+    assert victim.read_text() == "precious"
+    (tmp_path / "backup.tar.part").unlink()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("server.backup._add_files", fail)
+        assert CliRunner().invoke(app, words).exception is not None
+    assert not list(tmp_path.glob("backup.tar*"))
+    assert CliRunner().invoke(app, words).exit_code == 0
+
+
+def test_a_certificate_of_our_own_is_part_of_a_backup(tmp_path: Path) -> None:
+    """Clients trust that authority: a restored server must be the one they know."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    command("keys", "create", "alice", data_dir=old)
+    files = self_signed(old / "tls", ["localhost"], datetime.now(UTC))
+    command("backup", str(tmp_path / "backup.tar"), data_dir=old)
+    command("restore", str(tmp_path / "backup.tar"), data_dir=new)
+    for path in (files.authority, files.certificate, files.key):
+        assert (new / "tls" / path.name).read_bytes() == path.read_bytes()
+    assert stat.S_IMODE((new / "tls" / files.key.name).stat().st_mode) == 0o600
+    assert (
+        self_signed(new / "tls", ["localhost"], datetime.now(UTC)).authority.read_bytes()
+        == files.authority.read_bytes()
+    )
 
 
 def test_secrets_are_drawn_once_and_differ(tmp_path: Path) -> None:
