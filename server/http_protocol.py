@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol with the limits it lacks: the size of the headers, and the time they may take.
+"""uvicorn's HTTP protocol with the limits it lacks: the size of the headers, the time they may take, and the time that
+an answer may wait for its reader.
 
 httptools collects headers of any size (64 MB were accepted) for as long as the client likes; both are refused here
 before anything is parsed into memory. Bodies are the business of `request_guard.py`, but not what stands around the
@@ -26,12 +27,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     max_connections: ClassVar[int]
     max_header_bytes: ClassVar[int]
     header_timeout_s: ClassVar[float]
+    write_timeout_s: ClassVar[float]
 
     _reading_headers = True
     _header_bytes = 0
     _bytes_beside_body = 0  # since the last piece of a body
     _refusal: RequestError | None = None
     _overdue: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -39,7 +42,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The reader is behind: more is written when it has caught up, and it may not take for ever."""
+        self._unread = self.loop.call_later(self.write_timeout_s, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._reading_headers:
@@ -112,7 +127,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
 def limited_protocol(settings: ApiSettings) -> type[asyncio.Protocol]:
     """The protocol class for `uvicorn.Config(http=...)`."""
-    limits = {name: getattr(settings, name) for name in ("max_connections", "max_header_bytes", "header_timeout_s")}
+    names = ("max_connections", "max_header_bytes", "header_timeout_s", "write_timeout_s")
+    limits = {name: getattr(settings, name) for name in names}
     return type("LimitedHttpProtocol", (LimitedHttpProtocol,), limits)
 
 

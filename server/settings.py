@@ -52,6 +52,7 @@ class ApiSettings(Section):
     header_timeout_s: float = Field(default=10.0, gt=0, description="a connection must send its headers within this")
     body_timeout_s: float = Field(default=60.0, gt=0, description="a body must arrive within this")
     body_idle_s: float = Field(default=10.0, gt=0, description="a body may pause for this long")
+    write_timeout_s: float = Field(default=120.0, gt=0, description="a reader must take half a megabyte within this")
     body_memory_bytes: int = Field(default=64 * 2**20, gt=0, description="bodies in memory at once; others wait")
     body_memory_per_owner_bytes: int = Field(default=32 * 2**20, gt=0, description="of them, bodies of one owner")
     keys_reload_s: float = Field(default=2.0, gt=0, description="a new or revoked key is known after this")

@@ -329,6 +329,29 @@ def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[...
         assert time.monotonic() - started < 5
 
 
+# -- readers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Server]) -> None:
+    server = start_server(api__write_timeout_s=1, ready=False)
+    urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
+    size = 18 * 2**20
+    assert server.http.put(urls["upload_url"], content=b"\x89PNG\r\n\x1a\n".ljust(size, b"x")).status_code == 200
+    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+
+    def connections() -> int:
+        return sum(one.status == psutil.CONN_ESTABLISHED for one in api.net_connections("tcp"))
+
+    path = urls["file_url"].removeprefix(server.url)
+    server.http.close()
+    until(lambda: connections() == 0)
+    with connect(server) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        until(lambda: connections() == 1)
+        until(lambda: connections() == 0, timeout_s=10)
+        assert len(read_all(connection)) < size
+
+
 # -- foreign websites --------------------------------------------------------------------------------------------
 
 
