@@ -42,7 +42,7 @@ def _literal_addresses(host: str, port: int) -> list[str]:
     if name == "localhost" or name.endswith(".localhost"):
         return ["127.0.0.1"]
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return []
     return [str(answer[4][0]) for answer in found]

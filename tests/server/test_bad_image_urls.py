@@ -17,6 +17,7 @@ from PIL import Image
 from server.demo import PHOTO
 from tests.live_server import APP, FAST, Server, example, launch
 from tests.server.conftest import SHORT_LIMITS
+from tests.server.harmless import harmless
 
 LARGEST = int(SHORT_LIMITS["image__max_bytes"])
 
@@ -81,7 +82,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def problem(server: Server, **changes: Any) -> dict[str, Any]:
-    answer = server.finish(server.submit(example(**changes)))
+    with harmless(server):
+        answer = server.finish(server.submit(example(**changes)))
     assert answer.status_code == 422, answer.text
     (item,) = answer.json()["detail"]
     assert item["loc"] == ["body", "image_url"]
@@ -168,20 +170,6 @@ def test_json_is_json_whatever_it_is_called(server: Server, content_type: str) -
     body = json.dumps(example(prompt=""))
     answer = server.http.post(f"/run/{APP}", content=body, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "string_too_short")
-
-
-@pytest.mark.parametrize("text", [r"\ud800", r"a\udfffb", r"\u0000", r"\u007f"])
-def test_what_no_text_can_hold_is_refused(server: Server, text: str) -> None:
-    body = json.dumps(example(prompt="MARK")).replace("MARK", text)
-    answer = server.http.post(f"/run/{APP}", content=body)
-    assert answer.status_code == 422
-    assert answer.json()["detail"]
-
-
-@pytest.mark.parametrize("value", ["NaN", "inf", "-Infinity"])
-def test_a_scale_in_words_must_be_finite(server: Server, value: str) -> None:
-    (item,) = server.http.post(f"/run/{APP}", json=example(cfg_scale=value)).json()["detail"]
-    assert item["type"] in {"finite_number", "float_parsing", "greater_than_equal", "less_than_equal"}
 
 
 def test_deep_and_wide_json_is_refused_or_ignored(server: Server) -> None:

@@ -1,12 +1,17 @@
 """Bad input: fal's bodies, at once for the sync run, as the result for the queue."""
 
 import base64
+import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.live_server import APP, PHOTO, Server, example, photo_uri
+from tests.server.harmless import harmless
+from tests.server.test_image_check import bomb
 
 FIELDS = [
     ({"prompt": None}, "prompt", "string_type", None),
@@ -14,6 +19,9 @@ FIELDS = [
     ({"prompt": "x" * 501}, "prompt", "string_too_long", {"max_length": 500}),
     ({"prompt": "   "}, "prompt", "value_error", None),
     ({"prompt": "a\u0007b"}, "prompt", "value_error", None),
+    ({"prompt": "\0"}, "prompt", "value_error", None),
+    ({"prompt": "\x7f"}, "prompt", "value_error", None),
+    ({"negative_prompt": "a\x1bb"}, "negative_prompt", "value_error", None),
     ({"negative_prompt": "x" * 10_001}, "negative_prompt", "string_too_long", {"max_length": 10_000}),
     ({"image_url": 5}, "image_url", "string_type", None),
     ({"image_url": ""}, "image_url", "string_too_short", {"min_length": 1}),
@@ -28,11 +36,21 @@ FIELDS = [
     ({"cfg_scale": 1.4}, "cfg_scale", "greater_than_equal", {"ge": 1.5}),
     ({"cfg_scale": 13.1}, "cfg_scale", "less_than_equal", {"le": 13.0}),
     ({"seed": 2**64}, "seed", "less_than", {"lt": 2**64}),
+    ({"seed": -(2**63) - 1}, "seed", "greater_than_equal", {"ge": -(2**63)}),
     ({"seed": 1.5}, "seed", "int_from_float", None),
+    ({"cfg_scale": "NaN"}, "cfg_scale", "finite_number", None),
+    ({"cfg_scale": "inf"}, "cfg_scale", "finite_number", None),
+    ({"cfg_scale": "-Infinity"}, "cfg_scale", "finite_number", None),
     ({"aspect_ratio": "1:1"}, "aspect_ratio", "literal_error", {"expected": "'16:9' or '9:16'"}),
     ({"resolution": "480p"}, "resolution", "literal_error", {"expected": "'512p' or '720p'"}),
     ({"enable_safety_checker": "maybe"}, "enable_safety_checker", "bool_parsing", None),
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost(server: Server) -> Iterator[None]:
+    with harmless(server):
+        yield
 
 
 @pytest.mark.parametrize(("change", "field", "kind", "ctx"), FIELDS)
@@ -109,6 +127,8 @@ def test_unknown_fields_are_ignored(server: Server) -> None:
         (b"\xff\xfe", "json_invalid"),
         (b"[1]", "model_attributes_type"),
         (b"null", "model_attributes_type"),
+        (rb'{"prompt": "\ud800"}', "json_invalid"),
+        (rb'{"prompt": "a\udfffb"}', "json_invalid"),
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused_at_once(server: Server, door: str, body: bytes, kind: str) -> None:
@@ -119,12 +139,19 @@ def test_a_body_that_is_no_json_object_is_refused_at_once(server: Server, door: 
 def test_infinity_by_overflow_is_422(server: Server) -> None:
     body = json.dumps(example(cfg_scale=5)).replace('"cfg_scale": 5', '"cfg_scale": 1e999')
     answer = server.http.post(f"/run/{APP}", content=body)
-    assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", "cfg_scale"]
+    (item,) = answer.json()["detail"]
+    assert (answer.status_code, item["loc"], item["type"]) == (422, ["body", "cfg_scale"], "finite_number")
 
 
 def _uri(content: bytes, media_type: str = "image/png") -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def _animated(form: str) -> bytes:
+    frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "blue")]
+    content = io.BytesIO()
+    frames[0].save(content, form, save_all=True, append_images=frames[1:])
+    return content.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +161,13 @@ def _uri(content: bytes, media_type: str = "image/png") -> str:
         (_uri(PHOTO.read_bytes()[:2000], "image/jpeg"), "image_load_error"),
         (_uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "image_load_error"),
         (_uri(b"GIF89a", "image/gif"), "unsupported_image_format"),
+        (_uri(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n"), "image_load_error"),
+        (_uri(b"%PDF-1.7\n"), "image_load_error"),
+        (_uri(b"<!doctype html><script>alert(1)</script>"), "image_load_error"),
+        (_uri(_animated("GIF")), "image_load_error"),
+        (_uri(_animated("GIF"), "image/gif"), "unsupported_image_format"),
+        (_uri(_animated("PNG")), "unsupported_image_format"),
+        (_uri(_animated("WEBP"), "image/webp"), "unsupported_image_format"),
         ("data:image/png;base64,@@@@", "image_load_error"),
         ("data:image/png;base64,\u00e9", "image_load_error"),
         ("data:image/png;base64,\uff21\uff21\uff21\uff21", "image_load_error"),
@@ -164,9 +198,33 @@ def test_a_tiny_image_says_how_large_it_must_be(server: Server) -> None:
     assert (item["type"], item["ctx"]) == ("image_too_small", {"min_height": 64, "min_width": 64})
 
 
+def test_a_bomb_is_refused_by_its_header(server: Server) -> None:
+    answer = server.finish(server.submit(example(image_url=_uri(bomb()))))
+    (item,) = answer.json()["detail"]
+    assert (answer.status_code, item["type"]) == (422, "image_too_large")
+    assert item["ctx"] == {"max_height": 8192, "max_width": 8192}
+
+
 def test_a_body_over_the_limit_is_413(server: Server) -> None:
     answer = server.http.post(f"/queue/{APP}", content=b"x" * (30 * 2**20 + 1))
-    assert answer.status_code == 413
+    assert (answer.status_code, answer.json()["error_type"]) == (413, "bad_request")
+    assert answer.headers["x-fal-error-type"] == "bad_request"
+
+
+@pytest.mark.parametrize("priority", ["urgent", "", "1", "low low", "é"])
+def test_a_priority_that_nobody_knows_is_the_normal_one(server: Server, priority: str) -> None:
+    blocker = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(blocker)
+    low = server.submit(**{"x-fal-queue-priority": "low"})
+    answer = server.http.post(
+        f"/queue/{APP}", json=example(), headers={"x-fal-queue-priority": priority.encode("latin-1")}
+    )
+    assert answer.status_code == 200
+    unknown = answer.json()["request_id"]
+    assert [server.status(waiting)["queue_position"] for waiting in (unknown, low)] == [0, 1]
+    for request_id in (unknown, low, blocker):
+        server.cancel(request_id)
+    server.finish(blocker)
 
 
 @pytest.mark.parametrize(
@@ -185,4 +243,6 @@ def test_unknown_places_are_404_in_fals_words(server: Server, path: str, detail:
 
 
 def test_a_wrong_method_is_405(server: Server) -> None:
-    assert server.http.get(f"/queue/{APP}").json() == {"detail": "Method Not Allowed"}
+    for method, path in (("GET", f"/queue/{APP}"), ("DELETE", f"/run/{APP}"), ("PATCH", "/health/live")):
+        answer = server.http.request(method, path)
+        assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})

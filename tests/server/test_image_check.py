@@ -3,8 +3,10 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -12,6 +14,7 @@ from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, ModelErr
 from server.image_check import media_type
 from server.image_decoder import ImageDecoder
 from server.settings import ImageSettings
+from tests.live_server import until
 
 
 def encoded(form: str = "PNG", size: tuple[int, int] = (80, 70), mode: str = "RGB", **options: object) -> bytes:
@@ -68,9 +71,14 @@ def test_sides_and_pixels_are_limited(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    assert type(refusal(bomb(), tmp_path)) is ImageTooLarge
+
+
+def bomb() -> bytes:
+    """A small PNG that claims to have 3.6 billion pixels."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0" * 10)) + _chunk(b"IEND")
-    assert type(refusal(bomb, tmp_path)) is ImageTooLarge
+    data = zlib.compress(b"\0" * 10)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND")
 
 
 def _chunk(kind: bytes, content: bytes = b"") -> bytes:
@@ -124,6 +132,22 @@ def test_a_process_that_runs_out_of_memory_refuses_its_image_only(tmp_path: Path
 
 def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert type(refusal(encoded(), tmp_path, decode_timeout_s=0.001)) is ImageLoadError
+
+
+def test_a_process_that_is_killed_refuses_its_image_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = encoded(size=(8000, 5000), mode="RGBA")
+    with ThreadPoolExecutor(1) as pool:
+        decoding = pool.submit(refusal, content, tmp_path)
+        until(lambda: bool(_decoders()))
+        for process in _decoders():
+            process.kill()
+        assert type(decoding.result()) is ImageLoadError
+    assert "ended with -9" in caplog.text
+    assert decode(encoded(), tmp_path).size == (80, 70)
+
+
+def _decoders() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "server.image_process" in child.cmdline()]
 
 
 def test_the_largest_permitted_image_fits_into_the_limits(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import imageio_ffmpeg
 import pytest
 
 from tests.live_server import APP, Server, example, until
+from tests.server.test_guard import connect, read_all
 
 NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
 
@@ -87,8 +88,8 @@ def test_a_low_priority_request_waits_behind_normal_ones(server: Server) -> None
     low = server.submit(**{"x-fal-queue-priority": "low"})
     normal = server.submit()
     assert [server.status(waiting)["queue_position"] for waiting in (low, normal)] == [1, 0]
-    inputs = server.data_dir / "inputs"
-    until(lambda: all(any(inputs.rglob(f"{waiting}.png")) for waiting in (low, normal)))
+    images = server.data_dir / "inputs"
+    until(lambda: all(any(images.rglob(f"{waiting}.png")) for waiting in (low, normal)))  # both are in the GPU's line
     server.cancel(blocker)
     server.finish(low)
     finished = [server.status(request, logs=True)["logs"][-1]["timestamp"] for request in (normal, low)]
@@ -115,7 +116,7 @@ def test_a_result_asked_for_too_early_is_400(server: Server) -> None:
     server.finish(running)
 
 
-@pytest.mark.parametrize("suffix", ["", "/status", "/response", "/cancel"])
+@pytest.mark.parametrize("suffix", ["", "/status", "/status/stream", "/response", "/cancel"])
 @pytest.mark.parametrize("request_id", [str(uuid.uuid4()), "not-a-uuid", "%00", "x" * 36])
 def test_unknown_and_malformed_ids_are_the_same_404(server: Server, request_id: str, suffix: str) -> None:
     method = "PUT" if suffix == "/cancel" else "GET"
@@ -127,7 +128,8 @@ def test_cancelling_a_waiting_request_ends_it_and_it_never_runs(server: Server) 
     blocker = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(blocker)
     waiting = server.submit()
-    assert server.cancel(waiting).status_code == 202
+    cancelled = server.cancel(waiting)
+    assert (cancelled.status_code, cancelled.json()) == (202, {"status": "CANCELLATION_REQUESTED"})
     status = server.status(waiting, logs=True)
     assert (status["status"], status["error_type"], status["logs"]) == ("COMPLETED", "client_cancelled", [])
     server.cancel(blocker)
@@ -192,3 +194,28 @@ def test_downloads_have_ranges(server: Server) -> None:
 )
 def test_nothing_but_videos_can_be_downloaded(server: Server, path: str) -> None:
     assert server.http.get(f"/{path}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/files/../hunyuan-custom.sqlite",
+        "/files/aa/../../hunyuan-custom.sqlite",
+        "/cdn/files/../../../etc/passwd",
+        "/cdn/files/aa/%2e%2e/%2e%2e/hunyuan-custom.sqlite",
+        "/files/..%2f..%2fetc/passwd",
+        "//etc/passwd",
+        "/files//etc/passwd",
+        "/files/\\..\\etc\\passwd/x",
+        "/files/aa/" + "a" * 32 + "/..",
+    ],
+)
+def test_dots_and_slashes_lead_nowhere_as_they_are_sent(server: Server, path: str) -> None:
+    """Over a socket: a client would tidy such a path up before it sends it."""
+    with connect(server) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert b"application/json" in head
+    assert b"SQLite" not in body
+    assert b"root:" not in body

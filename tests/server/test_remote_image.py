@@ -1,18 +1,26 @@
-"""What `image_url` may reach. Connector and resolver are stubs: no test opens a connection."""
+"""What `image_url` may reach. Connector and resolver are stubs: no test opens a connection off loopback."""
 
+import contextlib
+import datetime
+import gzip
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpcore
+import httpx
 import pytest
 
 from server.errors import FileDownloadError, FileTooLarge
 from server.outbound import OutboundPolicy, PinnedBackend
 from server.remote_image import ImageFetcher
 from server.settings import ImageSettings
+from server.tls import self_signed
 
 LIMITS = ImageSettings(max_bytes=1000)
 PUBLIC = "93.184.216.34"
@@ -90,6 +98,11 @@ def fetch(
 
 REFUSED = [
     # loopback and "this host" in every spelling
+    "http://localhost/x",
+    "http://LOCALHOST/x",
+    "http://127.0.0.1./x",
+    "http://%31%32%37.0.0.1/x",
+    "http://[::ffff:0:7f00:1]/x",
     "http://127.0.0.1/x",
     "http://127.1/x",
     "http://127.255.255.254/x",
@@ -136,6 +149,7 @@ REFUSED = [
     # IPv6: unique local, link-local, site-local, multicast, tunnels, translation, documentation
     "http://[fc00::1]/x",
     "http://[fe80::1]/x",
+    "http://[fe80::1%25lo]/x",
     "http://[fec0::1]/x",
     "http://[ff02::1]/x",
     "http://[64:ff9b::7f00:1]/x",
@@ -146,6 +160,13 @@ REFUSED = [
     "http://[3fff::1]/x",
     "http://[5f00::1]/x",
     "http://[100::1]/x",
+    # the same over https
+    "https://127.0.0.1/x",
+    "https://10.0.0.1/x",
+    "https://192.168.1.1:443/x",
+    "https://169.254.169.254/latest/meta-data/",
+    "https://[::1]/x",
+    "https://[fd00::1]/x",
     # ports, credentials, schemes, no URL at all
     f"http://{PUBLIC}:22/x",
     f"http://{PUBLIC}:8080/x",
@@ -174,9 +195,42 @@ REFUSED = [
 
 @pytest.mark.parametrize("url", REFUSED)
 def test_a_refused_url_is_never_connected_to(url: str) -> None:
-    network, outcome = fetch(url)
+    network, outcome = fetch(url, names={"localhost": ["127.0.0.1", "::1"]})
     assert outcome is FileDownloadError
     assert not network.connected
+
+
+# By the IANA registries and the manuals of the clouds, not by our own list.
+NETWORKS = [
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12",
+    "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+    "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    "::/128", "::1/128", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
+    "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_is_denied_from_its_first_to_its_last_address(network: str) -> None:
+    denied = ipaddress.ip_network(network)
+    for port in (80, 443):
+        for address in (denied[0], denied[-1]):
+            assert not OutboundPolicy().permits(str(address), port)
+            if address.version == 4:
+                assert not OutboundPolicy().permits(f"::ffff:{address}", port), "mapped"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["1.0.0.0", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
+     "168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.0",
+     "192.167.255.255", "192.169.0.0", "198.17.255.255", "198.20.0.0", "223.255.255.255", "2001:200::",
+     "2001:db7:ffff::", "2001:db9::", "2003::", "2606:2800:220:1::1", "3ffe:ffff::"],
+)  # fmt: skip
+def test_the_neighbours_of_denied_networks_are_permitted(address: str) -> None:
+    assert OutboundPolicy().permits(address, 80)
+    assert OutboundPolicy().permits(address, 443)
+    assert not OutboundPolicy().permits(address, 8080)
 
 
 @pytest.mark.parametrize("host", [PUBLIC, "[2606:2800:220:1::1]", "[::ffff:5db8:d822]", "0x5d.0xb8d822"])
@@ -278,6 +332,85 @@ def test_bytes_are_counted_whatever_the_origin_declares(head: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + b"x" * 1001
     _, outcome = fetch("http://a.example/x", names={"a.example": [PUBLIC]}, answers={PUBLIC: answer})
     assert outcome is FileTooLarge
+
+
+@pytest.mark.parametrize("zeros", [500, 10**6])
+def test_what_an_origin_compresses_uninvited_stays_compressed(zeros: int) -> None:
+    """We ask for identity. Nothing is unpacked, so the bytes that are counted are all there are."""
+    packed = gzip.compress(b"\0" * zeros)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    _, outcome = fetch("http://a.example/x", names={"a.example": [PUBLIC]}, answers={PUBLIC: head + packed})
+    assert outcome == packed if len(packed) <= LIMITS.max_bytes else outcome is FileTooLarge
+
+
+# -- TLS ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TlsOrigin:
+    """An https server on loopback whose certificate names `woman.example` only."""
+
+    port: int
+    authority: Path
+    asked_for: list[str | None] = field(default_factory=list)
+
+    def connect(self, address: str, port: int, timeout: float) -> httpcore.NetworkStream:
+        assert (address, port) == (PUBLIC, 443), "the connection goes to the address that was checked"
+        return httpcore.SyncBackend().connect_tcp("127.0.0.1", self.port, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def tls_origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsOrigin]:
+    files = self_signed(tmp_path_factory.mktemp("tls"), ["woman.example"], datetime.datetime.now(datetime.UTC))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        origin = TlsOrigin(listener.getsockname()[1], files.authority)
+        context.sni_callback = lambda _socket, name, _context: origin.asked_for.append(name)
+
+        def serve() -> None:
+            while True:
+                try:
+                    plain, _ = listener.accept()
+                except OSError:
+                    return
+                with plain, contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as secured:
+                    secured.recv(65536)
+                    secured.sendall(OK)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield origin
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(("name", "fits"), [("woman.example", True), ("other.example", False)])
+def test_the_certificate_must_be_the_names_though_the_address_is_pinned(
+    tls_origin: TlsOrigin, monkeypatch: pytest.MonkeyPatch, name: str, fits: bool
+) -> None:
+    context = ssl.create_default_context(cafile=tls_origin.authority)
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: context)
+    assert _fetch_over_tls(tls_origin, name) is fits
+    assert tls_origin.asked_for[-1] == name
+
+
+def test_an_authority_that_nobody_knows_is_not_trusted(tls_origin: TlsOrigin) -> None:
+    assert not _fetch_over_tls(tls_origin, "woman.example")
+
+
+def _fetch_over_tls(origin: TlsOrigin, name: str) -> bool:
+    def backend(deadline: float) -> httpcore.NetworkBackend:
+        return PinnedBackend(
+            OutboundPolicy(),
+            connect_timeout_s=5,
+            deadline=deadline,
+            resolve=lambda *_: [PUBLIC],
+            connect=origin.connect,
+        )
+
+    try:
+        return ImageFetcher(LIMITS, OutboundPolicy(), backend).fetch(f"https://{name}/x") == b"image"
+    except FileDownloadError:
+        return False
 
 
 def test_a_listed_network_is_reached_on_any_port() -> None:

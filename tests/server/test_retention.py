@@ -15,7 +15,7 @@ from server.job_store import JobStore
 from server.retention import Retention
 from server.settings import RetentionSettings
 from server.storage import LocalStorage
-from tests.live_server import Server, until
+from tests.live_server import APP, Server, until
 from tests.server.test_job_store import new_job
 
 DAY = 86400.0
@@ -253,4 +253,6 @@ def test_expired_media_are_410_and_expired_records_404(start_server: Callable[..
     assert server.result(request_id).status_code == 200
     until(lambda: server.result(request_id).status_code == 404)
     assert server.http.get(url).status_code == 404
-    assert server.result(request_id).json()["status"] == "NOT_FOUND"
+    for suffix in ("", "/status", "/status/stream", "/response"):
+        answer = server.http.get(f"/queue/{APP}/requests/{request_id}{suffix}")
+        assert (answer.status_code, answer.json()["status"]) == (404, "NOT_FOUND")
