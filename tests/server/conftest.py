@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from tests.live_server import FAST, Server, launch
 
-settings.register_profile("benchmark", max_examples=3510)
+settings.register_profile("benchmark", max_examples=2840)
 
 SHORT_LIMITS = {
     "api__header_timeout_s": 1,

@@ -3,6 +3,7 @@
 A few hundred cases by default; 20,000 with `pytest tests/server/test_fuzz.py --hypothesis-profile=benchmark`.
 """
 
+import base64
 import io
 import json
 import socket
@@ -20,6 +21,7 @@ from server.errors import ModelError
 from server.image_check import PixelLimits, media_type, sanitise
 from server.webhook_target import check_webhook_url
 from tests.live_server import APP, Server, example
+from tests.server.in_process import open_api
 
 # Shares of the cases of a profile: what costs a round trip through the server, and what does not.
 _CASES = settings.default.max_examples if settings.default is not None else 100
@@ -71,6 +73,70 @@ def test_json_bodies(server: Server, body: Any, door: str) -> None:
     assert answer.status_code in ({200, 422} if door == "queue" else {422})
 
 
+IN_RANGE = {
+    "negative_prompt": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=50),
+    "num_inference_steps": st.integers(10, 30),
+    "seed": st.none() | st.integers(-(2**63), 2**64 - 1),
+    "aspect_ratio": st.sampled_from(["16:9", "9:16"]),
+    "resolution": st.sampled_from(["512p", "720p"]),
+    "fps": st.integers(16, 30) | st.integers(16, 30).map(str),
+    "cfg_scale": st.floats(1.5, 13),
+    "num_frames": st.integers(81, 129),
+    "enable_prompt_expansion": st.booleans() | st.sampled_from(["yes", "off", 1]),
+    "enable_safety_checker": st.booleans(),
+}
+MEDIA_TYPES = st.sampled_from(["image/png", "IMAGE/JPEG", "image/webp ", "image/gif", "text/html", ""])
+# Right but for the image, which the worker looks at: a case costs no video.
+IMAGE_URLS = (
+    st.tuples(
+        MEDIA_TYPES, st.sampled_from([";base64", " ;BASE64", "", ";charset=x;base64"]), st.binary(max_size=60)
+    ).map(lambda parts: f"data:{parts[0]}{parts[1]},{base64.b64encode(parts[2]).decode()}")
+    | st.text(max_size=40).map(lambda text: f"data:image/png;base64,{text}")
+    | st.text(st.sampled_from("htp:/@[].0123456789abcdefx%#?\\\t é"), max_size=40).map(lambda rest: f"http://{rest}")
+    | st.text(min_size=1, max_size=40)
+)
+VALID = st.fixed_dictionaries(
+    {"prompt": st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=80).map(lambda t: f"x{t}")},
+    optional=IN_RANGE,
+)
+
+
+@cases(0.3)
+@given(body=VALID, image_url=IMAGE_URLS)
+def test_valid_bodies_with_strange_images(still: httpx.Client, body: dict[str, Any], image_url: str) -> None:
+    """Through the whole intake: the image is detached, the row written, the job enqueued, and cancelled again."""
+    answer = still.post(f"/queue/{APP}", content=json.dumps({**body, "image_url": image_url}))
+    blames_the_sender(answer)
+    if answer.status_code == 422:
+        assert answer.json()["detail"][0]["type"] == "json_invalid", "only a lone surrogate is no JSON"
+        return
+    place = f"/queue/{APP}/requests/{answer.json()['request_id']}"
+    cancelled = still.put(f"{place}/cancel")
+    assert cancelled.status_code in {202, 400}, cancelled.text
+    result = still.get(place)
+    blames_the_sender(result)
+    assert result.status_code in {499, 422}
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """An API without a worker: nothing that it accepts is ever made."""
+    with open_api(tmp_path_factory.mktemp("still")) as client:
+        yield client
+
+
+@cases(0.05)
+@given(image_url=IMAGE_URLS)
+def test_strange_images_reach_the_worker(server: Server, image_url: str) -> None:
+    """`prepare` refuses them one and all, each with a typed error."""
+    answer = server.http.post(f"/queue/{APP}", content=json.dumps(example(image_url=image_url)))
+    blames_the_sender(answer)
+    if answer.status_code == 200:
+        result = server.finish(answer.json()["request_id"])
+        blames_the_sender(result)
+        assert result.status_code == 422, result.text
+
+
 @cases(0.5)
 @given(
     body=st.binary(max_size=200) | BODIES.map(lambda body: json.dumps(body).encode()[:-3]),
@@ -81,6 +147,23 @@ def test_json_bodies(server: Server, body: Any, door: str) -> None:
 )  # fmt: skip
 def test_bytes_as_bodies(server: Server, body: bytes, path: str) -> None:
     blames_the_sender(server.http.post(path, content=body))
+
+
+LIFECYCLES = JSON.map(json.dumps) | st.fixed_dictionaries(
+    {}, optional={"expiration_duration_seconds": JSON | st.integers(), "initial_acl": JSON}
+).map(json.dumps)
+
+
+@cases(0.5)
+@given(value=LIFECYCLES, name=st.sampled_from(["X-Fal-Object-Lifecycle", "X-Fal-Object-Lifecycle-Preference"]))
+def test_lifecycles(server: Server, value: str, name: str) -> None:
+    """JSON in a header: what it says is honoured or ignored, never refused."""
+    headers = {name: value.encode()}
+    submitted = server.http.post(f"/queue/{APP}", content=b'{"num_frames": 0}', headers=headers)
+    blames_the_sender(submitted)
+    initiated = server.http.post("/rest/storage/upload/initiate", json={}, headers=headers)
+    blames_the_sender(initiated)
+    assert {submitted.status_code, initiated.status_code} <= {200, 431}
 
 
 NAMES = st.sampled_from(
@@ -155,30 +238,70 @@ IMAGES = _encoded()
 MUTATIONS = st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=6)), min_size=1, max_size=8)
 
 
-@cases(1.0)
-@given(content=st.sampled_from(IMAGES), mutations=MUTATIONS, cut=st.none() | st.integers(1, 5000))
-def test_image_bytes(content: bytes, mutations: list[tuple[int, bytes]], cut: int | None) -> None:
-    """The decoder as it runs in its process: a broken image is refused by a typed error, or becomes a PNG."""
+def _broken(content: bytes, mutations: list[tuple[int, bytes]]) -> bytes:
     broken = bytearray(content)
     for place, new in mutations:
         at = place % len(broken)
         broken[at : at + len(new)] = new
+    return bytes(broken)
+
+
+@cases(1.0)
+@given(content=st.sampled_from(IMAGES), mutations=MUTATIONS, cut=st.none() | st.integers(1, 5000))
+def test_image_bytes(content: bytes, mutations: list[tuple[int, bytes]], cut: int | None) -> None:
+    """The decoder as it runs in its process: a broken image is refused by a typed error, or becomes a PNG."""
+    broken = _broken(content, mutations)[:cut]
     target = io.BytesIO()
     try:
-        sanitise(io.BytesIO(bytes(broken[:cut])), target, PixelLimits(64, 1000, 1_000_000))
+        sanitise(io.BytesIO(broken), target, PixelLimits(64, 1000, 1_000_000))
     except ModelError:
         return
     assert media_type(target.getvalue()[:12]) == "image/png"
 
 
 @cases(0.2)
-@given(image=st.binary(max_size=300) | st.sampled_from(IMAGES).map(lambda image: image[:1000]))
+@given(image=st.binary(max_size=300) | st.builds(_broken, st.sampled_from(IMAGES), MUTATIONS))
 def test_image_bytes_through_the_upload(server: Server, image: bytes) -> None:
     urls = server.http.post("/rest/storage/upload/initiate", json={"content_type": "image/png"}).json()
     answer = server.http.put(urls["upload_url"], content=image)
     blames_the_sender(answer)
     assert answer.status_code in {200, 422}
     assert (answer.status_code == 200) is (media_type(image) is not None)
+    if answer.status_code == 200:
+        served = server.http.get(urls["file_url"])
+        assert (served.content, served.headers["content-type"]) == (image, media_type(image))
+
+
+@pytest.fixture(scope="module")
+def image_url(server: Server) -> str:
+    urls = server.http.post("/rest/storage/upload/initiate", json={"content_type": "image/png"}).json()
+    assert server.http.put(urls["upload_url"], content=IMAGES[0]).status_code == 200
+    return str(urls["file_url"])
+
+
+NUMBERS = st.integers(0, 30_000).map(str) | st.sampled_from(["", "-1", "9" * 40, "0x1", " 1", "²", "1e3"])
+RANGES = (
+    st.lists(st.tuples(NUMBERS, NUMBERS).map("-".join), min_size=1, max_size=6).map(
+        lambda parts: f"bytes={','.join(parts)}"
+    )
+    | st.text(st.sampled_from("bytes=-, 0123456789"), max_size=30)
+    | st.tuples(st.sampled_from(["pages", "Bytes", "bytes "]), NUMBERS).map(lambda parts: f"{parts[0]}={parts[1]}-")
+)
+
+
+@cases(0.5)
+@given(value=RANGES, if_range=st.none() | VALUES, method=st.sampled_from(["GET", "HEAD"]))
+def test_ranges_of_a_real_file(server: Server, image_url: str, value: str, if_range: bytes | None, method: str) -> None:
+    headers = {"Range": value.strip().encode("latin-1", "replace")} | (
+        {} if if_range is None else {"If-Range": if_range}
+    )
+    answer = server.http.request(method, image_url, headers=headers)
+    assert answer.status_code in {200, 206, 416}
+    if answer.status_code == 416:
+        assert answer.headers["content-range"] == f"bytes */{len(IMAGES[0])}"
+        assert method == "HEAD" or answer.json()["error_type"] == "bad_request"
+    elif method == "GET" and "multipart" not in answer.headers["content-type"]:
+        assert answer.content in IMAGES[0]
 
 
 @cases(1.0)
