@@ -21,6 +21,7 @@ CALLS = [
     "invalid_input",
     "unknown_request",
     "upload",
+    "storage_upload",
 ]
 
 

@@ -11,6 +11,7 @@ from tests.fakes import (
     never_starts,
     raises,
     renders_colour,
+    repeats_its_prompt,
     stops_mid_sentence,
     waits_for_a_file,
     works_slowly,
@@ -18,6 +19,7 @@ from tests.fakes import (
 
 _FAKES = {
     "RAISES": raises,
+    "REPEATS": repeats_its_prompt,
     "EXITS": exits,
     "IS_KILLED": is_killed,
     "STOPS_MID_SENTENCE": stops_mid_sentence,

@@ -1,11 +1,17 @@
-"""No secret reaches the service log, whoever logs it and however."""
+"""No secret reaches the service log, whoever logs it and however; a job's own log keeps what its user wrote."""
 
 import io
 import logging
+from collections.abc import Callable
+from urllib.parse import quote
 
+import httpx
 import pytest
 
 from server.logs import RedactingFormatter, redact
+from tests.live_server import APP, Server, example, until
+from tests.server.keyed import client, create_key, use_key
+from tests.server.test_uploads import INITIATE, png
 
 SECRET = "c0ffee" * 10
 
@@ -68,3 +74,56 @@ def test_a_line_cannot_pretend_to_be_two() -> None:
     assert said.count("\n") == 1
     assert "\x1b" not in said
     assert "\\n" in said
+
+
+# -- a real server -----------------------------------------------------------------------------------------------
+
+
+def test_a_job_log_keeps_its_users_own_text(server: Server) -> None:
+    prompt = f"REPEATS Key a:{SECRET} https://x.example/?token={SECRET} ünï 'cödé'"
+    request_id = server.submit(example(prompt=prompt))
+    server.finish(request_id)
+    assert prompt in [line["message"] for line in server.status(request_id, logs=True)["logs"]]
+
+
+def test_a_real_server_writes_no_secret_to_stderr(
+    start_server: Callable[..., Server], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that holds a secret goes wrong once, and right once."""
+    server = start_server(webhooks__retry_delays_s="[0.05]", webhooks__poll_s=0.05, image__total_timeout_s=3)
+    key = create_key(server, "alice")
+    use_key(server, key)
+    nowhere = "http://127.0.0.1:9"
+    urls = server.http.post(INITIATE, json={}).json()
+    upload_token = httpx.URL(urls["upload_url"]).params["token"]
+    for content in (b"no image", png(), png((70, 70))):
+        server.http.put(urls["upload_url"], content=content)
+    cdn_token = server.http.post("/rest/storage/auth/token").json()["token"]
+    server.http.post("/cdn/files/upload", content=b"x", headers={"Authorization": f"Bearer {cdn_token}"})
+    server.http.post("/cdn/files/upload", content=png(), headers={"Authorization": f"Bearer {cdn_token}"})
+    jobs = [
+        server.submit(example(image_url=f"{nowhere}/woman.png?X-Amz-Signature={SECRET}")),
+        server.submit(example(image_url=f"{server.url}/health/live?signature={SECRET}")),
+        server.submit(example(prompt="RAISES")),
+        server.submit(example(prompt="IS_KILLED"), **{"X-Fal-No-Retry": "1"}),
+    ]
+    hook = quote(f"{nowhere}/hook?token={SECRET}", safe="")
+    jobs.append(server.http.post(f"/queue/{APP}?fal_webhook={hook}", json=example(prompt="")).json()["request_id"])
+    for wrong in (f"{key}0", f"x:{SECRET}", SECRET):
+        assert client(server, wrong).get(f"/queue/{APP}/requests/x?token={SECRET}").status_code == 401
+    server.http.get(f"/{SECRET}?token={SECRET}")
+    for request_id in jobs:
+        server.finish(request_id)
+    said = ""
+
+    def is_told() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "attempt 2" in said
+
+    until(is_told)
+    server.stop()
+    said += capfd.readouterr().err
+    assert "image not fetched" in said
+    for secret in (SECRET, key.partition(":")[2], upload_token, cdn_token):
+        assert secret not in said

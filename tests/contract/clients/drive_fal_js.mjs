@@ -89,6 +89,13 @@ const calls = {
     const result = await fal.subscribe(APP, { input: { ...input, image_url: blob }, pollInterval: 50 });
     check(result.data.video.file_size > 0, result);
   },
+  async storage_upload() {
+    const url = await fal.storage.upload(new Blob([readFileSync(photo)], { type: "image/jpeg" }));
+    const served = await fetch(url);
+    check(served.status === 200 && served.headers.get("content-type") === "image/jpeg", [url, served.status]);
+    const result = await fal.subscribe(APP, { input: { ...input, image_url: url }, pollInterval: 50 });
+    check(result.data.video.file_size > 0, result);
+  },
 };
 
 async function startServerProxy() {
