@@ -13,7 +13,10 @@ _witnesses: dict[str, tuple[str, object]] = {}  # of each server, a request that
 
 @contextmanager
 def harmless(server: Server) -> Iterator[None]:
-    """Around a case: no answer has a traceback in it, the same processes go on, and finished work is still there."""
+    """Around a case: no answer has a traceback in it, the same processes go on, and finished work is still there.
+
+    The first one on a server renders a video, so nothing else may be under way there.
+    """
     if server.url not in _witnesses:
         request_id = server.submit(example(seed=11))
         _witnesses[server.url] = request_id, server.finish(request_id).json()

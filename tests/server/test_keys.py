@@ -16,6 +16,8 @@ from server.errors import SettingsError
 from server.keys import KeyRing, KeyTable, first_key
 from server.settings import ApiSettings, is_loopback, is_reached_from_elsewhere
 from tests.live_server import APP, FAST, Server, example, launch, until
+from tests.server.harmless import harmless
+from tests.server.in_process import open_api
 from tests.server.keyed import client, create_key, use_key
 
 NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
@@ -77,7 +79,8 @@ def test_without_a_good_key_everything_is_401(
 ) -> None:
     server, *_ = locked
     headers = {} if authorization is None else {"Authorization": authorization.encode()}
-    answer = client(server).request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
+    with harmless(server):
+        answer = client(server).request(method, path, headers=headers, content=b"{}" if method == "POST" else None)
     assert answer.status_code == 401
     assert isinstance(answer.json()["detail"], str)
     assert answer.headers["x-fal-request-id"]
@@ -283,14 +286,15 @@ def test_beyond_loopback_a_first_key_is_made_and_shown_once(
     assert first_key(database) is None, "the next start makes none"
 
 
-@pytest.mark.parametrize(
-    "settings", [{"api__public_base_url": "https://videos.example/hc"}, {"api__trusted_proxies": '["127.0.0.1"]'}]
-)
-def test_behind_a_proxy_a_first_key_is_made_and_needed(
-    start_server: Callable[..., Server], settings: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("api", [{"public_base_url": "https://videos.example"}, {"trusted_proxies": ["127.0.0.1"]}])
+def test_behind_a_proxy_keys_are_needed(tmp_path: Path, api: dict[str, object]) -> None:
+    with open_api(tmp_path, api=api) as stranger:
+        assert stranger.post(f"/queue/{APP}", json=example()).status_code == 401
+
+
+def test_behind_a_proxy_a_first_key_is_made_and_shown_once(start_server: Callable[..., Server]) -> None:
     """The listener is on loopback, and the world comes in through the proxy all the same."""
-    server = start_server(ready=False, **settings)
+    server = start_server(ready=False, api__public_base_url="https://videos.example/hc")
     assert server.process.stdout is not None
     shown = server.process.stdout.readline()
     assert shown.startswith("First key, shown this once")

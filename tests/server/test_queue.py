@@ -9,6 +9,7 @@ import imageio_ffmpeg
 import pytest
 
 from tests.live_server import APP, Server, example, until
+from tests.server.harmless import harmless
 from tests.server.test_guard import connect, read_all
 
 NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
@@ -120,7 +121,8 @@ def test_a_result_asked_for_too_early_is_400(server: Server) -> None:
 @pytest.mark.parametrize("request_id", [str(uuid.uuid4()), "not-a-uuid", "%00", "x" * 36])
 def test_unknown_and_malformed_ids_are_the_same_404(server: Server, request_id: str, suffix: str) -> None:
     method = "PUT" if suffix == "/cancel" else "GET"
-    answer = server.http.request(method, f"/queue/{APP}/requests/{request_id}{suffix}")
+    with harmless(server):
+        answer = server.http.request(method, f"/queue/{APP}/requests/{request_id}{suffix}")
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
 
 
@@ -193,7 +195,8 @@ def test_downloads_have_ranges(server: Server) -> None:
     ],
 )
 def test_nothing_but_videos_can_be_downloaded(server: Server, path: str) -> None:
-    assert server.http.get(f"/{path}").status_code == 404
+    with harmless(server):
+        assert server.http.get(f"/{path}").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_nothing_but_videos_can_be_downloaded(server: Server, path: str) -> None
 )
 def test_dots_and_slashes_lead_nowhere_as_they_are_sent(server: Server, path: str) -> None:
     """Over a socket: a client would tidy such a path up before it sends it."""
-    with connect(server) as connection:
+    with harmless(server), connect(server) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         head, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 404 ")

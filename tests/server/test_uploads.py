@@ -275,11 +275,11 @@ def test_two_files_for_one_url_are_settled_whoever_is_faster(server: Server) -> 
     assert server.http.get(next(answer for answer in answers if answer.is_success).json()["url"]).content == winner
 
 
-def test_a_full_disk_takes_no_uploads(start_server: Callable[..., Server]) -> None:
-    server = start_server(jobs__min_free_bytes=10**18, ready=False)
-    answer = server.http.put(initiate(server)["upload_url"], content=png())
+def test_a_full_disk_takes_no_uploads(tmp_path: Path) -> None:
+    with open_api(tmp_path, jobs={"min_free_bytes": 10**18}) as client:
+        answer = client.put(client.post(INITIATE, json={}).json()["upload_url"], content=png())
     assert (answer.status_code, answer.json()["error_type"]) == (503, "internal_error")
-    assert not list((server.data_dir / "tmp").iterdir())
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 @pytest.mark.parametrize("value", ["bytes=9999999-", "bytes=5-1", "bytes=x-y", "lines=1-2", "bytes=", "-", "bytes=-"])
