@@ -11,35 +11,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpcore
 import pytest
-import sqlalchemy as sa
 from nacl.encoding import HexEncoder
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 from typer.testing import CliRunner
 
 from server.cli import app
-from server.database import create_engine, migrate, webhook_table
-from server.errors import InternalError, InvalidInput
-from server.job import NewJob, Priority
-from server.job_store import JobStore
-from server.outbound import OutboundPolicy, PinnedBackend
-from server.settings import WebhookSettings, load_settings
+from server.database import create_engine
+from server.settings import WebhookSettings
 from server.webhook_outbox import WebhookOutbox
-from server.webhook_shares import Busy, Shares
 from server.webhook_signature import WebhookSigner
-from server.webhook_target import check_webhook_url
-from server.webhooks import WebhookSender, pause_s, retry_after_s
+from server.webhooks import pause_s, retry_after_s
 from tests.live_server import APP, Server, example, until
 from tests.server.conftest import SHORT_LIMITS
-from tests.server.harmless import harmless
 from tests.server.keyed import create_key, use_key
-from tests.server.test_remote_image import REFUSED
 
 
 @dataclass
@@ -326,17 +315,6 @@ def _is_called(tarpit: socket.socket) -> bool:
     return bool(select.select([tarpit], [], [], 0)[0])
 
 
-def test_shares_are_counted_and_given_back() -> None:
-    shares = Shares(per_owner=2, per_host=1)
-    shares.begin("a", "https://x.example/1")
-    assert shares.busy() == Busy((), (("a", "https://x.example"),))
-    shares.begin("a", "https://y.example:8443/1?z")
-    assert shares.busy() == Busy(("a",), (("a", "https://x.example"), ("a", "https://y.example:8443")))
-    shares.end("a", "https://x.example/1")
-    shares.end("a", "https://y.example:8443/1?z")
-    assert shares.busy() == Busy()
-
-
 @pytest.mark.parametrize("path", ["/0/slow", None])
 def test_a_slow_or_dead_receiver_harms_nobody(impatient: Server, receiver: Receiver, path: str | None) -> None:
     url = f"{receiver.url}{path}" if path else "http://127.0.0.1:9/dead"
@@ -360,136 +338,3 @@ def test_the_schedule_survives_a_restart(start_server: Callable[..., Server], re
     second = start_server(**slow)
     until(lambda: "delivered" in state_of(second, request_id))
     assert len(receiver.of("/500-200/restart")) == 2
-
-
-# -- where to ----------------------------------------------------------------------------------------------------
-
-BAD_URLS = [
-    ("ftp://example.com/x", "url_scheme"),
-    ("file:///etc/passwd", "url_scheme"),
-    ("javascript:alert(1)", "url_scheme"),
-    ("not a url", "url_scheme"),
-    ("", "url_scheme"),
-    ("//example.com/x", "url_scheme"),
-    ("http://[::1", "url_parsing"),
-    ("http://exa\tmple.com", "url_parsing"),
-    ("http://", "value_error"),
-    ("http://user:password@example.com/", "value_error"),
-    ("http://10.0.0.1/", "value_error"),
-    ("http://169.254.169.254/latest/", "value_error"),
-    ("http://2852039166/latest/", "value_error"),
-    ("http://[fd00:ec2::254]/", "value_error"),
-    (f"http://example.com/{'x' * 2100}", "value_error"),
-]
-
-
-@pytest.mark.parametrize(("url", "kind"), BAD_URLS)
-def test_a_bad_webhook_is_refused_at_submit(impatient: Server, url: str, kind: str) -> None:
-    with harmless(impatient):
-        answer = impatient.http.post(f"/queue/{APP}?fal_webhook={quote(url, safe='')}", json=example())
-    assert answer.status_code == 422
-    (item,) = answer.json()["detail"]
-    assert (item["loc"], item["type"]) == (["query", "fal_webhook"], kind)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["http://127.0.0.1/", "http://localhost/", "http://a.localhost./", "http://0x7f.1/", "http://[::1]/",
-     "http://[::ffff:127.0.0.1]/", "http://example.com:8080/", "https://example.com:22/"],
-)  # fmt: skip
-def test_private_places_and_ports_are_refused_unless_listed(url: str) -> None:
-    with pytest.raises(InvalidInput):
-        check_webhook_url(url, OutboundPolicy())
-
-
-@pytest.mark.parametrize("url", REFUSED)
-def test_what_no_image_may_come_from_no_webhook_may_go_to(url: str) -> None:
-    with pytest.raises(InvalidInput):
-        check_webhook_url(url, OutboundPolicy())
-
-
-@pytest.mark.parametrize("url", ["http://example.com/x", "https://example.com:443/x", "http://93.184.216.34/x"])
-def test_public_places_are_taken(url: str) -> None:
-    assert check_webhook_url(url, OutboundPolicy()) == url
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[tuple[sa.Engine, WebhookOutbox, list[float]]]:
-    """A database with one finished request whose webhook is due, and the clock of its outbox."""
-    settings = load_settings(None, {"data_dir": tmp_path})
-    migrate(settings.database_url, tmp_path / "lock")
-    database, now = create_engine(settings.database_url), [time.time()]
-    job = NewJob(
-        id="r", owner="o", input=None, seed=1, priority=Priority.NORMAL, base_url="", webhook_url="http://127.0.0.1:9/"
-    )
-    JobStore(database, clock=lambda: now[0]).add_finished(job, InternalError().response())
-    yield database, WebhookOutbox(database, clock=lambda: now[0]), now
-    database.dispose()
-
-
-def test_the_address_is_judged_again_when_it_is_called(
-    outbox: tuple[sa.Engine, WebhookOutbox, list[float]], tmp_path: Path
-) -> None:
-    database, table, _ = outbox
-    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}))
-    (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
-    sender.deliver(claimed)
-    sender.stop()
-    assert table.all()[0].state == "failed"
-    assert table.all()[0].outcome == "refused: 127.0.0.1:9 leads to 127.0.0.1"
-
-
-@pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00::1"])
-def test_the_address_of_a_name_is_judged_when_it_is_called(
-    outbox: tuple[sa.Engine, WebhookOutbox, list[float]], tmp_path: Path, address: str
-) -> None:
-    database, table, _ = outbox
-    with database.begin() as transaction:
-        transaction.execute(webhook_table.update().values(url="http://internal.example/hook"))
-
-    def connect(*_: object) -> httpcore.NetworkStream:
-        raise AssertionError("nothing may be connected to")
-
-    def backend(deadline: float) -> httpcore.NetworkBackend:
-        answers = ["93.184.216.34", address]  # one bad answer is enough
-        return PinnedBackend(
-            OutboundPolicy(), connect_timeout_s=1, deadline=deadline, resolve=lambda *_: answers, connect=connect
-        )
-
-    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}), backend)
-    (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
-    sender.deliver(claimed)
-    sender.stop()
-    assert (table.all()[0].state, table.all()[0].outcome) == (
-        "failed",
-        f"refused: internal.example:80 leads to {address}",
-    )
-
-
-def test_a_delivery_is_in_one_hand_at_a_time(outbox: tuple[sa.Engine, WebhookOutbox, list[float]]) -> None:
-    _, table, now = outbox
-    (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
-    assert not table.claim(5, first_lease_s=30, lease_s=100)
-    now[0] += 31  # whoever had it has died
-    (again,) = table.claim(5, first_lease_s=30, lease_s=100)
-    table.postpone(again, 10, "HTTP 500")
-    table.settle(claimed, "delivered", "HTTP 200")  # the first was only slow: what it says comes too late
-    assert (table.all()[0].state, table.all()[0].attempts) == ("pending", 1)
-    assert not table.claim(5, first_lease_s=30, lease_s=100)
-    now[0] += 11
-    table.claim(5, first_lease_s=30, lease_s=100)
-    now[0] += 31
-    assert not table.claim(5, first_lease_s=30, lease_s=100), "later attempts may take longer"
-
-
-def test_a_clock_that_is_put_back_delays_no_delivery(outbox: tuple[sa.Engine, WebhookOutbox, list[float]]) -> None:
-    database, _, now = outbox
-    table = WebhookOutbox(database, clock=lambda: now[0], longest_delay_s=60)
-    assert table.claim(5, first_lease_s=30, lease_s=100)
-    now[0] -= 3600
-    (again,) = table.claim(5, first_lease_s=30, lease_s=100)
-    assert not table.claim(5, first_lease_s=30, lease_s=100)
-    table.postpone(again, 60, "HTTP 500")
-    assert not table.claim(5, first_lease_s=30, lease_s=100)
-    now[0] -= 3600
-    assert table.claim(5, first_lease_s=30, lease_s=100)
