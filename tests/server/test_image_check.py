@@ -1,5 +1,6 @@
 """Images are decoded in a process of their own, with limits, and leave it as plain pixels."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -147,7 +148,11 @@ def test_a_process_that_is_killed_refuses_its_image_only(tmp_path: Path, caplog:
 
 
 def _decoders() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "server.image_process" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            found += [child] if "server.image_process" in child.cmdline() else []
+    return found
 
 
 def test_the_largest_permitted_image_fits_into_the_limits(tmp_path: Path) -> None:
