@@ -164,7 +164,7 @@ DOWNLOAD = RouteDoc(
         200: {"description": "The file.", "content": {"video/mp4": {}}},
         206: {"description": "The asked range.", "content": {"video/mp4": {}}},
         410: _json("The file's time is over.", Problem),
-        416: {"description": "The range lies outside the file.", "content": {"text/plain": {}}},
+        416: _json("The range lies outside the file.", Problem),
     }
 )
 
@@ -194,9 +194,10 @@ MULTIPART = RouteDoc({413: _json("Always: no image is that large.", Problem)})
 CDN_MULTIPART = RouteDoc(MULTIPART.responses, {"security": [{"cdnToken": []}]})
 IMAGE_DOWNLOAD = RouteDoc(
     {
+        410: _json("The upload's time is over.", Problem),
         200: {"description": "The image.", "content": _IMAGES},
         206: {"description": "The asked range.", "content": _IMAGES},
-        416: {"description": "The range lies outside the file.", "content": {"text/plain": {}}},
+        416: _json("The range lies outside the file.", Problem),
     }
 )
 READY = RouteDoc({200: _json("A video can be made.", Readiness), 503: _json("Not now.", Readiness)})

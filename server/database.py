@@ -120,7 +120,7 @@ upload_table = sa.Table(
     sa.Column("key", sa.String(200), primary_key=True),
     sa.Column("owner", sa.String(64), nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, server_default=""),  # empty: from before there was one
     sa.Column("expires_at", sa.Float, nullable=False),
 )
 sa.Index("upload_by_owner", upload_table.c.owner)

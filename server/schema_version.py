@@ -14,8 +14,10 @@ from server.errors import SettingsError
 _FIRST: Final = 1
 # SQL that SQLite and Postgres both take. What has been released is never changed, only followed by another step.
 _STEPS: Final[tuple[tuple[str, ...], ...]] = (
-    # 2: the engine's rows of ended requests are removed (`leftovers.py`); a record takes its webhook along.
+    # 2: the engine's rows of ended requests are removed (`leftovers.py`); a record takes its webhook along; two files
+    # for one upload are told apart by their hash.
     (
+        "ALTER TABLE upload ADD COLUMN sha256 VARCHAR(64) DEFAULT '' NOT NULL",
         "ALTER TABLE request ADD COLUMN engine_forgotten BOOLEAN DEFAULT FALSE NOT NULL",
         "DELETE FROM webhook WHERE request_id NOT IN (SELECT id FROM request)",
     ),

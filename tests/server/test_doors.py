@@ -111,7 +111,7 @@ def test_the_proxy_door_leads_nowhere_else(server: Server, target: str) -> None:
 def test_the_proxy_door_knows_the_address_of_its_server(
     tmp_path: Path, settings: dict[str, Any], headers: dict[str, str], target: str, reached: bool
 ) -> None:
-    api = open_api(tmp_path, api=settings)
+    api = open_api(tmp_path, api=settings, keyed=True)
     url = f"{target}/{APP}/requests/x/status"
     answer = api.get("/api/fal/proxy", headers={"x-fal-target-url": url, **headers})
     expected = (404, "Request not found") if reached else (400, "Invalid request")

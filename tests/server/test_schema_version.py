@@ -161,6 +161,7 @@ def test_queued_jobs_of_an_older_version_run_after_the_upgrade(
     with database.begin() as transaction:
         transaction.execute(sa.text("DROP TABLE schema_version"))
         transaction.execute(sa.text("ALTER TABLE request DROP COLUMN engine_forgotten"))
+        transaction.execute(sa.text("ALTER TABLE upload DROP COLUMN sha256"))
     new = start_server()
     new.until_running(running)
     assert scalar(database, "SELECT version FROM schema_version") == schema_version.CURRENT
