@@ -136,7 +136,10 @@ class Supervisor:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
-        signalled.wait()
+        while not signalled.wait(_TICK_S):
+            # Looks up now and then: the kernel may give a signal to another thread (the main one is stopped, say, as
+            # after Ctrl-Z), and Python runs its handler in the main thread only when that does something.
+            pass
         logger.info("stopping")
 
     def pid_of(self, role: str) -> int:
