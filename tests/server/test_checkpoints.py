@@ -30,16 +30,18 @@ def checkpoints_of(path: Path, *, alpha: str = "white") -> Checkpoints:
         guidance_scale=7.5,
         seed=1,
     )
-    return Checkpoints(job, "weights", GeneratorSettings(device="cpu"), alpha=alpha)
+    return Checkpoints(job, "weights", GeneratorSettings(device="cpu"), None, alpha=alpha)
 
 
 def test_a_checkpoint_belongs_to_its_settings_and_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.checkpoint"
-    checkpoints_of(path).keep(1, torch.zeros(1, 16, 2, 8, 12))
-    assert checkpoints_of(path).read() is not None
-    assert checkpoints_of(path, alpha="drop").read() is None
+    path, noise, kept = tmp_path / "x.checkpoint", torch.ones(1, 16, 2, 8, 12), torch.zeros(1, 16, 2, 8, 12)
+    checkpoints_of(path).keep(1, kept)
+    step, latents = checkpoints_of(path).start(noise)
+    assert step == 1
+    assert torch.equal(latents, kept)
+    assert checkpoints_of(path, alpha="drop").start(noise) == (0, noise)
     monkeypatch.setattr(checkpoints, "version", lambda _: "0.0.1")
-    assert checkpoints_of(path).read() is None
+    assert checkpoints_of(path).start(noise) == (0, noise)
 
 
 def test_a_disk_without_room_costs_the_checkpoint_and_not_the_job(

@@ -42,17 +42,17 @@ def demo_server(start_server: Callable[..., Server], tmp_path: Path) -> Server:
         generator__device="cpu",
         generator__dtype="float32",
         generator__torch_threads=1,
-        generator__render_divisor=4,
+        generator__render_divisor=8,
         generator__stall_timeout_s=60,
     )
 
 
 def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo_server: Server) -> None:
-    request = example(prompt="a woman is playing a violin", seed=5)
+    request = example(prompt="a woman is playing a violin", seed=5, num_inference_steps=30)
     undisturbed = demo_server.finish(demo_server.submit(request), timeout_s=120).json()
 
     disturbed = demo_server.submit(request)
-    until(lambda: any("step 6/10" in line for line in messages(demo_server, disturbed)), timeout_s=60)
+    until(lambda: any("step 6/30" in line for line in messages(demo_server, disturbed)), timeout_s=60)
     os.kill(demo_server.worker()["pid"], signal.SIGKILL)  # and with it the generator
     answer = demo_server.finish(disturbed, timeout_s=120)
 

@@ -24,7 +24,7 @@ DEMO = FAST | {
     "generator__stall_timeout_s": 60,
     "generator__cancel_grace_s": 20,
 }
-REQUEST = example(prompt="a woman is playing a violin", seed=5, num_inference_steps=30)
+REQUEST = example(prompt="a woman is playing a violin", seed=5, num_inference_steps=20)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_killed_rank_ends_all_and_the_job_goes_on_at_its_checkpoint_with_the_s
     assert video(two_ranks, disturbed) == undisturbed
     said = messages(two_ranks, disturbed)
     assert "Attempt 2" in said
-    assert any(re.fullmatch(r"Going on at step ([789]|[12]\d|30) from a checkpoint", line) for line in said)
+    assert any(re.fullmatch(r"Going on at step ([789]|1\d|20) from a checkpoint", line) for line in said)
     assert not list((two_ranks.data_dir / "tmp").iterdir())
 
 
@@ -125,7 +125,7 @@ def test_lack_of_memory_on_one_rank_ends_all_and_the_next_plan_is_tried(failing:
     answered = failing.submit(example(prompt="RUNS_OUT_OF_MEMORY"))
     assert failing.finish(answered).status_code == 200
     assert any("offload_encoders" in line for line in messages(failing, answered))
-    assert not any(psutil.pid_exists(process) for process in processes)
+    until(lambda: not any(psutil.pid_exists(process) for process in processes), timeout_s=5)
 
 
 def test_an_error_on_one_rank_fails_the_request_and_ends_all(failing: Server) -> None:
