@@ -132,9 +132,9 @@ def launch(
 
 
 FAST = {
-    "jobs__engine_poll_s": 0.05,
+    "jobs__engine_poll_s": 0.15,
     "jobs__cancel_poll_s": 0.05,
-    "jobs__heartbeat_s": 0.2,
+    "jobs__heartbeat_s": 0.3,
     "generator__restart_delay_s": 0.05,
     "generator__stall_timeout_s": 3,
     "generator__cancel_grace_s": 1,

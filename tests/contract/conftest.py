@@ -3,12 +3,14 @@
 Where a registry, node or a browser is missing, tests skip with the reason; with CI set in the environment they fail.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +40,7 @@ def missing(reason: str) -> NoReturn:
 PATIENT = FAST | {"generator__stall_timeout_s": 60}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server over plain http."""
     running = launch(tmp_path_factory.mktemp("http"), **PATIENT)
@@ -46,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a certificate of its own."""
     running = launch(tmp_path_factory.mktemp("tls"), options=["--tls-self-signed"], **PATIENT)
@@ -57,10 +59,11 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def old_fal_client(pytestconfig: pytest.Config) -> Path:
     """A folder with an old version of the Python client; its dependencies are those of the current one."""
-    folder = _cache(pytestconfig) / f"fal-client-{OLD_FAL_CLIENT}"
-    if not (folder / "fal_client").is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        _install([*pip, f"fal-client=={OLD_FAL_CLIENT}"], folder.parent)
+    with _cache(pytestconfig) as cache:
+        folder = cache / f"fal-client-{OLD_FAL_CLIENT}"
+        if not (folder / "fal_client").is_dir():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+            _install([*pip, f"fal-client=={OLD_FAL_CLIENT}"], cache)
     return folder
 
 
@@ -70,17 +73,18 @@ def node_packages(pytestconfig: pytest.Config) -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             missing(f"{program} is not installed")
-    folder = _cache(pytestconfig) / "node"
     wanted = json.dumps({"private": True, "dependencies": NODE_PACKAGES})
-    manifest = folder / "package.json"
-    if not manifest.is_file() or manifest.read_text() != wanted or not (folder / "node_modules").is_dir():
-        folder.mkdir(exist_ok=True)
-        manifest.write_text(wanted)
-        try:
-            _install(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], folder)
-        except BaseException:
-            manifest.unlink()
-            raise
+    with _cache(pytestconfig) as cache:
+        folder = cache / "node"
+        manifest = folder / "package.json"
+        if not manifest.is_file() or manifest.read_text() != wanted or not (folder / "node_modules").is_dir():
+            folder.mkdir(exist_ok=True)
+            manifest.write_text(wanted)
+            try:
+                _install(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], folder)
+            except BaseException:
+                manifest.unlink()
+                raise
     return folder
 
 
@@ -91,8 +95,15 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {key: value for key, value in plain.items() if "proxy" not in key.lower()} | more
 
 
-def _cache(config: pytest.Config) -> Path:
-    return Path(config.cache.mkdir("clients")) if config.cache else missing("pytest runs without its cache")
+@contextmanager
+def _cache(config: pytest.Config) -> Iterator[Path]:
+    """Where installed clients are kept; one test process at a time installs into it."""
+    if config.cache is None:
+        missing("pytest runs without its cache")
+    folder = Path(config.cache.mkdir("clients"))
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 def _install(command: list[str], folder: Path) -> None:
