@@ -12,7 +12,7 @@ from server.database import migrate
 from tests.live_server import FAST, Server
 from tests.server.cluster import Cluster
 
-SECONDS = 12
+SECONDS = 90  # at most: a busy machine must still come to the last operation
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
@@ -32,7 +32,7 @@ def test_the_schema_holds_what_it_promises(api: Server, tmp_path: Path) -> None:
     command += ["-H", "X-Fal-Request-Timeout: 0.2"]  # sync runs end with their 504
     config = '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "4xx", "503", "504"]\n'  # it says so itself
     (tmp_path / "schemathesis.toml").write_text(config)
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     operations = sum(len(methods) for methods in api.http.get("/openapi.json").json()["paths"].values())
     assert re.findall(r"Tested: (\d+)", done.stdout) == [str(operations)], "every operation was called"
