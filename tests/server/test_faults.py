@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -19,66 +18,10 @@ import pytest
 
 from server.outage import is_outage
 from tests.live_server import FAST, ROOT, Server, example, launch, until
-from tests.server.cluster import Cluster
-
-STALE_S = 1.5
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Workers that are thought dead soon."""
-    workers = Cluster(tmp_path, **FAST, jobs__heartbeat_stale_s=STALE_S)
-    yield workers
-    workers.stop()
-
-
-@pytest.fixture
-def api(start_server: Callable[..., Server]) -> Iterator[Server]:
-    """A server whose own worker is out of the way."""
-    server = start_server(jobs__heartbeat_stale_s=STALE_S, worker_id="supervised")
-    (worker,) = [child for child in psutil.Process(server.process.pid).children() if "worker" in child.cmdline()]
-    supervisor = psutil.Process(server.process.pid)
-    supervisor.suspend()  # it must not restart the worker
-    worker.kill()
-    until(lambda: not server.http.get("/health/ready").json()["workers"])
-    yield server
-    supervisor.resume()
 
 
 def messages(server: Server, request_id: str) -> list[str]:
     return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]
-
-
-def test_another_worker_takes_over_from_one_that_is_gone(api: Server, cluster: Cluster) -> None:
-    cluster.start_worker("first")
-    running = api.submit(example(prompt="WORKS_SLOWLY"))
-    api.until_running(running)
-    cluster.start_worker("second")
-    until(lambda: len(api.http.get("/health/ready").json()["workers"]) == 2)
-    cluster.signal("first", signal.SIGKILL)
-    until(lambda: "Attempt 2" in messages(api, running))
-    api.cancel(running)
-    assert api.finish(running).status_code == 499
-
-
-def test_a_worker_that_was_only_frozen_changes_nothing_when_it_thaws(api: Server, cluster: Cluster) -> None:
-    first = psutil.Process(cluster.start_worker("first"))
-    running = api.submit(example(prompt="WORKS_SLOWLY"))
-    api.until_running(running)
-    frozen = [first, *first.children()]
-    for process in frozen:
-        process.suspend()
-    cluster.start_worker("second", renderer="renders_colour")
-    answer = api.finish(running)
-    assert answer.status_code == 200
-    for process in frozen:
-        process.resume()
-    after = api.submit(example(prompt="a colour"))
-    assert api.finish(after).status_code == 200
-    assert api.result(running).json() == answer.json()
-    assert api.http.get(answer.json()["video"]["url"]).status_code == 200
-    videos = list((api.data_dir / "files").rglob("*.mp4"))
-    assert len(videos) == 2, "one file per result"
 
 
 def test_accepted_requests_survive_a_killed_api(start_server: Callable[..., Server]) -> None:

@@ -4,12 +4,11 @@ import asyncio
 import concurrent.futures
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -25,9 +24,8 @@ from server.postgres_rows import PostgresRows
 from server.schemas import HunyuanCustomInput
 from server.settings import ENV_PREFIX
 from server.status_reads import JobState, StatusReads
-from tests.live_server import APP, FAST, ROOT, Server, example, until
+from tests.live_server import APP, ROOT, Server, example, until
 from tests.postgres import Postgres
-from tests.server.cluster import Cluster
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured
 
@@ -41,14 +39,6 @@ def url(postgres: Postgres, tmp_path: Path) -> str:
     made = postgres.new_database()
     migrate(made, tmp_path / "lock")
     return made
-
-
-@pytest.fixture
-def cluster(url: str, tmp_path: Path) -> Iterator[Cluster]:
-    """One API and workers that are thought dead soon, on one disk."""
-    machines = Cluster(tmp_path, **FAST, database_url=url, jobs__heartbeat_stale_s=STALE_S)
-    yield machines
-    machines.stop()
 
 
 def messages(server: Server, request_id: str) -> list[str]:
@@ -131,41 +121,6 @@ def test_hot_reads_say_what_the_store_says(url: str) -> None:
     asyncio.run(read())
     engine.destroy()
     database.dispose()
-
-
-def test_another_worker_takes_over_from_one_that_is_gone(cluster: Cluster) -> None:
-    api = cluster.start_api()
-    cluster.start_worker("first")
-    running = api.submit(example(prompt="WORKS_SLOWLY"))
-    api.until_running(running)
-    cluster.start_worker("second")
-    until(lambda: len(api.http.get("/health/ready").json()["workers"]) == 2)
-    cluster.signal("first", signal.SIGKILL)
-    killed = time.monotonic()
-    until(lambda: "Attempt 2" in messages(api, running))
-    logger.info("takeover_s_beyond_stale: %.2f", time.monotonic() - killed - STALE_S)
-    api.cancel(running)
-    assert api.finish(running).status_code == 499
-
-
-def test_a_worker_that_was_only_frozen_changes_nothing_when_it_thaws(cluster: Cluster) -> None:
-    api = cluster.start_api()
-    first = psutil.Process(cluster.start_worker("first"))
-    running = api.submit(example(prompt="WORKS_SLOWLY"))
-    api.until_running(running)
-    frozen = [first, *first.children()]
-    for process in frozen:
-        process.suspend()
-    cluster.start_worker("second", renderer="renders_colour")
-    answer = api.finish(running)
-    assert answer.status_code == 200
-    for process in frozen:
-        process.resume()
-    after = api.submit(example(prompt="a colour"))
-    assert api.finish(after).status_code == 200
-    assert api.result(running).json() == answer.json()
-    assert api.http.get(answer.json()["video"]["url"]).status_code == 200
-    assert len(list((api.data_dir / "files").rglob("*.mp4"))) == 2, "one file per result"
 
 
 def test_a_database_that_is_away_for_a_while_costs_no_job(
