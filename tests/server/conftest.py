@@ -1,10 +1,18 @@
-"""A second shared server, and how many cases the fuzz tests try (`--hypothesis-profile=benchmark`: 20,000)."""
+"""What tests here share: a server with short limits, a database, and how many cases fuzz tests try.
+
+`--hypothesis-profile=benchmark` tries 20,000.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from dbos import DBOSClient
 from hypothesis import settings
 
+from server.database import create_engine, migrate
+from server.engine import engine_client
 from tests.live_server import FAST, Server, launch
 
 settings.register_profile("benchmark", max_examples=2840)
@@ -31,3 +39,21 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = launch(tmp_path_factory.mktemp("impatient"), **FAST, **SHORT_LIMITS)
     yield running
     running.stop()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sa.Engine]:
+    """An empty database of one test, with its tables."""
+    url = f"sqlite:///{tmp_path / 'x.sqlite'}"
+    migrate(url, tmp_path / "lock")
+    opened = create_engine(url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def engine(database: sa.Engine) -> Iterator[DBOSClient]:
+    """What puts workflows into its queues."""
+    client = engine_client(database)
+    yield client
+    client.destroy()

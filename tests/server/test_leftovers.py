@@ -14,8 +14,6 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 from pydantic import SecretStr
 
-from server.database import create_engine, migrate
-from server.engine import engine_client
 from server.errors import InternalError
 from server.intake import Intake, Submission
 from server.job import Rendered
@@ -31,22 +29,6 @@ from tests.server.in_process import settings_for
 from tests.server.test_job_store import new_job
 
 DAY = 86400.0
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[sa.Engine]:
-    url = f"sqlite:///{tmp_path / 'x.sqlite'}"
-    migrate(url, tmp_path / "lock")
-    opened = create_engine(url)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def engine(database: sa.Engine) -> Iterator[DBOSClient]:
-    client = engine_client(database)
-    yield client
-    client.destroy()
 
 
 @pytest.fixture(params=["directory", "bucket"])

@@ -1,6 +1,6 @@
 """Things end in time: media first, then the record."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from server import retention as retention_module
-from server.database import create_engine, log_table, metadata, migrate, request_table, webhook_table
-from server.engine import engine_client
+from server.database import log_table, metadata, request_table, webhook_table
 from server.errors import InternalError
 from server.job_store import JobStore
 from server.retention import Retention
@@ -27,22 +26,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[sa.Engine]:
-    url = f"sqlite:///{tmp_path / 'x.sqlite'}"
-    migrate(url, tmp_path / "lock")
-    opened = create_engine(url)
-    yield opened
-    opened.dispose()
-
-
-@pytest.fixture
-def engine(database: sa.Engine) -> Iterator[DBOSClient]:
-    client = engine_client(database)
-    yield client
-    client.destroy()
 
 
 @pytest.fixture
