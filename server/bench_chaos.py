@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from server.bench_loopback import serving
 from server.bench_server import BenchServer, Client, child_processes, running_server, until
 from server.supervisor import Supervisor
 
@@ -145,14 +146,5 @@ def _receiver() -> Iterator[tuple[str, dict[str, list[bytes]]]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}/", received
-        finally:
-            http.shutdown()
-            thread.join()
+    with serving(Handler) as url:
+        yield f"{url}/", received

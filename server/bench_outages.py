@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
-from threading import Event, Thread
+from threading import Event
 from typing import Any, Final
 
 import httpx
 
+from server.bench_loopback import serving
 from server.bench_server import BenchServer, expect, running_server, until
 from server.throwaway_postgres import Postgres, find_binaries
 
@@ -116,15 +117,5 @@ def _bucket() -> Iterator[tuple[str, Event]]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
-        thread = Thread(target=http.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}", away
-        finally:
-            http.shutdown()
-            thread.join()
+    with serving(Handler) as url:
+        yield url, away
