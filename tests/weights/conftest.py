@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -191,3 +192,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def good(converted_once: Path, tmp_path: Path) -> Path:
+    """An earlier, good conversion."""
+    return shutil.copytree(converted_once, tmp_path / "good")

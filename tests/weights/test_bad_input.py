@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pickle
@@ -14,32 +13,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from typer.testing import CliRunner
 
-from weights import convert as convert_module
-from weights import direct_file, torch_checkpoint
-from weights.commands import app
-from weights.convert import convert
+from tests.weights.layout import CLIP_WEIGHTS, DIT, DIT_FOLDER, LLAVA, LLAVA_WEIGHTS, VAE, VAE_FOLDER
+from tests.weights.refusals import refused
+from weights import torch_checkpoint
 from weights.errors import (
     BadValuesError,
     CheckpointError,
     KeyMapError,
     StructureError,
-    TargetError,
     TokenizerError,
     UnsafePickleError,
-    WeightsError,
     WrongModelError,
 )
 from weights.original_layout import Variant
-
-DIT_FOLDER = "models/hunyuancustom_720P"
-DIT = f"{DIT_FOLDER}/mp_rank_00_model_states.pt"
-VAE_FOLDER = "models/vae_3d/hyvae_v1_0801"
-VAE = f"{VAE_FOLDER}/pytorch_model.pt"
-LLAVA = "models/llava-llama-3-8b-v1_1"
-LLAVA_WEIGHTS = f"{LLAVA}/model.safetensors"
-CLIP_WEIGHTS = "models/openai_clip-vit-large-patch14/model.safetensors"
 
 Weights = dict[str, Tensor]
 
@@ -52,34 +39,6 @@ class Runs:
 
     def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
         return os.mkdir, (str(self.path),)
-
-
-@pytest.fixture
-def good(converted_once: Path, tmp_path: Path) -> Path:
-    """An earlier, good conversion."""
-    return shutil.copytree(converted_once, tmp_path / "good")
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    return {str(path): (path.stat().st_ino, path.read_bytes() if path.is_file() else b"") for path in folder.rglob("*")}
-
-
-def refused(original: Path, good: Path, kind: type[WeightsError], *words: str, variant: Variant | None = None) -> None:
-    """By the function and at the command line, in one line with these words and with nothing changed."""
-    before = snapshot(good)
-    with pytest.raises(kind) as caught:
-        convert(original, good, variant=variant)
-    assert type(caught.value) is kind
-    options = [] if variant is None else ["--variant", variant]
-    told = CliRunner().invoke(app, ["convert", str(original), str(good), *options])
-    assert (told.exit_code, told.stdout) == (1, "")
-    for message in (f"error: {caught.value}\n", told.stderr):
-        assert message.startswith("error: ")
-        assert message.index("\n") == len(message) - 1
-        for word in words:
-            assert word in message
-    assert snapshot(good) == before
-    assert sorted(path.name for path in good.parent.iterdir() if path.name.startswith(".")) == []
 
 
 def save_dit(original: Path, weights: Weights) -> None:
@@ -243,60 +202,6 @@ def test_a_truncated_safetensors(original: Path, good: Path, dit_weights: Weight
     refused(original, good, CheckpointError, "dit.safetensors", "truncated")
 
 
-@pytest.mark.parametrize("place", ["transformer", "vae", "text_encoder", "text_encoder_2"])
-def test_the_disk_fills_up_at_60_percent(
-    original: Path, good: Path, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[place]
-    capacity = int(0.6 * (original / left).stat().st_size)
-    written: dict[str, int] = {}
-    write = direct_file.write_all
-
-    def full_soon(handle: int, view: memoryview) -> None:
-        path = str(Path(f"/proc/self/fd/{handle}").readlink())
-        written[path] = written.get(path, 0) + len(view)
-        if f"/{place}/" in path and written[path] > capacity:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(handle, view)
-
-    monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
-    monkeypatch.setattr(direct_file, "write_all", full_soon)
-    monkeypatch.setattr(convert_module.os, "link", _cannot_link)  # the encoders are copied
-    refused(original, good, TargetError, f"/{place}/", "the disk is full")
-
-
-def _cannot_link(*_: object) -> None:
-    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-
-
-def test_too_little_disk_is_noticed_before_anything_is_written(
-    original: Path, good: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(good)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50_000_000))  # noqa: ARG005
-    refused(original, good, TargetError, str(good), "0.1 GB are free")
-
-
-def test_a_read_only_target(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mkdir = Path.mkdir
-
-    def read_only(path: Path, *args: object, **options: object) -> None:
-        if path.name == ".good.converting":
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        mkdir(path, *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Path, "mkdir", read_only)
-    refused(original, good, TargetError, str(good.parent), "read-only")
-
-
-def test_a_folder_that_is_somebody_elses(original: Path, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/me.jpg").touch()
-    with pytest.raises(TargetError, match="not a conversion made here"):
-        convert(original, tmp_path / "photos")
-    assert (tmp_path / "photos/me.jpg").exists()
-
-
 def test_missing_parts_are_named(original: Path, good: Path) -> None:
     (original / VAE).unlink()
     refused(original, good, CheckpointError, VAE, "missing")
@@ -393,21 +298,3 @@ def test_nan_in_the_vae_and_in_fp8(fp8_original: Path, good: Path) -> None:
     weights[key].view(torch.uint8)[3, 5] = 0xFF
     torch.save({"module": weights}, path)
     refused(fp8_original, good, BadValuesError, path.name, key, variant=Variant.FP8)
-
-
-def test_a_mount_point_cannot_be_exchanged(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "is_mount", lambda path: path == good)
-    refused(original, good, TargetError, str(good), "mount point")
-
-
-def test_what_the_system_refuses_is_one_line_too(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bool:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    monkeypatch.setattr(Path, "is_file", refuse)
-    for command in (["verify", str(original)], ["convert", str(original), str(original.parent / "out")]):
-        told = CliRunner().invoke(app, command)
-        assert told.exit_code == 1
-        assert told.stderr.startswith("error: ")
-        assert "Permission denied" in told.stderr
-        assert told.stderr.count("\n") == 1

@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import constants, file_download
 from safetensors.torch import load_file
 
+from tests.weights.layout import DIT
 from weights import download as download_module
 from weights.download import download
 from weights.errors import DownloadError, TargetError, WeightsError
@@ -27,7 +28,6 @@ from weights.prepare import Reporter, prepare
 from weights.staging import MARKER
 from weights.verify import verify
 
-DIT = "models/hunyuancustom_720P/mp_rank_00_model_states.pt"
 LLAVA = "models/llava-llama-3-8b-v1_1"
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from tests.weights.layout import DIT
 from weights.commands import app
 from weights.convert import convert
 from weights.lock_file import LOCK_NAME
@@ -22,7 +23,6 @@ from weights.staging import MARKER
 from weights.structure import differences, summary, transformer_shapes
 from weights.verify import verify
 
-DIT = "models/hunyuancustom_720P/mp_rank_00_model_states.pt"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
