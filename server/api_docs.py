@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.fal_proxy import PROXY_PATH, TARGET_URL
 from server.schemas import HunyuanCustomInput, HunyuanCustomOutput
 
 Responses = dict[int | str, dict[str, Any]]
@@ -159,10 +160,12 @@ RESULT = RouteDoc(
     {200: _json("The output.", HunyuanCustomOutput), 422: _json("Its input was not valid.", Problem), **_FAILED}
 )
 CANCEL = RouteDoc({202: _json("Taken down.", CancelAnswer)})
+_ELSEWHERE = {"description": "From a bucket: where the file is, for a few minutes."}
 DOWNLOAD = RouteDoc(
     {
         200: {"description": "The file.", "content": {"video/mp4": {}}},
         206: {"description": "The asked range.", "content": {"video/mp4": {}}},
+        302: _ELSEWHERE,
         410: _json("The file's time is over.", Problem),
         416: _json("The range lies outside the file.", Problem),
     }
@@ -197,6 +200,7 @@ IMAGE_DOWNLOAD = RouteDoc(
         410: _json("The upload's time is over.", Problem),
         200: {"description": "The image.", "content": _IMAGES},
         206: {"description": "The asked range.", "content": _IMAGES},
+        302: _ELSEWHERE,
         416: _json("The range lies outside the file.", Problem),
     }
 )
@@ -242,7 +246,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         body = HunyuanCustomInput.model_json_schema(ref_template="#/components/schemas/{model}")
         components["schemas"].setdefault("HunyuanCustomInput", body)
         components["schemas"].setdefault("Problem", Problem.model_json_schema())
-        schema["paths"]["/api/fal/proxy"] = _proxy_door()
+        schema["paths"][PROXY_PATH] = _proxy_door()
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
                 _complete(path, method, operation)
@@ -259,9 +263,10 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         del answers["422"]  # FastAPI's, for path parameters: any text is one
     others = dict(_EVERYWHERE)
     others |= _WITH_KEY if operation.get("security") or "token" in queries else {}
-    others |= _WITH_NAME if "{" in path or "endpoint_id" in queries else {}
+    proxied = path == PROXY_PATH  # whatever its targets may answer
+    others |= _WITH_NAME if "{" in path or "endpoint_id" in queries or proxied else {}
     others |= _WITH_INPUT if "requestBody" in operation or "422" in answers else {}
-    others |= _AT_A_COST if method == "post" or "requestBody" in operation else {}
+    others |= _AT_A_COST if method == "post" or "requestBody" in operation or proxied else {}
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for status, description in others.items():
         if str(status) not in answers or answers[str(status)]["description"] == "Validation Error":
@@ -274,18 +279,14 @@ def _queries(operation: dict[str, Any]) -> set[str]:
 
 def _proxy_door() -> dict[str, Any]:
     """What has no route of its own: `doors.py` leads it to the others."""
-    target = _header("x-fal-target-url", "The address on one of fal's hosts that is meant, or on this server.")
+    target = _header(TARGET_URL, "The address on one of fal's hosts that is meant, or on this server.")
     return {
         method: {
             "tags": ["proxy"],
             "summary": "The door of `proxyUrl` in fal's JavaScript client",
             "operationId": f"proxy_{method}",
             "parameters": [{**target, "required": True}],
-            "responses": {"200": {"description": "What the target answers."}, **_named({**_WITH_NAME, **_AT_A_COST})},
+            "responses": {"200": {"description": "What the target answers."}},
         }
         for method in ("get", "post", "put")
     }
-
-
-def _named(statuses: dict[int, str]) -> dict[str, Any]:
-    return {str(status): {"description": description} for status, description in statuses.items()}

@@ -4,25 +4,17 @@ from fastapi import Request
 
 from server.errors import Unauthorized
 from server.fal_proxy import VIA_PROXY
-from server.keys import LOCAL_OWNER
 from server.services import services
 
 
 def current_owner(request: Request) -> str:
     """The owner of a request; jobs and files belong to owners, not to keys.
 
-    Browser applications behind the proxy door hold no key: a setting may name the owner they act for.
-
     Raises:
         Unauthorized: keys exist, and none of them was shown.
     """
-    parts = services(request)
-    if not parts.keys.required():
-        return LOCAL_OWNER
-    authorization = request.headers.get("authorization")
-    if authorization is None and request.scope.get(VIA_PROXY) and parts.settings.api.proxy_owner:
-        return parts.settings.api.proxy_owner
-    return parts.keys.owner_of(authorization)
+    via_proxy = bool(request.scope.get(VIA_PROXY))
+    return services(request).keys.caller(request.headers.get("authorization"), via_proxy=via_proxy)
 
 
 def admit(request: Request) -> str:

@@ -78,10 +78,6 @@ class Client:
         """What it ended with."""
         return self.http.get(f"{self._requests}/{request_id}")
 
-    def workers(self) -> list[dict[str, Any]]:
-        """Those that have been heard of lately."""
-        return list(self.http.get("/health/ready").json()["workers"])
-
 
 @dataclass(frozen=True, slots=True)
 class BenchServer:

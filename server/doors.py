@@ -27,7 +27,7 @@ from server.public_url import base_url
 from server.schemas import ENDPOINT
 
 _DOORS: Final = ("/run/", "/queue/", "/rest/", "/cdn/")
-_OURS: Final = (*_DOORS, "/files/", "/api/", "/health/", "/playground/", "/.well-known/", "/openapi.json/", "/metrics/")
+_OURS: Final = (*_DOORS, "/files/", "/api/", "/health/", "/.well-known/", "/openapi.json/")
 _LONGEST_REMEMBERED: Final = 256  # strangers choose the paths: longer ones would cost memory
 # fal's documentation also writes /{app}/{subpath}/requests/...
 _SUBPATH: Final = re.compile(rf"^(/queue/{ENDPOINT})/(?!requests/)[^?]+?(/requests/.*)$")

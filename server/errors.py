@@ -12,10 +12,11 @@ ServerError
 │   ├── BadRange              416, a Range that cannot be read or that a file does not have
 │   ├── Unauthorized          401
 │   ├── Forbidden             403, a foreign website behind the browser of a user of a server without keys
-│   ├── TooManyRequests       429 + Retry-After
-│   │   └── QueueTooLong      429, longer than fal_max_queue_length
-│   ├── Overloaded            503 + Retry-After
-│   ├── TryAgainLater         503 + Retry-After, the database or the object store is away
+│   ├── RetryLater            + Retry-After
+│   │   ├── TooManyRequests   429, a limit
+│   │   │   └── QueueTooLong  429, longer than fal_max_queue_length
+│   │   ├── Overloaded        503
+│   │   └── TryAgainLater     503, the database or the object store is away
 │   ├── StillInProgress       400
 │   ├── AlreadyCompleted      400
 │   ├── Cancelled             499, the result of a cancelled request
@@ -32,6 +33,7 @@ ServerError
     ├── ImageLoadError, UnsupportedImageFormat, ImageTooSmall, ImageTooLarge, FileTooLarge, FileDownloadError   422
     ├── UnsupportedUpload     422
     └── GenerationFailed      500
+Errors that never leave their process stand where they are raised: `generator.py`, `outage.py`, `keys.py`.
 Sources: fal_protocol (the wire), https://docs.fal.ai/errors for types and messages.
 """
 
@@ -148,10 +150,8 @@ class Forbidden(RequestError):
     status, error_type, detail = 403, "forbidden", "Host not allowed"
 
 
-class TooManyRequests(RequestError):
-    """A limit of the owner or of the queue is reached; fal's clients try again by themselves."""
-
-    status, error_type, detail = 429, "too_many_requests", "Too many requests"
+class RetryLater(RequestError):
+    """Not now; fal's clients try some of these again by themselves."""
 
     def __init__(self, detail: str | None = None, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)
@@ -164,19 +164,25 @@ class TooManyRequests(RequestError):
         return ErrorResponse(plain.status, plain.body, plain.error_type, {**plain.headers, **wait})
 
 
+class TooManyRequests(RetryLater):
+    """A limit of the owner or of the queue is reached."""
+
+    status, error_type, detail = 429, "too_many_requests", "Too many requests"
+
+
 class QueueTooLong(TooManyRequests):
     """More requests wait than the sender accepts."""
 
     detail = "The queue is longer than fal_max_queue_length"
 
 
-class Overloaded(TooManyRequests):
+class Overloaded(RetryLater):
     """The server has no memory left for this body."""
 
     status, error_type, detail = 503, "runner_scheduling_failure", "The server is busy, try again"
 
 
-class TryAgainLater(TooManyRequests):
+class TryAgainLater(RetryLater):
     """A part behind this server is away; whatever was accepted is safe."""
 
     status, error_type, detail = 503, "internal_error", "The server cannot reach its database or storage, try again"

@@ -90,7 +90,7 @@ class Gang:
                     # An error that all ranks have in common reaches rank 0 as well; lack of memory need not.
                     patience_s = 0 if message.reason == "out_of_memory" else self._grace_s
                     if not self._rank_0_ended.wait(patience_s):
-                        self._end(message)
+                        self._end(message.model_copy(update={"last": True}))
                     self._answers.put(message)
                 case Loading() | Working() | Log():
                     pass  # the worker hears it from rank 0

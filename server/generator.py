@@ -290,8 +290,14 @@ class Generator:
             case LoadFailed():
                 logger.error("generator %d: %s", pid, message.message)
                 self._state = GeneratorState("failed", message.message, None)
-            case _:
+            case Finished() | Failed():
+                if message.last:
+                    self._ready.clear()  # the next request must not be given to a process that ends
                 self._inbox.put(message)
+            case Working() | Log():
+                self._inbox.put(message)
+            case _:
+                assert_never(message)
 
     def _say_loading(self, how_far: str, pid: int) -> None:
         before = f"; before: {self._last_failure}" if self._last_failure else ""

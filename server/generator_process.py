@@ -74,7 +74,7 @@ class GeneratorProcess:
                 gang.begin(job)
             answer = self._handle(renderer, job)
             in_step = gang is None or gang.ended(answer)
-            self._channel.send(answer)
+            self._channel.send(answer.model_copy(update={"last": not in_step}))
             if not in_step:
                 os._exit(1)
 

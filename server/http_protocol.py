@@ -62,6 +62,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         else:
             self._bytes_beside_body += len(data)
         super().data_received(data)
+        idle = self._reading_headers and (self.cycle is None or self.cycle.response_complete)
+        if idle and self._overdue is None:
+            self._arm()  # uvicorn's own timer ends with any byte, also with one that begins no request
         # Complete headers were measured when they ended; `data` may hold the beginning of a body as well.
         if self._reading_headers and self._header_bytes > self.max_header_bytes and not self.transport.is_closing():
             self._refusal = HeadersTooLarge()

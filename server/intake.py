@@ -94,7 +94,7 @@ class Intake:
             return
         try:
             if self._store.get(job.id) is None:
-                self._storage.delete(job.source_key)
+                self._storage.discard(job.source_key)
         except Exception as error:
             logger.warning("the image of request %s may be left over: %s", job.id, one_line(error))
 

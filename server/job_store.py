@@ -1,4 +1,4 @@
-"""The only writer of the `request`, `request_log` and `worker` tables, and the only truth about a job.
+"""The life of a job in SQL: the only truth about it, and the only way to change it while it is open.
 
 Every method is one transaction. Writes of a worker are fenced: they name the attempt they belong to and change
 nothing once another attempt has started or the job is terminal.
@@ -95,15 +95,6 @@ class JobStore:
         with self._database.connect() as connection:
             return connection.execute(query).scalar_one_or_none()
 
-    def queue_position(self, job: Job) -> int:
-        """How many waiting jobs come before this one; 0 is next."""
-        before = sa.tuple_(request_table.c.priority, request_table.c.place, request_table.c.seq) < sa.tuple_(
-            sa.literal(int(job.priority)), sa.literal(job.place), sa.literal(job.seq)
-        )
-        query = sa.select(sa.func.count()).where(request_table.c.status == Status.IN_QUEUE, before)
-        with self._database.connect() as connection:
-            return connection.execute(query).scalar_one()
-
     def logs(self, request_id: str, *, after: int = 0) -> list[LogLine]:
         """The log of a job in order, optionally only the lines after a given line id."""
         query = (
@@ -181,7 +172,8 @@ class JobStore:
         before = request_table.c.attempt
         again = sa.and_(before == (attempt or 0) + 1, request_table.c.worker_id == worker_id)  # its answer was lost
         fence = [] if attempt is None else [sa.or_(before == attempt, again)]
-        lost = sa.case((request_table.c.status == Status.IN_PROGRESS, 1), else_=0)
+        running = request_table.c.status == Status.IN_PROGRESS
+        lost = sa.case((running if attempt is None else sa.and_(running, sa.not_(again)), 1), else_=0)
         starting = (
             _update(request_id)
             .where(request_table.c.status != Status.COMPLETED, request_table.c.video_key.is_(None), *fence)

@@ -90,8 +90,11 @@ class KeyTable:
 class KeyRing:
     """What the API asks: who sent this header? Read from the table now and then, kept in memory."""
 
-    def __init__(self, database: sa.Engine, *, always_required: bool, reload_s: float = 0.0) -> None:
+    def __init__(
+        self, database: sa.Engine, *, always_required: bool, reload_s: float = 0.0, proxy_owner: str = ""
+    ) -> None:
         self._database = database
+        self._proxy_owner = proxy_owner
         self._always_required = always_required
         self._reload_s = reload_s
         self._read_at = float("-inf")
@@ -107,6 +110,18 @@ class KeyRing:
         """
         self._refresh()
         return self._always_required or self._any
+
+    def caller(self, authorization: str | None, *, via_proxy: bool) -> str:
+        """Whose call it is. Browser applications behind the proxy door hold no key: a setting may name their owner.
+
+        Raises:
+            Unauthorized: keys exist, and none of them was shown.
+        """
+        if not self.required():
+            return LOCAL_OWNER
+        if authorization is None and via_proxy and self._proxy_owner:
+            return self._proxy_owner
+        return self.owner_of(authorization)
 
     def owner_of(self, authorization: str | None) -> str:
         """The owner of the key in an `Authorization: Key id:secret` (or Bearer) header.

@@ -54,7 +54,7 @@ class Leftovers:
             with self._database.connect() as connection:
                 over -= set(connection.execute(still_open).scalars())
         for request_id in over:
-            self._storage.checkpoint(request_id).unlink(missing_ok=True)
+            self._storage.forget_checkpoint(request_id)
         return len(over)
 
     def _remove_unnamed(self, area: str) -> int:
@@ -62,8 +62,7 @@ class Leftovers:
         removed, keys = 0, self._storage.stored(area, older_than_s=self._age_s)
         while batch := list(islice(keys, _BATCH)):
             for key in set(batch) - self._named(batch):
-                self._storage.delete(key)
-                removed += 1
+                removed += self._storage.discard(key)
         return removed
 
     def _named(self, keys: Sequence[str]) -> set[str]:

@@ -119,18 +119,20 @@ class Log(_Message):
 
 
 class Finished(_Message):
-    """The video is at the path that was asked for."""
+    """The video is at the path that was asked for. `last`: the process ends with this."""
 
     kind: Literal["finished"] = "finished"
     seconds: float
+    last: bool = False
 
 
 class Failed(_Message):
-    """No video. The process is well and takes the next request; `reason` decides what the user is told."""
+    """No video. The process is well unless this is its `last` word; `reason` decides what the user is told."""
 
     kind: Literal["failed"] = "failed"
     reason: Literal["cancelled", "out_of_memory", "error"]
     message: str
+    last: bool = False
 
 
 FromGenerator = Annotated[Ready | Loading | LoadFailed | Working | Log | Finished | Failed, Field(discriminator="kind")]

@@ -6,18 +6,20 @@ job on the same GPU.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dbos import DBOSClient
 
 from server.engine import enqueue_again, publish_queue, queue_of, workflow_ids
 from server.errors import InternalError
+from server.job import Job
 from server.job_store import JobStore
 from server.worker_registry import WorkerRegistry
 
 logger = logging.getLogger(__name__)
 
+_BATCH = 100
 _ENDED = {"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}
 
 
@@ -94,12 +96,21 @@ def reconcile(store: JobStore, engine: DBOSClient, *, older_than_s: float) -> No
 
     Young jobs are left alone: theirs may be between two workflows.
     """
-    for job in store.open_jobs(older_than_s=older_than_s):
-        ids = workflow_ids(job.id, job.attempt)
-        known = engine.list_workflows(workflow_ids=ids, load_input=False, load_output=False)
-        if not known:
-            logger.warning("request %s was unknown to the engine and is queued again", job.id)
-            enqueue_again(engine, job)
-        elif all(workflow.status in _ENDED for workflow in known):
-            logger.error("request %s was left behind by its workflows", job.id)
-            _ = store.finish_cancelled(job) or store.fail(job.id, InternalError().response(), attempt=job.attempt)
+    jobs = store.open_jobs(older_than_s=older_than_s)
+    for first in range(0, len(jobs), _BATCH):
+        some = jobs[first : first + _BATCH]
+        ids = [workflow_id for job in some for workflow_id in workflow_ids(job.id, job.attempt)]
+        known: dict[str, list[str]] = {}
+        for workflow in engine.list_workflows(workflow_ids=ids, load_input=False, load_output=False):
+            known.setdefault(workflow.workflow_id.partition(":")[0], []).append(workflow.status)
+        for job in some:
+            _reconcile(store, engine, job, known.get(job.id, []))
+
+
+def _reconcile(store: JobStore, engine: DBOSClient, job: Job, statuses: Sequence[str]) -> None:
+    if not statuses:
+        logger.warning("request %s was unknown to the engine and is queued again", job.id)
+        enqueue_again(engine, job)
+    elif _ENDED.issuperset(statuses):
+        logger.error("request %s was left behind by its workflows", job.id)
+        _ = store.finish_cancelled(job) or store.fail(job.id, InternalError().response(), attempt=job.attempt)

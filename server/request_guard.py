@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.byte_budget import ByteBudget
 from server.early_answers import announces_body
 from server.errors import BodyTooLarge, BodyTooSlow, Overloaded, RequestError, Unauthorized
-from server.keys import LOCAL_OWNER, KeyRing
+from server.fal_proxy import VIA_PROXY
+from server.keys import KeyRing
 from server.settings import ApiSettings
 
 _SMALL_BYTES = 64 * 2**10  # bodies up to this size are not counted: uvicorn buffers as much for every connection
@@ -45,7 +46,7 @@ class RequestGuard:
             return
         # Uploads go to disk as they arrive and need no memory.
         needed = 0 if length <= _SMALL_BYTES or scope["path"].startswith("/cdn/") else length
-        owner = self._owner(headers) if needed else ""
+        owner = self._owner(headers, scope) if needed else ""
         try:
             taken = await self._memory.take(owner, needed, timeout_s=self._settings.body_timeout_s)
         except TimeoutError:
@@ -62,10 +63,10 @@ class RequestGuard:
         finally:
             body.consumed()
 
-    def _owner(self, headers: Headers) -> str:
+    def _owner(self, headers: Headers, scope: Scope) -> str:
         """Whose share of the memory it is. Strangers have one together, until the route refuses them."""
         try:
-            return self._keys.owner_of(headers.get("authorization")) if self._keys.required() else LOCAL_OWNER
+            return self._keys.caller(headers.get("authorization"), via_proxy=bool(scope.get(VIA_PROXY)))
         except Unauthorized:
             return ""
 

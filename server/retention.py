@@ -114,17 +114,9 @@ class Retention:
         gone: list[str] = []
         for row in rows:
             keys: list[str] = [key for key in tuple(row)[2:] if key is not None]
-            if sum(map(self._delete, keys)) == len(keys):  # each is tried
+            if sum(map(self._storage.discard, keys)) == len(keys):  # each is tried
                 gone.append(row.id)
         return gone
-
-    def _delete(self, key: str) -> bool:
-        try:
-            self._storage.delete(key)
-        except OSError:  # one file that cannot be removed must not keep all the others
-            logger.exception("%s could not be removed", key)
-            return False
-        return True
 
     def _update(self, ids: Sequence[str], **values: object) -> None:
         if ids:

@@ -16,4 +16,4 @@ router = APIRouter(tags=["webhooks"])
 async def key_set(request: Request) -> JSONResponse:
     """A JWKS with one Ed25519 key; receivers may keep it for a day, as fal says."""
     keys: dict[str, Any] = services(request).webhook_keys
-    return JSONResponse(keys, headers={"Cache-Control": "public, max-age=3600", "Access-Control-Allow-Origin": "*"})
+    return JSONResponse(keys, headers={"Cache-Control": "public, max-age=86400", "Access-Control-Allow-Origin": "*"})

@@ -1,8 +1,8 @@
 """Which form the tables of a database have, and the steps that lead from each form to the next.
 
 Version 1 is what there was before versions. A step is for what `create_all` leaves alone: columns and indexes of
-tables that are there already, and rows; new tables appear by themselves. Steps only add: while a cluster is upgraded,
-processes of the version before work on the new form.
+tables that are there already, and rows; new tables appear by themselves. Steps take away nothing that the version
+before still reads: while a cluster is upgraded, its processes work on the new form.
 """
 
 from typing import Final

@@ -61,6 +61,7 @@ class Services:
                 database,
                 always_required=is_reached_from_elsewhere(settings.api),
                 reload_s=settings.api.keys_reload_s,
+                proxy_owner=settings.api.proxy_owner,
             ),
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
             Tokens(load_secret(database, UPLOADS)),

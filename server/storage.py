@@ -4,6 +4,7 @@ A store is a directory of this machine or, for many machines, a bucket (`object_
 making is in a local scratch directory.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -14,7 +15,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from server.errors import StorageAway
 from server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _CHECKPOINT = ".checkpoint"
 _KEY = re.compile(r"(inputs|files|uploads)/[A-Za-z0-9_-]{2}/([A-Za-z0-9_-]{32})/[A-Za-z0-9._-]{1,80}")
@@ -47,6 +51,15 @@ class Storage(ABC):
     @abstractmethod
     def put(self, source: Path, key: str) -> int:
         """Move a finished file to its key, durably; returns its size in bytes. The source is gone afterwards."""
+
+    def discard(self, key: str) -> bool:
+        """Delete a file if that is possible now; one that is not must not keep others from it."""
+        try:
+            self.delete(key)
+        except (OSError, StorageAway):
+            logger.exception("%s could not be removed", key)
+            return False
+        return True
 
     @abstractmethod
     def size(self, key: str) -> int | None:
@@ -94,6 +107,11 @@ class Storage(ABC):
     def checkpoint(self, request_id: str) -> Path:
         """Where a generator keeps how far a request is."""
         return self._scratch / f"{request_id}{_CHECKPOINT}"
+
+    def forget_checkpoint(self, request_id: str) -> None:
+        """Remove it, and what a generator that was killed while it wrote has left."""
+        for path in self._scratch.glob(f"{request_id}{_CHECKPOINT}*"):
+            path.unlink(missing_ok=True)
 
     def checkpoints(self) -> list[str]:
         """The requests that have one on this machine."""

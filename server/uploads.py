@@ -71,12 +71,11 @@ class Uploads:
         expired = sa.select(upload_table.c.key).where(upload_table.c.expires_at < self._clock()).limit(_SWEEP_BATCH)
         with self._database.connect() as connection:
             keys = list(connection.execute(expired).scalars())
-        for key in keys:
-            self._storage.delete(key)
-        if keys:
+        gone = [key for key in keys if self._storage.discard(key)]
+        if gone:
             with self._database.begin() as transaction:
-                transaction.execute(upload_table.delete().where(upload_table.c.key.in_(keys)))
-        return len(keys)
+                transaction.execute(upload_table.delete().where(upload_table.c.key.in_(gone)))
+        return len(gone)
 
     def _register(self, owner: str, key: str, size: int, sha256: str, expires_at: float) -> None:
         """The row comes first, and decides which of two files has the key.

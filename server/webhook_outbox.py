@@ -27,6 +27,7 @@ class Webhook:
     state: str
     attempts: int
     next_at: float
+    leased_until: float
     outcome: str
     owner: str | None
 
@@ -109,8 +110,10 @@ class WebhookOutbox:
             return connection.execute(sa.select(1).where(*conditions).limit(1)).first() is not None
 
     def _after(self, webhook: Webhook, **values: object) -> None:
-        mine = webhook_table.update().where(
-            webhook_table.c.request_id == webhook.request_id, webhook_table.c.attempts == webhook.attempts
+        mine = webhook_table.update().where(  # not if somebody started over, or had to take over, meanwhile
+            _webhook.request_id == webhook.request_id,
+            _webhook.attempts == webhook.attempts,
+            _webhook.leased_until == webhook.leased_until,
         )
         with self._database.begin() as transaction:
             transaction.execute(mine.values(attempts=webhook.attempts + 1, leased_until=0.0, **values))

@@ -61,6 +61,7 @@ class WebhookSender:
         self._store = store
         self._signer = WebhookSigner(load_secret(database, WEBHOOKS))
         self._backend = backend or self._pinned
+        self._tls = httpx.create_ssl_context(trust_env=False)
         self._stopping = threading.Event()
         self._free = threading.Semaphore(self._settings.concurrency)
         self._shares = Shares(per_owner=self._settings.per_owner, per_host=self._settings.per_host)
@@ -149,7 +150,7 @@ class WebhookSender:
         }
         with (
             httpcore.ConnectionPool(
-                ssl_context=httpx.create_ssl_context(trust_env=False),
+                ssl_context=self._tls,
                 network_backend=self._backend(time.monotonic() + timeout_s),
             ) as pool,
             pool.stream(

@@ -111,12 +111,11 @@ class WorkerProcess:
                 self._sweeping = self._sweeper.submit(self._sweep)
 
     def _sweep(self) -> None:
-        try:
-            self._retention.sweep()
-            self._uploads.sweep()
-            self._leftovers.sweep()
-        except Exception:
-            logger.exception("what has expired could not be removed; trying again later")
+        for part in (self._retention, self._uploads, self._leftovers):
+            try:
+                part.sweep()
+            except Exception:
+                logger.exception("what has expired could not be removed; trying again later")
 
     def finish(self, hurry: threading.Event) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""

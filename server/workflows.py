@@ -104,7 +104,7 @@ class Workflows:
             return
         kept = self._store.prepared(job, key, self._engine)
         if key not in {kept, job.image_key}:  # the job is over, or another try was faster
-            self._discard(job.id, key)
+            self._storage.discard(key)
 
     # -- render ------------------------------------------------------------------------------------------------
 
@@ -139,11 +139,13 @@ class Workflows:
         """Give the job that renders back to the queue, without blame. The last call: no claim succeeds after it."""
         if not self._claiming.acquire(timeout=_CLAIM_S):
             return  # the database is away: whoever finds the claim made counts it
-        if self._rendering is not None:
-            job, workflow_id = self._rendering
-            if self._store.release(job):
-                self._say(job, "The worker is stopping; the job goes on with the next one")
-            give_back_render(self._engine, workflow_id, self._settings.worker_id)
+        rendering = self._rendering
+        if rendering is None:
+            return
+        job, workflow_id = rendering
+        if self._store.release(job):
+            self._store.log(job, [("WARN", "The worker is stopping; the job goes on with the next one")])
+        give_back_render(self._engine, workflow_id, self._settings.worker_id)
 
     def _attempt(self, job: Job) -> bool:
         """Claim a job and render it; False: it has to wait, for this worker or another."""
@@ -259,7 +261,7 @@ class Workflows:
             negative_prompt=wanted.negative_prompt,
             image=str(image),
             output=str(self._storage.rendering(f"{job.id}-{job.attempt}.mp4")),
-            checkpoint=str(self._checkpoint(job)),
+            checkpoint=str(self._storage.checkpoint(job.id)),
             width=width,
             height=height,
             num_frames=wanted.num_frames,
@@ -269,12 +271,9 @@ class Workflows:
             seed=job.seed,
         )
 
-    def _checkpoint(self, job: Job) -> Path:
-        return self._storage.checkpoint(job.id)
-
     def _forget_checkpoint_if_over(self, job: Job) -> None:
         if self._store.is_over(job.id):
-            self._checkpoint(job).unlink(missing_ok=True)
+            self._storage.forget_checkpoint(job.id)
 
     # -- publish -----------------------------------------------------------------------------------------------
 
@@ -317,7 +316,7 @@ class Workflows:
         path.unlink(missing_ok=True)
         job = self._store.get(request_id)
         if job is None or job.video_key != video_key or job.video_bytes is None:
-            self._discard(request_id, video_key)
+            self._storage.discard(video_key)
         if job is not None:
             self._forget_checkpoint_if_over(job)
 
@@ -341,12 +340,6 @@ class Workflows:
 
     def _say(self, job: Job, line: str, level: str = "WARN") -> None:
         ride_out(self._store.log, job, [(level, line)])
-
-    def _discard(self, request_id: str, key: str) -> None:
-        try:
-            self._storage.delete(key)
-        except (StorageAway, OSError):
-            logger.exception("request %s: %s could not be removed", request_id, key)
 
 
 def _unexpected(request_id: str, error: Exception) -> ErrorResponse:

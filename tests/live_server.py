@@ -65,7 +65,12 @@ class Server:
         return int(position)
 
     def until_running(self, request_id: str) -> None:
-        until(lambda: self.status(request_id)["status"] == "IN_PROGRESS")
+        def runs() -> bool:
+            status = self.status(request_id)["status"]
+            assert status != "COMPLETED", f"over before it was seen running: {self.result(request_id).text}"
+            return status == "IN_PROGRESS"
+
+        until(runs)
 
     def worker(self) -> dict[str, Any]:
         return dict(self.http.get("/health/ready").json()["workers"][0])

@@ -7,24 +7,25 @@ that both sides agree on them is the client library's business.
 import re
 import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
 _KEPT_HEADERS = ("Content-Type", "Content-Disposition", "Cache-Control")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object, the headers it is served with, and in how many parts it came (0: in one PUT)."""
+    """An object, the headers it is served with, in how many parts it came (0: in one PUT), and when."""
 
     content: bytes
     headers: dict[str, str]
     parts: int = 0
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass
@@ -67,7 +68,12 @@ class ObjectStore:
 
     def keys(self, area: str) -> list[str]:
         """What is stored under `inputs`, `uploads` or `files`."""
-        return [key for key in self.objects if key.startswith(f"here/{area}/")]
+        return [key for key in list(self.objects) if key.startswith(f"here/{area}/")]
+
+    def age(self) -> None:
+        """From now on everything in it is many years old."""
+        for key, stored in list(self.objects.items()):
+            self.objects[key] = replace(stored, at=datetime(2015, 10, 21, tzinfo=UTC))
 
     def __enter__(self) -> "ObjectStore":
         self._thread.start()
@@ -93,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         if stored is None:
             self._refuse(404, "NoSuchKey")
             return
-        content, headers = stored.content, {**stored.headers, "Accept-Ranges": "bytes"}
+        content, modified = stored.content, format_datetime(stored.at, usegmt=True)
+        headers = {**stored.headers, "Accept-Ranges": "bytes", "Last-Modified": modified}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("range", ""))
         if wanted is None:
             self._answer(200, content, headers)
@@ -106,8 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, prefix: str) -> None:
         found = "".join(
             f"<Contents><Key>{key}</Key><Size>{len(stored.content)}</Size>"
-            f"<LastModified>2015-10-21T07:28:00.000Z</LastModified></Contents>"
-            for key, stored in self.bucket.objects.items()
+            f"<LastModified>{stored.at.isoformat(timespec='milliseconds')}</LastModified></Contents>"
+            for key, stored in list(self.bucket.objects.items())
             if key.startswith(prefix)
         )
         self._answer(200, f"<ListBucketResult>{found}</ListBucketResult>".encode())
@@ -189,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(HTTPStatus(status))
-        sent = {"ETag": '"e"', "Last-Modified": _MODIFIED, "Content-Length": str(len(body)), **(headers or {})}
+        sent = {"ETag": '"e"', "Content-Length": str(len(body)), **(headers or {})}
         for name, value in sent.items():
             self.send_header(name, value)
         self.end_headers()

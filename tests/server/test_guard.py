@@ -88,6 +88,16 @@ def test_headers_that_drip_end_the_connection(impatient: Server) -> None:
         assert time.monotonic() - started < 5
 
 
+def test_a_newline_after_an_answer_keeps_no_connection(impatient: Server) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"\r\n")
+        started = time.monotonic()
+        read_all(connection)
+        assert time.monotonic() - started < 10
+
+
 def test_a_connection_that_says_nothing_is_ended(impatient: Server) -> None:
     with connect(impatient) as connection:
         assert read_all(connection) == b""

@@ -19,6 +19,7 @@ from server.errors import InternalError, RunnerDisconnected
 from server.job import CancelOutcome, Job, NewJob, Priority, Rendered, Status
 from server.job_store import JobStore
 from server.schemas import HunyuanCustomInput
+from tests.server.line import Line
 
 
 def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
@@ -56,6 +57,7 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.store = JobStore(self.database)
         self.engine = engine_client(self.database)
+        self.line = Line(self.database)
         self.ids: list[str] = []
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts_seen: dict[str, int] = {}
@@ -64,6 +66,7 @@ class Lives(RuleBasedStateMachine):
         for request_id in self.ids:  # leave an empty line to the next example
             self.store.fail(request_id, InternalError().response())
         self.engine.destroy()
+        self.line.close()
 
     @rule(target=jobs, priority=st.sampled_from(Priority))
     def submit(self, priority: Priority) -> str:
@@ -140,7 +143,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def positions_are_a_permutation(self) -> None:
         waiting = [job for job in map(self.current, self.ids) if job.status is Status.IN_QUEUE]
-        positions = [self.store.queue_position(job) for job in sorted(waiting, key=lambda job: job.order)]
+        positions = [self.line.position(job.id) for job in sorted(waiting, key=lambda job: job.order)]
         assert positions == list(range(len(waiting)))
 
     def current(self, request_id: str) -> Job:
@@ -156,6 +159,22 @@ def test_jobs_keep_their_promises(database: sa.Engine) -> None:
         max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case.runTest()
+
+
+def test_a_claim_whose_answer_was_lost_is_no_fault_when_it_is_repeated(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    job = new_job()
+    store.add(job, engine)
+    first, again = (store.claim(job.id, "w", attempt=0) for _ in range(2))
+    assert first
+    assert again
+    assert (again.attempt, again.faults) == (2, 0)
+    assert store.claim(job.id, "another", attempt=0) is None
+    lost = store.claim(job.id, "another", attempt=again.attempt)
+    assert lost
+    assert lost.faults == 1
+    assert store.fail(job.id, InternalError().response())
+    engine.destroy()
 
 
 def test_a_start_deadline_is_over_once_the_job_has_started(database: sa.Engine) -> None:

@@ -33,6 +33,7 @@ from server.messages import Finished, Generate, Log
 from server.settings import RetentionSettings, load_settings
 from server.storage import LocalStorage
 from server.workflows import Workflows
+from tests.server.line import Line
 from tests.server.test_job_store import new_job
 
 MISHAPS = ["crash", "stop", "cancel", "fail", "overtake"]
@@ -126,6 +127,7 @@ class World:
         self.settings = load_settings(None, {"data_dir": self.folder, "jobs": {"min_free_bytes": 0}})
         self.store, self.storage = JobStore(self.database), LocalStorage(self.folder)
         self.engine = engine_client(self.database)
+        self.line = Line(self.database)
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts: dict[str, int] = {}
         self.failed_from_outside: set[str] = set()
@@ -222,7 +224,7 @@ class World:
                 assert path.read_bytes() == b"video of " + job.id.encode()
                 assert job.video_bytes == path.stat().st_size
         line = [job for job in self.current() if job.status is Status.IN_QUEUE]
-        positions = [self.store.queue_position(job) for job in sorted(line, key=lambda job: job.order)]
+        positions = [self.line.position(job.id) for job in sorted(line, key=lambda job: job.order)]
         assert positions == list(range(len(line)))
 
     def check_the_end(self) -> None:
@@ -247,6 +249,7 @@ class World:
             shutil.rmtree(self.folder / area, ignore_errors=True)
 
     def close(self) -> None:
+        self.line.close()
         self.engine.destroy()
         self.database.dispose()
         shutil.rmtree(self.folder)

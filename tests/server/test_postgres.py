@@ -26,6 +26,7 @@ from server.settings import ENV_PREFIX
 from server.status_reads import JobState, StatusReads
 from tests.live_server import APP, ROOT, Server, example, until
 from tests.postgres import Postgres
+from tests.server.line import Line
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured
 
@@ -73,8 +74,9 @@ def test_submits_at_once_stand_in_line_one_behind_the_other(url: str) -> None:
     jobs = [new_job(owner=f"owner{number % 3}") for number in range(24)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda job: store.add(job, engine), jobs))
-    found = [store.get(job.id) for job in jobs]
-    assert sorted(store.queue_position(job) for job in found if job) == list(range(24))
+    line = Line(database)
+    assert sorted(line.position(job.id, job.owner) for job in jobs) == list(range(24))
+    line.close()
     engine.destroy()
     database.dispose()
 

@@ -99,6 +99,16 @@ def test_shares_are_counted_and_given_back() -> None:
     assert shares.busy() == Busy()
 
 
+def test_who_was_under_way_when_it_was_started_over_changes_nothing(
+    outbox: tuple[sa.Engine, WebhookOutbox, list[float]],
+) -> None:
+    _, table, _ = outbox
+    (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
+    table.redeliver(claimed.request_id)
+    table.settle(claimed, "failed", "HTTP 410")
+    assert [(webhook.state, webhook.attempts) for webhook in table.all()] == [("pending", 0)]
+
+
 def test_a_clock_that_is_put_back_delays_no_delivery(outbox: tuple[sa.Engine, WebhookOutbox, list[float]]) -> None:
     database, _, now = outbox
     table = WebhookOutbox(database, clock=lambda: now[0], longest_delay_s=60)
