@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from server.data_uri import PREFIX
 from server.demo import PHOTO
@@ -53,7 +54,7 @@ class Server:
     def cancel(self, request_id: str) -> httpx.Response:
         return self.http.put(f"/queue/{APP}/requests/{request_id}/cancel")
 
-    def finish(self, request_id: str, timeout_s: float = 60) -> httpx.Response:
+    def finish(self, request_id: str, timeout_s: float = 120) -> httpx.Response:
         until(lambda: self.status(request_id)["status"] == "COMPLETED", timeout_s)
         return self.result(request_id)
 
@@ -72,6 +73,15 @@ class Server:
 
         until(runs)
 
+    def messages(self, request_id: str) -> list[str]:
+        """The lines of a request's log."""
+        return [line["message"] for line in self.status(request_id, logs=True).get("logs") or []]
+
+    def api(self) -> psutil.Process:
+        """The process that answers."""
+        (api,) = [child for child in psutil.Process(self.process.pid).children() if "api" in child.cmdline()]
+        return api
+
     def worker(self) -> dict[str, Any]:
         return dict(self.http.get("/health/ready").json()["workers"][0])
 
@@ -87,8 +97,11 @@ class Server:
             self.process.kill()  # whatever went wrong, no server outlives its test
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    """Wait for something another process does; a bounded poll, since it sends us no event."""
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Wait for something another process does; a bounded poll, since it sends us no event.
+
+    The limit is for a machine with much else to do; where a test is about time it says its own.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -126,13 +139,17 @@ def launch(
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True, cwd=data_dir, start_new_session=own_group
     )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"https?://\S+", line)
-    assert found, f"serve said {line!r}"
-    server = Server(process, found[0], data_dir, environment)
-    if ready:
-        until(lambda: server.http.get("/health/ready").is_success, timeout_s=60)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"https?://\S+", line)
+        assert found, f"serve said {line!r}"
+        server = Server(process, found[0], data_dir, environment)
+        if ready:
+            until(lambda: server.http.get("/health/ready").is_success)
+    except BaseException:
+        process.kill()
+        raise
     return server
 
 

@@ -29,7 +29,11 @@ def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         subprocess.Popen([*command, str(rank), str(count), str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         for rank in range(count)
     ]
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    try:
+        said = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
     return [load_file(folder / f"{rank}.safetensors") for rank in range(count)]
 

@@ -38,16 +38,20 @@ class Cluster:
 
     def start_api(self) -> Server:
         """Start an API of its own and wait until it answers."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        environment = self._environment | {f"{ENV_PREFIX}API__PORT": str(port)}
-        command = [sys.executable, "-m", "server.cli", "api", "--data-dir", str(self._data_dir)]
-        process = subprocess.Popen(command, env=environment, cwd=self._data_dir, text=True)
+        with socket.create_server(("127.0.0.1", 0)) as door:  # as `serve` hands it on: nobody else gets its port
+            port, handle = door.getsockname()[1], str(door.fileno())
+            command = [sys.executable, "-m", "server.cli", "api", "--data-dir", str(self._data_dir)]
+            process = subprocess.Popen(
+                [*command, "--listen-fd", handle],
+                env=self._environment,
+                cwd=self._data_dir,
+                text=True,
+                pass_fds=[door.fileno()],
+            )
         self._processes["api"] = process
-        server = Server(process, f"http://127.0.0.1:{port}", self._data_dir, environment)
+        server = Server(process, f"http://127.0.0.1:{port}", self._data_dir, self._environment)
         self._clients.append(server.http)
-        until(lambda: _answers(server))
+        until(lambda: server.http.get("/health/live").is_success)
         return server
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -66,10 +70,3 @@ class Cluster:
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-def _answers(server: Server) -> bool:
-    try:
-        return server.http.get("/health/live").is_success
-    except httpx.ConnectError:
-        return False

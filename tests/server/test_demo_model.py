@@ -52,12 +52,12 @@ def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo
     undisturbed = demo_server.finish(demo_server.submit(request), timeout_s=120).json()
 
     disturbed = demo_server.submit(request)
-    until(lambda: any("step 6/30" in line for line in messages(demo_server, disturbed)), timeout_s=60)
+    until(lambda: any("step 6/30" in line for line in demo_server.messages(disturbed)), timeout_s=60)
     os.kill(demo_server.worker()["pid"], signal.SIGKILL)  # and with it the generator
     answer = demo_server.finish(disturbed, timeout_s=120)
 
     assert answer.status_code == 200
-    assert any("Going on at step" in line for line in messages(demo_server, disturbed))
+    assert any("Going on at step" in line for line in demo_server.messages(disturbed))
     videos = [demo_server.http.get(output["video"]["url"]).content for output in (undisturbed, answer.json())]
     assert videos[0] == videos[1]
     assert not list((demo_server.data_dir / "tmp").iterdir()), "checkpoints are deleted at the end"
@@ -65,12 +65,8 @@ def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo
 
 def test_cancelling_stops_between_two_blocks(demo_server: Server) -> None:
     running = demo_server.submit(example(num_inference_steps=30, num_frames=129))
-    until(lambda: any("step 2/30" in line for line in messages(demo_server, running)), timeout_s=60)
+    until(lambda: any("step 2/30" in line for line in demo_server.messages(running)), timeout_s=60)
     generator = demo_server.worker()["generator_pid"]
     demo_server.cancel(running)
     assert demo_server.finish(running, timeout_s=3).status_code == 499
     assert demo_server.worker()["generator_pid"] == generator
-
-
-def messages(server: Server, request_id: str) -> list[str]:
-    return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]

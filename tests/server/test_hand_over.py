@@ -5,15 +5,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import psutil
 import pytest
 
+from server.bench_loopback import serving
 from server.database import migrate
 from tests.fakes.object_store import ObjectStore
 from tests.live_server import APP, FAST, ROOT, Server, example, until
@@ -67,10 +67,6 @@ def publishes(data_dir: Path) -> object:
     return value(data_dir, "SELECT count(*) FROM workflow_status WHERE name = 'publish'")
 
 
-def messages(server: Server, request_id: str) -> list[str]:
-    return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]
-
-
 def videos(data_dir: Path) -> list[Path]:
     return list((data_dir / "files").rglob("*.mp4"))
 
@@ -111,8 +107,8 @@ def test_a_video_that_is_lost_with_its_machine_is_rendered_again(
         cluster.start_worker("second", renderer="finishes_at_once", data_dir=disks[1])
         until(lambda: api.status(request_id)["status"] == "COMPLETED")
         assert value(api.data_dir, "SELECT response_status FROM request") == 200
-        assert "The video was lost with the machine that rendered it" in messages(api, request_id)
-        assert "Attempt 2" in messages(api, request_id)
+        assert "The video was lost with the machine that rendered it" in api.messages(request_id)
+        assert "Attempt 2" in api.messages(request_id)
         assert len(bucket.keys("files")) == 1
 
 
@@ -131,13 +127,13 @@ def test_a_render_that_ends_after_its_worker_thawed_changes_nothing(
         result = api.finish(request_id)
         assert result.status_code == 200
         until(lambda: any((tmp_path / "tmp").glob(f"{request_id}-1.mp4")))
-        log = messages(api, request_id)
+        log = api.messages(request_id)
         first.resume()
         until(lambda: not any((tmp_path / "tmp").iterdir()))
         after = api.submit()
         assert api.finish(after).status_code == 200
         assert api.result(request_id).json() == result.json()
-        assert messages(api, request_id) == log
+        assert api.messages(request_id) == log
         assert len(videos(tmp_path)) == 2
         until(lambda: len(calls) == 1)
 
@@ -153,7 +149,7 @@ def test_a_publisher_that_thaws_finds_its_work_done(
         until((tmp_path / "renders").exists)
         bucket.failing = True
         (tmp_path / "go").touch()
-        until(lambda: "The storage is away; trying again" in messages(api, request_id))
+        until(lambda: "The storage is away; trying again" in api.messages(request_id))
         first.suspend()
         bucket.failing = False
         cluster.start_worker("second", renderer="finishes_at_once")
@@ -178,7 +174,7 @@ def test_a_cancel_does_not_wait_for_a_storage_that_is_away(
         bucket.failing = True
         (tmp_path / "go").touch()
         for request_id in (publishing, fetching):
-            until(lambda one=request_id: "The storage is away; trying again" in messages(api, one))
+            until(lambda one=request_id: "The storage is away; trying again" in api.messages(one))
         for request_id in (publishing, fetching):
             api.cancel(request_id)
         for request_id in (publishing, fetching):
@@ -200,7 +196,7 @@ def test_a_worker_stopped_before_its_generator_got_the_job_blames_nobody(
         until(lambda: bool(value(tmp_path, "SELECT count(*) FROM workflow_status WHERE name = 'render'")))
         bucket.failing = True
         (tmp_path / "weights.safetensors").touch()
-        until(lambda: "The storage is away; trying again" in messages(api, request_id))
+        until(lambda: "The storage is away; trying again" in api.messages(request_id))
         cluster.signal("first", signal.SIGTERM)
         assert cluster.wait("first") == 0
         assert api.status(request_id)["status"] == "IN_QUEUE"
@@ -250,12 +246,5 @@ def receiver() -> Iterator[tuple[str, list[bytes]]]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{http.server_port}/hook", calls
-        http.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield f"{url}/hook", calls

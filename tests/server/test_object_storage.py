@@ -33,10 +33,6 @@ def store() -> Iterator[ObjectStore]:
         yield running
 
 
-def messages(server: Server, request_id: str) -> list[str]:
-    return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]
-
-
 def left_on_disk(data_dir: Path) -> set[str]:
     """Files of jobs on this machine."""
     areas = ("tmp", "files", "inputs", "uploads")
@@ -49,7 +45,7 @@ def wait_for_publish(server: Server, store: ObjectStore) -> str:
     server.until_running(running)
     store.failing = True
     (server.data_dir / "go").touch()
-    until(lambda: "The storage is away; trying again" in messages(server, running))
+    until(lambda: "The storage is away; trying again" in server.messages(running))
     return running
 
 
@@ -171,7 +167,7 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
         api.until_running(waiting)
         store.failing = True
         (disks["first"] / "go").touch()
-        until(lambda: "The storage is away; trying again" in messages(api, waiting))
+        until(lambda: "The storage is away; trying again" in api.messages(waiting))
         machines.signal("first", signal.SIGKILL)
         machines.wait("first")
         shutil.rmtree(disks["first"])
@@ -181,7 +177,7 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
         answer = api.finish(waiting)
         assert answer.status_code == 200
         assert api.http.get(answer.json()["video"]["url"], follow_redirects=True).is_success
-        assert "The video was lost with the machine that rendered it" in messages(api, waiting)
+        assert "The video was lost with the machine that rendered it" in api.messages(waiting)
         assert len(store.keys("files")) == 1, "one file per result"
     finally:
         machines.stop()

@@ -42,10 +42,6 @@ def url(postgres: Postgres, tmp_path: Path) -> str:
     return made
 
 
-def messages(server: Server, request_id: str) -> list[str]:
-    return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]
-
-
 def new_job(owner: str = "local") -> NewJob:
     body = HunyuanCustomInput(prompt="p", image_url="data:")
     return NewJob(str(uuid.uuid4()), owner, body, 1, Priority.NORMAL, "http://127.0.0.1")
@@ -158,8 +154,8 @@ def test_a_database_that_is_away_for_a_while_costs_no_job(
     logger.info("job_recovery_s: %.2f", time.monotonic() - back)
     assert [result.status_code for result in results] == [200, 200]
     assert all(server.http.get(result.json()["video"]["url"]).is_success for result in results)
-    assert not any("Attempt" in message for message in messages(server, running))
-    assert messages(server, running)[-1].startswith("Denoising step 10/10"), "lines of that time are not lost"
+    assert not any("Attempt" in message for message in server.messages(running))
+    assert server.messages(running)[-1].startswith("Denoising step 10/10"), "lines of that time are not lost"
     assert (server.data_dir / "renders").read_text().split() == [running]
     assert server.worker()["pid"] == worker["pid"]
     assert generator.is_running()

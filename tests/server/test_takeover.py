@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from server.database import migrate
-from tests.live_server import FAST, Server, example, until
+from tests.live_server import FAST, example, until
 from tests.postgres import Postgres
 from tests.server.cluster import Cluster
 
@@ -32,10 +32,6 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     machines.stop()
 
 
-def messages(server: Server, request_id: str) -> list[str]:
-    return [line["message"] for line in server.status(request_id, logs=True).get("logs") or []]
-
-
 def test_another_worker_takes_over_from_one_that_is_gone(cluster: Cluster) -> None:
     api = cluster.start_api()
     cluster.start_worker("first")
@@ -45,7 +41,7 @@ def test_another_worker_takes_over_from_one_that_is_gone(cluster: Cluster) -> No
     until(lambda: len(api.http.get("/health/ready").json()["workers"]) == 2)
     cluster.signal("first", signal.SIGKILL)
     killed = time.monotonic()
-    until(lambda: "Attempt 2" in messages(api, running))
+    until(lambda: "Attempt 2" in api.messages(running))
     logger.info("takeover_s_beyond_stale: %.2f", time.monotonic() - killed - STALE_S)
     api.cancel(running)
     assert api.finish(running).status_code == 499

@@ -137,6 +137,8 @@ class Calls:
     def start_timeout(self) -> None:
         blocker = self.fal.submit(APP, arguments={**self.arguments, "prompt": "WORKS_SLOWLY"})
         try:
+            while isinstance(blocker.status(), self.fal.Queued):
+                time.sleep(0.05)
             late = self.fal.submit(APP, arguments=self.arguments, start_timeout=1.1)  # it takes no less
             self.fails(late.get, 504)
         finally:
