@@ -120,6 +120,14 @@ def plan(files: OriginalFiles) -> list[Component]:
     return components
 
 
+def recorded_variant(folder: Path) -> Variant | None:
+    """The precision that the conversion in `folder` was made in; None if there is none, or its record is damaged."""
+    try:
+        return Variant(read_json(folder / MARKER)["variant"])
+    except (CheckpointError, KeyError, ValueError):
+        return None
+
+
 def is_current(original: Path, target: Path, variant: Variant | None) -> bool:
     """Whether `target` was converted, by this version, from exactly the files that are in `original` now."""
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weights.component import read_json
+from weights.convert import recorded_variant
 from weights.errors import VerifyError, WeightsError
 from weights.original_layout import Variant
 from weights.safetensors_file import list_safetensors
@@ -16,19 +17,17 @@ COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "token
 
 def check_loadable(folder: Path) -> None:
     """Raise `VerifyError`: the first file that is missing, truncated or corrupt, and the command that repairs it."""
+    command = prepare_command(folder, recorded_variant(folder))
     if not (folder / "model_index.json").is_file():
-        raise VerifyError(f"{folder}: no model here (no model_index.json); run: {_command(folder)}")
+        raise VerifyError(f"{folder}: no model here (no model_index.json); run: {command}")
     for fault in _faults(folder):
-        raise VerifyError(f"{fault}; run: {_command(folder)}")
+        raise VerifyError(f"{fault}; run: {command}")
 
 
-def _command(folder: Path) -> str:
-    """What makes the folder anew, in the precision it had."""
-    try:
-        variant = Variant(read_json(folder / MARKER)["variant"])
-    except (WeightsError, KeyError, ValueError):
-        return f"hunyuan-custom weights prepare --out {folder}"
-    return f"hunyuan-custom weights prepare --variant {variant} --out {folder}"
+def prepare_command(folder: Path, variant: Variant | None) -> str:
+    """What makes the folder anew in this precision, if one is known."""
+    precision = "" if variant is None else f" --variant {variant}"
+    return f"hunyuan-custom weights prepare{precision} --out {folder}"
 
 
 def _faults(folder: Path) -> Iterator[str]:
