@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.disk import drop_from_cache
+from weights.errors import TargetError
 from weights.key_coverage import KeyCoverage, coverage_of_conversion, table
 from weights.original_layout import DIT_NAME, OriginalFiles, Variant
 from weights.process_memory import in_a_process
@@ -63,7 +64,8 @@ def bench_convert(
     """Measure in `directory`, which needs twice the checkpoint's size (2 x 26 GB) free; everything is removed again.
 
     `config` holds diffusers' transformer keys (default: the full size). The file is dropped from the page cache
-    before each timing. Raises `TargetError` without the space, `WeightsError` if the conversion fails.
+    before each timing. Raises `TargetError` without the space or when copying fails, `WeightsError` if the conversion
+    does.
     """
     from weights.component import json_text
     from weights.plan_transformer import FULL_SIZE
@@ -92,14 +94,20 @@ def bench_convert(
 
 def _timed_copy(source: Path, copy: Path) -> float:
     drop_from_cache(source)
-    programs = [shutil.which(name) or name for name in ("cp", "sync")]
     started = time.monotonic()
-    subprocess.run([programs[0], str(source), str(copy)], check=True)
-    subprocess.run([programs[1]], check=True)
+    _run("cp", str(source), str(copy))
+    _run("sync")
     seconds = time.monotonic() - started
     copy.unlink()
-    subprocess.run([programs[1]], check=True)
+    _run("sync")
     return seconds
+
+
+def _run(program: str, *arguments: str) -> None:
+    command = [shutil.which(program) or program, *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise TargetError(f"{program} failed: {done.stderr.strip() or f'exit code {done.returncode}'}")
 
 
 def only_a_transformer(dit: Path) -> OriginalFiles:
