@@ -14,7 +14,7 @@ from typing import Any
 
 from weights.component import Component, json_text, read_json
 from weights.config_check import Config, check_configs
-from weights.disk import require_space
+from weights.disk import disk_errors, require_space
 from weights.errors import CheckpointError
 from weights.original_layout import OriginalFiles, Variant, find_original
 from weights.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
@@ -151,7 +151,8 @@ def source_stamps(files: OriginalFiles) -> dict[str, list[int]]:
 def _link(component: Component, staging: Path) -> list[Path]:
     """Make the component's folder, hard-link its files; return those that must be copied (from another disk, say)."""
     folder = staging / component.folder
-    folder.mkdir()
+    with disk_errors(folder):
+        folder.mkdir()
     to_copy = []
     for path in component.links:
         try:
