@@ -88,8 +88,9 @@ def denoise(
     """latents: fp32 noise [1,16,T,h,w] -> fp32 latents. Branches go from least to most conditioned (`guidance.py`)."""
     cache = StepCache(sampling.full_steps)
     timesteps, sigmas = schedule
+    on_device = timesteps.to(latents.device)  # once: a copy waits for all that the device has still to do
     for step in range(sampling.start_step, sampling.steps):
-        timestep = timesteps[step : step + 1].to(latents.device)
+        timestep = on_device[step : step + 1]
         try:
             own = [
                 _predict(
