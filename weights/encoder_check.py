@@ -66,5 +66,5 @@ def encoder_faults(folder: Path, model_class: Any, *, config: Path) -> Faults:
 
 
 def is_computed(key: str) -> bool:
-    """Buffers that old versions of transformers stored."""
+    """Buffers that old versions of transformers wrote into checkpoints and the current one computes."""
     return key.endswith(("position_ids", "inv_freq"))

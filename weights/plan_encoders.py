@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.component import Component, json_text, read_json, read_text
-from weights.encoder_check import check_encoder
+from weights.encoder_check import check_encoder, is_computed
 from weights.errors import CheckpointError, StructureError
 from weights.safetensors_file import list_safetensors
 from weights.shard_writer import Move
@@ -27,8 +27,6 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
-BUFFERS = ("position_ids", "rotary_emb.inv_freq")
-"""Written into checkpoints by old versions of transformers, computed by the current one."""
 
 
 def plan_llava(folder: Path) -> list[Component]:
@@ -138,7 +136,7 @@ def _streamed(folder: str, texts: dict[str, str], files: Sequence[Path], *, pref
         Move.whole(tensor, key)
         for file in files
         for key, tensor in _list(file).items()
-        if key.startswith(prefix) and not key.endswith(BUFFERS)
+        if key.startswith(prefix) and not is_computed(key)
     ]
     return Component(folder=folder, stem="model", texts=texts, moves=tuple(moves))
 
