@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weights.component import read_json
-from weights.convert import recorded_variant
+from weights.convert import MODEL_INDEX, recorded_variant
 from weights.errors import VerifyError, WeightsError
 from weights.original_layout import Variant
 from weights.safetensors_file import list_safetensors
 from weights.staging import MARKER
-
-COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
 
 
 def check_loadable(folder: Path) -> None:
@@ -39,7 +37,7 @@ def _faults(folder: Path) -> Iterator[str]:
                     yield f"{path}: missing"
                 elif path.stat().st_size != file["size"]:
                     yield f"{path}: {path.stat().st_size} bytes instead of {file['size']} (truncated?)"
-        for name in COMPONENTS:
+        for name in (key for key in MODEL_INDEX if not key.startswith("_")):
             if not (folder / name).is_dir():
                 yield f"{folder / name}: missing"
             for index in sorted((folder / name).glob("*.safetensors.index.json")):
