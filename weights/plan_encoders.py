@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from weights.component import Component, json_text, read_json, read_text
 from weights.encoder_check import check_encoder, is_computed
 from weights.errors import CheckpointError, StructureError
@@ -108,7 +110,6 @@ def llava_config(folder: Path) -> dict[str, Any]:
 
 def clip_config(folder: Path) -> dict[str, Any]:
     """A text-only config of a CLIP model's config, defaults filled in by transformers."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPConfig, CLIPTextConfig
 
     path = folder / "config.json"

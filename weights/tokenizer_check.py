@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from weights.component import read_json
 from weights.errors import TokenizerError
 from weights.prompt_template import TEMPLATE
@@ -22,8 +24,6 @@ def check_tokenizer(llava: Path) -> None:
 
 def check_tokenizer_folders(tokenizer_folder: Path, model_folder: Path) -> None:
     """Raise `TokenizerError` naming the file and the fact that does not hold."""
-    from tokenizers import Tokenizer
-
     path = tokenizer_folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
