@@ -72,7 +72,6 @@ def convert(
     """
     check_target(target)
     files = find_original(original, variant)
-    check_tokenizer(files.llava)
     components = plan(files)
     start(sum(component.nbytes for component in components))
     record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
@@ -109,6 +108,7 @@ def write_components(
 
 def plan(files: OriginalFiles) -> list[Component]:
     """All components, the transformer first; raises for anything in the originals that will not do."""
+    check_tokenizer(files.llava, files.llava)
     scheduler = Component(folder="scheduler", texts={"scheduler_config.json": json_text(SCHEDULER)})
     components = [plan_transformer(files), plan_vae(files), scheduler, *plan_llava(files.llava), *plan_clip(files.clip)]
     check_configs(

@@ -44,8 +44,6 @@ def plan_llava(folder: Path) -> list[Component]:
     check_encoder(encoder, LlavaForConditionalGeneration, config=folder / "config.json", weights=_named_by(files))
     # Llama-3's tokenizer is byte-level BPE: any other class than the plain fast one rebuilds it with other ids.
     tokenizer = _texts(folder, TOKENIZER_FILES)
-    if "tokenizer.json" not in tokenizer:
-        raise CheckpointError(f"{folder / 'tokenizer.json'}: missing")
     settings = read_json(folder / "tokenizer_config.json") | {"tokenizer_class": "PreTrainedTokenizerFast"}
     tokenizer["tokenizer_config.json"] = json_text(settings)
     return [encoder, Component(folder="tokenizer", texts=tokenizer)]

@@ -23,7 +23,7 @@ from weights.safetensors_file import list_safetensors
 from weights.staging import MARKER, left_overs
 from weights.stored_tensor import StoredTensor
 from weights.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
-from weights.tokenizer_check import check_tokenizer, check_tokenizer_folders
+from weights.tokenizer_check import check_tokenizer
 
 _CHUNK = 8 * 2**20
 Progress = Callable[[int], None]
@@ -100,7 +100,6 @@ def _original_faults(
         except WeightsError as error:
             yield f"{error}; delete it and run: {download}"
     try:
-        check_tokenizer(files.llava)
         plan(files)
     except WeightsError as error:
         yield str(error)
@@ -170,7 +169,7 @@ def _structure_faults(folder: Path, *, fp8: bool) -> Iterator[str]:
         except WeightsError as error:
             yield str(error)
     try:
-        check_tokenizer_folders(folder / "tokenizer", folder / "text_encoder")
+        check_tokenizer(folder / "tokenizer", folder / "text_encoder")
     except WeightsError as error:
         yield str(error)
 
