@@ -17,8 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pipeline.step_cache import StepCache
-
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -38,11 +36,6 @@ def weights_fingerprint(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
     return fingerprint({name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats})
-
-
-def can_start_at(step: int, cache: StepCache) -> bool:
-    """Whether a run can go on at this step: it is there and runs in full."""
-    return step < len(cache.full_steps) and cache.full_steps[step]
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, belongs_to: str) -> None:

@@ -91,6 +91,7 @@ def _pipeline(seed: int) -> Any:
     from pipeline.demo_tokenizer import clip_tokenizer, llama_tokenizer
     from pipeline.demo_transformer import set_transformer
     from pipeline.hunyuan_custom import HunyuanCustomPipeline
+    from weights.convert import SHIFT
 
     tokenizer, tokenizer_2 = llama_tokenizer(), clip_tokenizer()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -104,7 +105,7 @@ def _pipeline(seed: int) -> Any:
     return HunyuanCustomPipeline(
         transformer=transformer,
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=13.0),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
         text_encoder_2=text_encoder_2.eval(),

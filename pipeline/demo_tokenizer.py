@@ -7,6 +7,9 @@ Llama 3's tokenizer.
 import json
 from typing import Any
 
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+
 _BOS, _EOS, _PAD = "<|begin_of_text|>", "<|end_of_text|>", "<pad>"
 _LLAMA_SPECIALS = (_BOS, _EOS, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>", _PAD)
 _WORD_END = "</w>"
@@ -40,9 +43,6 @@ Realistic, High-quality. A woman is playing a violin. The man is walking a dog o
 
 def llama_tokenizer() -> Any:
     """A `PreTrainedTokenizerFast` with Llama 3's special tokens, `<image>` and `<pad>`; BOS by the post-processor."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     split = pre_tokenizers.Split(Regex(_LLAMA_SPLIT), behavior="isolated")
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = Tokenizer(models.BPE())
@@ -65,9 +65,6 @@ def llama_tokenizer() -> Any:
 
 def clip_tokenizer() -> Any:
     """A `CLIPTokenizer`: lower case, 77 tokens, `<|startoftext|>` and `<|endoftext|>` as the two highest ids."""
-    from tokenizers import Tokenizer, models
-    from transformers import CLIPTokenizer
-
     bare = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix=_WORD_END))
     learner.normalizer, learner.pre_tokenizer = bare.normalizer, bare.pre_tokenizer
@@ -81,8 +78,6 @@ def clip_tokenizer() -> Any:
 
 def _learn(tokenizer: Any, *, suffix: str = "") -> None:
     """Merge until every word of `_CORPUS` is one token; the byte alphabet comes first."""
-    from tokenizers import pre_tokenizers, trainers
-
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=4096,

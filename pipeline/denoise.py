@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.memory import onloaded
 from pipeline.shapes import whole_number
 from pipeline.share import Share
-from pipeline.step_cache import StepCache, StepCacheName, full_steps
+from pipeline.step_cache import StepCache, StepCacheName, can_start_at, full_steps
 from pipeline.transformer import Branch, OnBlock, conditioning_vector, head, trunk
 
 
@@ -41,7 +41,7 @@ class Sampling:
             raise ValueError(f"`ip_cfg_scale` must not be negative, got {self.ip_cfg_scale}")
         if self.ip_cfg_scale > 0 and not self.guided:
             raise ValueError("`ip_cfg_scale` needs a `guidance_scale` above 1: it refines that guidance")
-        if not 0 <= self.start_step < self.steps or not self.full_steps[self.start_step]:
+        if not can_start_at(self.start_step, self.full_steps):
             allowed = [step for step, full in enumerate(self.full_steps) if full]
             raise ValueError(f"`start_step` must be a step that runs in full ({allowed}), got {self.start_step}")
 
@@ -88,8 +88,9 @@ def denoise(
     """latents: fp32 noise [1,16,T,h,w] -> fp32 latents. Branches go from least to most conditioned (`guidance.py`)."""
     cache = StepCache(sampling.full_steps)
     timesteps, sigmas = schedule
+    on_device = timesteps.to(latents.device)  # once: a copy waits for all that the device has still to do
     for step in range(sampling.start_step, sampling.steps):
-        timestep = timesteps[step : step + 1].to(latents.device)
+        timestep = on_device[step : step + 1]
         try:
             own = [
                 _predict(
@@ -108,7 +109,7 @@ def denoise(
         except Interrupted:
             break
         velocity = v[0]
-        if sampling.guidance_scale > 1:
+        if sampling.guided:
             velocity = v[0] + sampling.guidance_scale * (v[1] - v[0])
         if sampling.ip_cfg_scale > 0:
             velocity = velocity + sampling.ip_scale(step) * (v[2] - v[1])

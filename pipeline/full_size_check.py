@@ -13,10 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from torch import Tensor
+
+from pipeline.denoise import Sampling, denoise, sigma_schedule
+from pipeline.memory import stream_blocks
+from pipeline.rope import rotary_tables
+from pipeline.shapes import TokenGrid
+from pipeline.share import Share
+from pipeline.stored_model import load_stored
+from pipeline.transformer import Branch
+from weights.convert import SHIFT
 from weights.disk import drop_from_cache
 from weights.plan_transformer import FULL_SIZE
 from weights.process_memory import in_a_process
 from weights.staging import scratch_folder
+from weights.structure import transformer_shapes
+from weights.synthetic import tensor_bytes, write_converted_transformer
 
 SCRATCH = ".hunyuan-custom-full-size-check"
 LATENT_SIZE = 8  # height and width; one latent frame and the reference frame, 16 tokens each
@@ -84,9 +98,6 @@ def full_size_check(
     `config` holds diffusers' transformer keys. Raises `TargetError` without the space, `WeightsError` if the child
     process dies.
     """
-    from weights.structure import transformer_shapes
-    from weights.synthetic import tensor_bytes, write_converted_transformer
-
     needed = tensor_bytes(transformer_shapes(config)) + 1_000_000_000
     with scratch_folder(directory / SCRATCH, needed) as work:
         say("writing synthetic weights")
@@ -96,18 +107,13 @@ def full_size_check(
         say(f"one forward over {nbytes / 1e9:.1f} GB")
         forward, peak = in_a_process(one_forward, work / "transformer")
         counted = _reads_are_counted(work)
-    tokens = 2 * (LATENT_SIZE // int(config["patch_size"])) ** 2 + TEXT_ROWS
+    grid = _grid(config["patch_size"])
+    tokens = (1 + grid.frames) * grid.per_frame + TEXT_ROWS
     return FullSizeCheck(nbytes=nbytes, tokens=tokens, forward=forward, peak_rss_anon=peak, counted=counted)
 
 
 def one_forward(folder: Path) -> Forward:
     """Load the transformer in `folder` and run one step, watching which layers are called and what the disk gives."""
-    import torch
-    from diffusers import HunyuanVideoTransformer3DModel
-
-    from pipeline.memory import stream_blocks
-    from pipeline.stored_model import load_stored
-
     read_before, started = _read_bytes(), time.monotonic()
     transformer = load_stored(HunyuanVideoTransformer3DModel, folder, torch.bfloat16)
     loaded = time.monotonic()
@@ -130,6 +136,10 @@ def one_forward(folder: Path) -> Forward:
     )
 
 
+def _grid(patch: int) -> TokenGrid:
+    return TokenGrid(frames=1, height=LATENT_SIZE // patch, width=LATENT_SIZE // patch)
+
+
 def _read_bytes() -> int:
     """What disks have given this process, pages of mapped files included; 0 where the kernel does not count."""
     try:
@@ -149,18 +159,8 @@ def _reads_are_counted(folder: Path) -> bool:
     return _read_bytes() > before
 
 
-def _one_step(transformer: Any) -> Any:
+def _one_step(transformer: Any) -> Tensor:
     """One unguided step from random inputs: latents [1,16,1,h,w]."""
-    import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    from pipeline.denoise import Sampling, denoise, sigma_schedule
-    from pipeline.rope import rotary_tables
-    from pipeline.shapes import TokenGrid
-    from pipeline.share import Share
-    from pipeline.transformer import Branch
-    from weights.convert import SHIFT
-
     config = transformer.config
     generator = torch.Generator().manual_seed(0)
     latents, reference = torch.randn(2, 1, config.in_channels, 1, LATENT_SIZE, LATENT_SIZE, generator=generator)
@@ -171,8 +171,7 @@ def _one_step(transformer: Any) -> Any:
         reference=reference,
         valid=TEXT_ROWS,
     )
-    side = LATENT_SIZE // config.patch_size
-    grid = TokenGrid(frames=1, height=side, width=side)
+    grid = _grid(config.patch_size)
     return denoise(
         transformer,
         latents,

@@ -85,20 +85,23 @@ def onloaded(module: Any) -> Iterator[None]:
 
     Offloading of accelerate and diffusers hangs on a module's `forward`, which this pipeline does not call for the
     transformer, its blocks, LLaVA and the VAE. With streams, diffusers learns the order of the blocks from the first
-    pass: one that was broken off offloads what it loaded, but must not count as that pass.
+    pass: one that was broken off offloads what it loaded, but must not count as that pass. If a hook fails, those
+    that fired before it offload again.
     """
     if (accelerate_hook := getattr(module, "_hf_hook", None)) is not None:
         accelerate_hook.pre_forward(module)
     registry = getattr(module, "_diffusers_hook", None)
     hooks = [] if registry is None else list(registry.hooks.values())
-    for hook in hooks:
-        hook.pre_forward(module)
+    entered = []
     completed = False
     try:
+        for hook in hooks:
+            hook.pre_forward(module)
+            entered.append(hook)
         yield
         completed = True
     finally:
-        for hook in reversed(hooks):
+        for hook in reversed(entered):
             if completed or not isinstance(hook, LazyPrefetchGroupOffloadingHook):
                 hook.post_forward(module, None)
 

@@ -26,16 +26,17 @@ def full_steps(name: StepCacheName | None, steps: int) -> tuple[bool, ...]:
     raise ValueError(f"`step_cache` must be 'reference' or None, got {name!r}")
 
 
+def can_start_at(step: int, full_steps: Sequence[bool]) -> bool:
+    """Whether a run can begin, or go on, at this step: it is there and needs no earlier one's trunk."""
+    return 0 <= step < len(full_steps) and full_steps[step]
+
+
 class StepCache:
     """Keeps, per guidance row, the input of the last block: [reference, video, text] after all others."""
 
     def __init__(self, full_steps: Sequence[bool]) -> None:
         self.full_steps = tuple(full_steps)
         self._trunks: dict[int, Tensor] = {}
-
-    @classmethod
-    def named(cls, name: StepCacheName | None, steps: int) -> "StepCache":
-        return cls(full_steps(name, steps))
 
     def recall(self, step: int, row: int) -> Tensor | None:
         """What to go on from at a cached step; None at a full one."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoint import Checkpoint, can_start_at, fingerprint, read_checkpoint, write_checkpoint
+from pipeline.checkpoint import Checkpoint, fingerprint, read_checkpoint, write_checkpoint
 from pipeline.ranks import Ranks
-from pipeline.step_cache import StepCache
+from pipeline.step_cache import can_start_at, full_steps
 from server.messages import Generate
 from server.settings import GeneratorSettings
 
@@ -26,7 +26,7 @@ class Checkpoints:
         self, job: Generate, weights: str, settings: GeneratorSettings, ranks: Ranks | None, *, alpha: str
     ) -> None:
         name = None if settings.step_cache == "none" else settings.step_cache
-        self._cache = StepCache.named(name, job.num_inference_steps)
+        self._full_steps = full_steps(name, job.num_inference_steps)
         self._ranks = ranks
         self._every = settings.checkpoint_every_steps if ranks is None or ranks.rank == 0 else 0
         self._path = Path(job.checkpoint)
@@ -55,7 +55,7 @@ class Checkpoints:
 
     def keep(self, next_step: int, latents: torch.Tensor) -> None:
         """Called after every step; writes when it is time and the next step can be started at."""
-        if self._every and next_step % self._every == 0 and can_start_at(next_step, self._cache):
+        if self._every and next_step % self._every == 0 and can_start_at(next_step, self._full_steps):
             try:
                 write_checkpoint(self._path, Checkpoint(next_step, latents), self._belongs_to)
             except OSError as error:  # a full disk costs the checkpoint, not the job

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weights.component import json_text
+from weights.convert import write_components
 from weights.disk import drop_from_cache
+from weights.errors import TargetError
 from weights.key_coverage import KeyCoverage, coverage_of_conversion, table
 from weights.original_layout import DIT_NAME, OriginalFiles, Variant
+from weights.plan_transformer import FULL_SIZE, plan_transformer
 from weights.process_memory import in_a_process
 from weights.staging import scratch_folder
+from weights.structure import transformer_shapes
+from weights.synthetic import tensor_bytes, write_original_dit
 
 SCRATCH = ".hunyuan-custom-bench-convert"
 MAX_RATIO = 1.6
@@ -57,20 +63,15 @@ class ConvertBench:
 def bench_convert(
     directory: Path,
     *,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] = FULL_SIZE,
     say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> ConvertBench:
     """Measure in `directory`, which needs twice the checkpoint's size (2 x 26 GB) free; everything is removed again.
 
     `config` holds diffusers' transformer keys (default: the full size). The file is dropped from the page cache
-    before each timing. Raises `TargetError` without the space, `WeightsError` if the conversion fails.
+    before each timing. Raises `TargetError` without the space or when copying fails, `WeightsError` if the conversion
+    does.
     """
-    from weights.component import json_text
-    from weights.plan_transformer import FULL_SIZE
-    from weights.structure import transformer_shapes
-    from weights.synthetic import tensor_bytes, write_original_dit
-
-    config = FULL_SIZE if config is None else config
     size = tensor_bytes(transformer_shapes(config))
     with scratch_folder(directory / SCRATCH, 2 * size + 1_000_000_000) as work:
         dit = work / f"{DIT_NAME}.pt"
@@ -92,14 +93,20 @@ def bench_convert(
 
 def _timed_copy(source: Path, copy: Path) -> float:
     drop_from_cache(source)
-    programs = [shutil.which(name) or name for name in ("cp", "sync")]
     started = time.monotonic()
-    subprocess.run([programs[0], str(source), str(copy)], check=True)
-    subprocess.run([programs[1]], check=True)
+    _run("cp", str(source), str(copy))
+    _run("sync")
     seconds = time.monotonic() - started
     copy.unlink()
-    subprocess.run([programs[1]], check=True)
+    _run("sync")
     return seconds
+
+
+def _run(program: str, *arguments: str) -> None:
+    command = [shutil.which(program) or program, *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise TargetError(f"{program} failed: {done.stderr.strip() or f'exit code {done.returncode}'}")
 
 
 def only_a_transformer(dit: Path) -> OriginalFiles:
@@ -118,7 +125,4 @@ def only_a_transformer(dit: Path) -> OriginalFiles:
 
 
 def _convert_dit(dit: Path, target: Path) -> None:
-    from weights.convert import write_components
-    from weights.plan_transformer import plan_transformer
-
     write_components([plan_transformer(only_a_transformer(dit))], target)

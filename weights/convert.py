@@ -14,7 +14,7 @@ from typing import Any
 
 from weights.component import Component, json_text, read_json
 from weights.config_check import Config, check_configs
-from weights.disk import require_space
+from weights.disk import disk_errors, require_space
 from weights.errors import CheckpointError
 from weights.original_layout import OriginalFiles, Variant, find_original
 from weights.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
@@ -72,7 +72,6 @@ def convert(
     """
     check_target(target)
     files = find_original(original, variant)
-    check_tokenizer(files.llava)
     components = plan(files)
     start(sum(component.nbytes for component in components))
     record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
@@ -109,6 +108,7 @@ def write_components(
 
 def plan(files: OriginalFiles) -> list[Component]:
     """All components, the transformer first; raises for anything in the originals that will not do."""
+    check_tokenizer(files.llava, files.llava)
     scheduler = Component(folder="scheduler", texts={"scheduler_config.json": json_text(SCHEDULER)})
     components = [plan_transformer(files), plan_vae(files), scheduler, *plan_llava(files.llava), *plan_clip(files.clip)]
     check_configs(
@@ -118,6 +118,14 @@ def plan(files: OriginalFiles) -> list[Component]:
         clip=Config(files.clip / "config.json", clip_config(files.clip)),
     )
     return components
+
+
+def recorded_variant(folder: Path) -> Variant | None:
+    """The precision that the conversion in `folder` was made in; None if there is none, or its record is damaged."""
+    try:
+        return Variant(read_json(folder / MARKER)["variant"])
+    except (CheckpointError, KeyError, ValueError):
+        return None
 
 
 def is_current(original: Path, target: Path, variant: Variant | None) -> bool:
@@ -143,7 +151,8 @@ def source_stamps(files: OriginalFiles) -> dict[str, list[int]]:
 def _link(component: Component, staging: Path) -> list[Path]:
     """Make the component's folder, hard-link its files; return those that must be copied (from another disk, say)."""
     folder = staging / component.folder
-    folder.mkdir()
+    with disk_errors(folder):
+        folder.mkdir()
     to_copy = []
     for path in component.links:
         try:

@@ -64,12 +64,11 @@ def download(
 
 
 def remove_damaged(variant: Variant, folder: Path, manifest: Manifest, say: Callable[[str], None]) -> bool:
-    """Remove the originals whose content is not what the lock file says, so that the next download fetches them."""
+    """Remove originals of `variant` whose content is not what the lock file says; the next download fetches them."""
     removed = False
-    folders = tuple(component.folder for component in manifest.of(variant))
     for name, locked in LockFile.read(folder).files.items():
         path = folder / name
-        if not str(path.parent).endswith(folders) or not path.is_file():
+        if not path.is_file() or not any(component.names(path) for component in manifest.of(variant)):
             continue
         try:
             check_size(path, locked)

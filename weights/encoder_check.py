@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from weights.component import Component
 from weights.errors import CheckpointError, StructureError
 from weights.safetensors_file import list_safetensors, safetensors_header
@@ -44,7 +46,6 @@ def encoder_faults(folder: Path, model_class: Any, *, config: Path) -> Faults:
 
     Raises `StructureError` naming `config` when no model can be built by it.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -66,5 +67,5 @@ def encoder_faults(folder: Path, model_class: Any, *, config: Path) -> Faults:
 
 
 def is_computed(key: str) -> bool:
-    """Buffers that old versions of transformers stored."""
+    """Buffers that old versions of transformers wrote into checkpoints and the current one computes."""
     return key.endswith(("position_ids", "inv_freq"))

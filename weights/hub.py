@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from httpx2 import HTTPError, InvalidURL
+from huggingface_hub import HfApi, file_download, hf_hub_url
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # re-exported without saying so
+
 from weights.disk import REFUSALS, disk_errors, refusal
 from weights.errors import DownloadError
 from weights.lock_file import LockedFile
@@ -29,8 +34,6 @@ class Listing:
 
 def list_repository(repository: Repository) -> Listing:
     """Resolve the revision to a commit and list sizes and hashes. Raises `DownloadError`."""
-    from huggingface_hub import HfApi
-
     with _reported(f"{repository.name}@{repository.revision}"):
         info = HfApi().model_info(repository.name, revision=repository.revision, files_metadata=True)
     files = {}
@@ -54,10 +57,6 @@ def fetch(locked: LockedFile, destination: Path) -> None:
 
     Raises `DownloadError`, `TargetError`.
     """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # re-exported without saying so
-
     part = partial_path(destination, locked)
     with disk_errors(part):
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +68,7 @@ def fetch(locked: LockedFile, destination: Path) -> None:
     url = hf_hub_url(locked.repository, locked.path, revision=locked.commit)
     with file, _reported(f"{locked.repository}: {locked.path}", part):
         headers = build_hf_headers()
-        http_get(
+        file_download.http_get(
             url, file, resume_size=have, headers=headers, expected_size=locked.size, displayed_filename=locked.path
         )
 
@@ -77,9 +76,6 @@ def fetch(locked: LockedFile, destination: Path) -> None:
 @contextlib.contextmanager
 def _reported(what: str, part: Path | None = None) -> Iterator[None]:
     """Turn the library's errors into one line that says what to do; `part` is the file it writes."""
-    from httpx2 import HTTPError, InvalidURL
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
     try:
         yield
     except GatedRepoError as error:

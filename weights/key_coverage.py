@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from weights.errors import CheckpointError
 from weights.key_map import DitSizes, convert_scale_map, original_shapes, pieces_of, strip_vae_prefix
 from weights.plan_transformer import FULL_SIZE, list_dit
@@ -105,7 +107,5 @@ def _names(shapes: Shapes, config: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _scale_names(modules: list[str]) -> list[str]:
-    import torch
-
     one = torch.ones(1)
     return list(convert_scale_map(dict.fromkeys(modules, one), modules, sizes=DitSizes.from_config(FULL_SIZE)))

@@ -14,12 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from weights.errors import KeyMapError, WrongModelError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -202,8 +202,6 @@ def convert_transformer_state_dict(
     `config` holds diffusers' transformer keys; without it the two widths are read off the tensors. Split tensors
     own their memory, so that the originals can be freed. Raises as `pieces_of`.
     """
-    import torch
-
     sizes = DitSizes.from_config(config) if config is not None else _sizes_of(original)
     converted: dict[str, Tensor] = {}
     for key, tensor in original.items():
@@ -220,8 +218,6 @@ def convert_scale_map(scales: Mapping[str, Tensor], modules: Iterable[str], *, s
     may. A scale per tensor ([1] in the result) is copied to every part of a split layer, a scale per output row
     ([rows, 1]) is split with the rows. Raises `KeyMapError`.
     """
-    import torch
-
     wanted = sorted(modules)
     lost = sorted(set(scales) - set(wanted))
     if lost:

@@ -6,29 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weights.component import read_json
+from weights.convert import MODEL_INDEX, recorded_variant
 from weights.errors import VerifyError, WeightsError
 from weights.original_layout import Variant
 from weights.safetensors_file import list_safetensors
 from weights.staging import MARKER
 
-COMPONENTS = ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "vae")
-
 
 def check_loadable(folder: Path) -> None:
     """Raise `VerifyError`: the first file that is missing, truncated or corrupt, and the command that repairs it."""
+    command = prepare_command(folder, recorded_variant(folder))
     if not (folder / "model_index.json").is_file():
-        raise VerifyError(f"{folder}: no model here (no model_index.json); run: {_command(folder)}")
+        raise VerifyError(f"{folder}: no model here (no model_index.json); run: {command}")
     for fault in _faults(folder):
-        raise VerifyError(f"{fault}; run: {_command(folder)}")
+        raise VerifyError(f"{fault}; run: {command}")
 
 
-def _command(folder: Path) -> str:
-    """What makes the folder anew, in the precision it had."""
-    try:
-        variant = Variant(read_json(folder / MARKER)["variant"])
-    except (WeightsError, KeyError, ValueError):
-        return f"hunyuan-custom weights prepare --out {folder}"
-    return f"hunyuan-custom weights prepare --variant {variant} --out {folder}"
+def prepare_command(folder: Path, variant: Variant | None) -> str:
+    """What makes the folder anew in this precision, if one is known."""
+    precision = "" if variant is None else f" --variant {variant}"
+    return f"hunyuan-custom weights prepare{precision} --out {folder}"
 
 
 def _faults(folder: Path) -> Iterator[str]:
@@ -40,7 +37,7 @@ def _faults(folder: Path) -> Iterator[str]:
                     yield f"{path}: missing"
                 elif path.stat().st_size != file["size"]:
                     yield f"{path}: {path.stat().st_size} bytes instead of {file['size']} (truncated?)"
-        for name in COMPONENTS:
+        for name in (key for key in MODEL_INDEX if not key.startswith("_")):
             if not (folder / name).is_dir():
                 yield f"{folder / name}: missing"
             for index in sorted((folder / name).glob("*.safetensors.index.json")):

@@ -29,6 +29,10 @@ class LockedFile:
     size: int
     hash: str
 
+    def __post_init__(self) -> None:
+        if not str(self.hash).startswith(("sha256:", "git-sha1:")):
+            raise ValueError(f"{self.path}: unknown kind of hash {self.hash!r}")
+
 
 @dataclass(kw_only=True)
 class LockFile:
@@ -78,10 +82,8 @@ def check_hash(path: Path, locked: LockedFile, progress: Callable[[int], None]) 
     kind, _, expected = locked.hash.partition(":")
     if kind == "sha256":
         digest = hashlib.sha256()
-    elif kind == "git-sha1":
-        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     else:
-        raise ManifestError(f"{path}: unknown kind of hash {locked.hash!r} in the lock file")
+        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, fields
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ class ManifestComponent:
     optional: tuple[str, ...]
     weights: tuple[str, ...]
     gigabytes: float
+
+    def names(self, path: Path) -> bool:
+        """Whether a local file is one of these; another variant's may lie in the same folder."""
+        patterns = (*self.files, *self.optional, *self.weights)
+        return str(path.parent).endswith(self.folder) and any(fnmatch(path.name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from weights.component import Component, json_text, read_json, read_text
-from weights.encoder_check import check_encoder
+from weights.encoder_check import check_encoder, is_computed
 from weights.errors import CheckpointError, StructureError
 from weights.safetensors_file import list_safetensors
 from weights.shard_writer import Move
@@ -27,8 +29,6 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
-BUFFERS = ("position_ids", "rotary_emb.inv_freq")
-"""Written into checkpoints by old versions of transformers, computed by the current one."""
 
 
 def plan_llava(folder: Path) -> list[Component]:
@@ -44,8 +44,6 @@ def plan_llava(folder: Path) -> list[Component]:
     check_encoder(encoder, LlavaForConditionalGeneration, config=folder / "config.json", weights=_named_by(files))
     # Llama-3's tokenizer is byte-level BPE: any other class than the plain fast one rebuilds it with other ids.
     tokenizer = _texts(folder, TOKENIZER_FILES)
-    if "tokenizer.json" not in tokenizer:
-        raise CheckpointError(f"{folder / 'tokenizer.json'}: missing")
     settings = read_json(folder / "tokenizer_config.json") | {"tokenizer_class": "PreTrainedTokenizerFast"}
     tokenizer["tokenizer_config.json"] = json_text(settings)
     return [encoder, Component(folder="tokenizer", texts=tokenizer)]
@@ -110,7 +108,6 @@ def llava_config(folder: Path) -> dict[str, Any]:
 
 def clip_config(folder: Path) -> dict[str, Any]:
     """A text-only config of a CLIP model's config, defaults filled in by transformers."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPConfig, CLIPTextConfig
 
     path = folder / "config.json"
@@ -138,7 +135,7 @@ def _streamed(folder: str, texts: dict[str, str], files: Sequence[Path], *, pref
         Move.whole(tensor, key)
         for file in files
         for key, tensor in _list(file).items()
-        if key.startswith(prefix) and not key.endswith(BUFFERS)
+        if key.startswith(prefix) and not is_computed(key)
     ]
     return Component(folder=folder, stem="model", texts=texts, moves=tuple(moves))
 

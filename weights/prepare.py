@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from weights.component import read_json
-from weights.convert import convert, is_current
+from weights.convert import convert, is_current, recorded_variant
 from weights.download import Ask, download, remove_damaged
-from weights.errors import CheckpointError, TargetError, VerifyError, WeightsError
+from weights.errors import TargetError, VerifyError, WeightsError
 from weights.lock_file import LOCK_NAME
 from weights.manifest import Manifest
 from weights.original_layout import Variant, find_original
-from weights.staging import MARKER, check_target, remove_left_overs
+from weights.staging import check_target, remove_left_overs
 from weights.verify import verify
 
 
@@ -35,7 +34,7 @@ def prepare(
     that turns out to be damaged is fetched again, once.
     """
     check_target(target)
-    sound = _variant_of(target) == variant and not verify(target, contents=False)
+    sound = recorded_variant(target) == variant and not verify(target, contents=False)
     if sound and not _has_originals(originals, variant):
         reporter.say(f"{target}: ready (its originals are gone, which is fine)")
         return
@@ -68,13 +67,6 @@ def prepare(
     if faults:
         raise VerifyError(faults[0])
     reporter.say(f"{target}: ready")
-
-
-def _variant_of(target: Path) -> Variant | None:
-    try:
-        return Variant(read_json(target / MARKER)["variant"])
-    except (CheckpointError, KeyError, ValueError):
-        return None
 
 
 def _has_originals(originals: Path, variant: Variant) -> bool:

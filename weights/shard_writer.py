@@ -132,8 +132,8 @@ def scan_file(path: Path, *, copy: Path | None, progress: Progress) -> WrittenFi
 
 
 def write_text(path: Path, text: str) -> WrittenFile:
-    """Write a small file to disk, durably."""
-    with path.open("w") as file:
+    """Write a small file to disk, durably. Raises `TargetError`."""
+    with disk_errors(path), path.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

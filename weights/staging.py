@@ -39,20 +39,16 @@ def staged_folder(target: Path) -> Iterator[Path]:
     with _locked_and_clean(target):
         check_target(target)
         staging = _staging(target)
-        staging.mkdir()
+        with disk_errors(staging):
+            staging.mkdir()
         try:
             yield staging
-            for folder in (*filter(Path.is_dir, staging.iterdir()), staging):
-                _sync_folder(folder)
-            if not target.exists():
-                staging.rename(target)
-            elif not _exchange(staging, target):
-                target.rename(_retired(target))
-                staging.rename(target)
-            _sync_folder(target.parent)
+            with disk_errors(target):
+                _take_place(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            _recover(target)
+            with disk_errors(target):
+                _recover(target)
 
 
 def remove_left_overs(target: Path) -> None:
@@ -73,26 +69,35 @@ def scratch_folder(path: Path, needed: int) -> Iterator[Path]:
 
     Raises `TargetError` without the space, or while another run uses it.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(f"{path.name}.lock")):
-            shutil.rmtree(path, ignore_errors=True)
+    with _locked(path.with_name(f"{path.name}.lock")):
+        shutil.rmtree(path, ignore_errors=True)
+        with disk_errors(path):
             require_space(path, needed)
             path.mkdir()
-            try:
-                yield path
-            finally:
-                shutil.rmtree(path, ignore_errors=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _locked_and_clean(target: Path) -> Iterator[None]:
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f".{target.name}.lock")):
+    with _locked(target.with_name(f".{target.name}.lock")):
+        with disk_errors(target):
             _recover(target)
-            shutil.rmtree(_staging(target), ignore_errors=True)
-            yield
+        shutil.rmtree(_staging(target), ignore_errors=True)
+        yield
+
+
+def _take_place(staging: Path, target: Path) -> None:
+    for folder in (*filter(Path.is_dir, staging.iterdir()), staging):
+        _sync_folder(folder)
+    if not target.exists():
+        staging.rename(target)
+    elif not _exchange(staging, target):
+        target.rename(_retired(target))
+        staging.rename(target)
+    _sync_folder(target.parent)
 
 
 def _staging(target: Path) -> Path:
@@ -123,18 +128,23 @@ def _recover(target: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = os.fstat(file.fileno()).st_nlink == 1  # not the file that a finished run has just removed
-        except BlockingIOError:
-            free = False
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        with disk_errors(path):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = os.fstat(file.fileno()).st_nlink == 1  # not the file that a finished run has just removed
+            except BlockingIOError:
+                free = False
         if not free:
             raise TargetError(f"{path}: another run into this folder is going on")
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from weights.errors import StructureError
 from weights.key_map import SCALE_NAME
-
-if TYPE_CHECKING:
-    import torch
 
 Shapes = dict[str, tuple[int, ...]]
 Faults = dict[str, list[str]]
@@ -53,8 +52,6 @@ def vae_shapes(config: Mapping[str, Any], *, where: Path = _CONFIG) -> Shapes:
 
 
 def _shapes_on_meta(model_class: Any, config: Mapping[str, Any], where: Path) -> Shapes:
-    import torch
-
     try:
         with torch.device("meta"):
             model = model_class(**config)
@@ -70,8 +67,6 @@ def reason_of(error: Exception) -> str:
 
 def wrong_dtypes(found: Mapping[str, torch.dtype], *, fp8: bool) -> list[str]:
     """Tensors of a dtype the variant does not have: fp8 block Linears, fp32 scales, otherwise 16 bit or wider."""
-    import torch
-
     faults = []
     for name, dtype in found.items():
         if name.endswith(f".{SCALE_NAME}"):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from weights.component import read_json
 from weights.errors import TokenizerError
 from weights.prompt_template import TEMPLATE
@@ -15,15 +17,8 @@ from weights.prompt_template import TEMPLATE
 PREFIX_TOKENS = 95
 
 
-def check_tokenizer(llava: Path) -> None:
-    """`check_tokenizer_folders` where LLaVA's tokenizer and config lie in one folder, as published."""
-    check_tokenizer_folders(llava, llava)
-
-
-def check_tokenizer_folders(tokenizer_folder: Path, model_folder: Path) -> None:
-    """Raise `TokenizerError` naming the file and the fact that does not hold."""
-    from tokenizers import Tokenizer
-
+def check_tokenizer(tokenizer_folder: Path, model_folder: Path) -> None:
+    """Raise `TokenizerError` naming the file and the fact that does not hold. As published, both folders are one."""
     path = tokenizer_folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from weights.component import read_json
-from weights.convert import FORMAT, plan
+from weights.convert import FORMAT, plan, recorded_variant
 from weights.encoder_check import encoder_faults, is_computed
-from weights.errors import WeightsError
+from weights.errors import ManifestError, WeightsError
+from weights.loading_check import prepare_command
 from weights.lock_file import LOCK_NAME, LockFile, check_hash, check_size
 from weights.original_layout import Variant, find_original
 from weights.plan_vae import BEYOND_DIFFUSERS
@@ -22,7 +23,7 @@ from weights.safetensors_file import list_safetensors
 from weights.staging import MARKER, left_overs
 from weights.stored_tensor import StoredTensor
 from weights.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
-from weights.tokenizer_check import check_tokenizer, check_tokenizer_folders
+from weights.tokenizer_check import check_tokenizer
 
 _CHUNK = 8 * 2**20
 Progress = Callable[[int], None]
@@ -40,12 +41,12 @@ def verify(
     """What is wrong with `folder`, a converted model or originals; an empty list when nothing is.
 
     `contents` reads every byte (`start` hears how many, `progress` each portion) and compares checksums; without it
-    sizes and structure only (seconds). `variant` chooses among originals. `note` hears what is no fault and yet worth
-    knowing: what could not be compared, what an unfinished run holds.
+    sizes and structure only (seconds). `variant` chooses among originals, and is what a conversion must be. `note`
+    hears what is no fault and yet worth knowing: what could not be compared, what an unfinished run holds.
     """
     if (folder / MARKER).is_file():
         _note_left_overs(folder, note)
-        return list(_converted_faults(folder, contents=contents, start=start, progress=progress))
+        return list(_converted_faults(folder, variant, contents=contents, start=start, progress=progress))
     if (folder / "model_index.json").is_file():
         return [f"{folder / MARKER}: missing; this folder was not made by `hunyuan-custom weights convert`"]
     return list(_original_faults(folder, variant, contents=contents, note=note, start=start, progress=progress))
@@ -67,8 +68,12 @@ def _original_faults(
     progress: Progress,
 ) -> Iterator[str]:
     try:
-        lock = LockFile.read(folder)
         files = find_original(folder, variant)
+        download = f"hunyuan-custom weights download --variant {files.variant} --originals {folder}"
+        lock = LockFile.read(folder)
+    except ManifestError as error:
+        yield f"{error}; delete it and run: {download}"  # which asks the hub, and fetches only what differs
+        return
     except WeightsError as error:
         yield str(error)
         return
@@ -87,32 +92,36 @@ def _original_faults(
         try:
             check_size(path, locked)
         except WeightsError as error:
-            yield f"{error}; run: hunyuan-custom weights download --originals {folder}"
+            yield f"{error}; run: {download}"
             continue
         try:
             if contents:
                 check_hash(path, locked, progress)
         except WeightsError as error:
-            yield f"{error}; delete it and run: hunyuan-custom weights download --originals {folder}"
+            yield f"{error}; delete it and run: {download}"
     try:
-        check_tokenizer(files.llava)
         plan(files)
     except WeightsError as error:
         yield str(error)
 
 
 def _converted_faults(
-    folder: Path, *, contents: bool, start: Callable[[int], None], progress: Progress
+    folder: Path, variant: Variant | None, *, contents: bool, start: Callable[[int], None], progress: Progress
 ) -> Iterator[str]:
+    made = recorded_variant(folder)
+    again = f"run: {prepare_command(folder, variant or made)}"
+    if made is not None and variant not in {None, made}:
+        yield f"{folder}: is {made}, not {variant}; to replace it {again}"
+        return
     try:
         record = read_json(folder / MARKER)
         files = {str(file["name"]): (int(file["size"]), int(file["crc32"])) for file in record["files"]}
-        variant = Variant(record["variant"])
     except (WeightsError, KeyError, TypeError, ValueError) as error:
-        yield f"{folder / MARKER}: cannot be read ({error})"
+        yield f"{folder / MARKER}: cannot be read ({error}); {again}"
         return
-    if record.get("format") != FORMAT:
-        yield f"{folder / MARKER}: format {record.get('format')}, this version makes {FORMAT}; convert again"
+    if made is None or record.get("format") != FORMAT:
+        found = f"format {record.get('format')} of {record.get('variant')}"
+        yield f"{folder / MARKER}: {found}, this version makes {FORMAT} of {' or '.join(Variant)}; {again}"
         return
     start(sum(size for size, _ in files.values()) if contents else 0)
     sound = True
@@ -120,7 +129,7 @@ def _converted_faults(
         sound = False
         yield fault
     if sound:  # else the structure's faults would only repeat what is known
-        yield from _structure_faults(folder, fp8=variant is Variant.FP8)
+        yield from _structure_faults(folder, fp8=made is Variant.FP8)
 
 
 def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool, progress: Progress) -> Iterator[str]:
@@ -160,7 +169,7 @@ def _structure_faults(folder: Path, *, fp8: bool) -> Iterator[str]:
         except WeightsError as error:
             yield str(error)
     try:
-        check_tokenizer_folders(folder / "tokenizer", folder / "text_encoder")
+        check_tokenizer(folder / "tokenizer", folder / "text_encoder")
     except WeightsError as error:
         yield str(error)
 

@@ -6,15 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.checkpoint import (
-    Checkpoint,
-    can_start_at,
-    fingerprint,
-    read_checkpoint,
-    weights_fingerprint,
-    write_checkpoint,
-)
-from pipeline.step_cache import StepCache
+from pipeline.checkpoint import Checkpoint, fingerprint, read_checkpoint, weights_fingerprint, write_checkpoint
+from pipeline.step_cache import can_start_at, full_steps
 
 
 @pytest.mark.parametrize("options", [{}, {"step_cache": "reference"}, {"ip_cfg_scale": 3.0}])
@@ -30,17 +23,17 @@ def test_going_on_equals_not_having_stopped(pipe: Any, identity: Any, options: d
     whole = pipe(
         "a woman", identity, generator=torch.Generator().manual_seed(3), callback_on_step_end=keep, **call
     ).frames
-    cache = StepCache.named(options.get("step_cache"), steps)
-    starts = [step for step in range(1, steps) if can_start_at(step, cache)]
+    full = full_steps(options.get("step_cache"), steps)
+    starts = [step for step in range(1, steps) if can_start_at(step, full)]
     for step in (starts[0], starts[-1]):
         rest = pipe("a woman", identity, latents=before[step - 1], start_step=step, **call).frames
         assert torch.equal(rest, whole)
 
 
 def test_a_cached_step_is_no_starting_point(pipe: Any, identity: Any) -> None:
-    cache = StepCache.named("reference", 30)
-    assert not can_start_at(11, cache)
-    assert not can_start_at(30, cache)
+    full = full_steps("reference", 30)
+    assert not can_start_at(11, full)
+    assert not can_start_at(30, full)
     with pytest.raises(ValueError, match="start_step"):
         pipe(
             "p",

@@ -98,6 +98,31 @@ def test_a_cancelled_pass_offloads_what_it_loaded() -> None:
     assert (hook.loaded, learning.loaded) == (0, 1)
 
 
+def test_a_hook_that_fails_leaves_nothing_loaded() -> None:
+    """The next request would find that much less memory on the device."""
+    events: list[str] = []
+
+    class Hook(ModelHook):
+        def pre_forward(self, _module: Any, *_args: Any, **_kwargs: Any) -> Any:
+            events.append("load")
+
+        def post_forward(self, _module: Any, output: Any) -> Any:
+            events.append("offload")
+            return output
+
+    class Full(Hook):
+        def pre_forward(self, _module: Any, *_args: Any, **_kwargs: Any) -> Any:
+            raise torch.OutOfMemoryError
+
+    module = torch.nn.Linear(1, 1)
+    registry = HookRegistry.check_if_exists_or_initialize(module)
+    for name, hook in (("fits", Hook()), ("does not", Full()), ("never tried", Hook())):
+        registry.register_hook(hook, name)
+    with pytest.raises(torch.OutOfMemoryError), onloaded(module):
+        pytest.fail("the block ran")
+    assert events == ["load", "offload"]
+
+
 def _forget_when_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes offloading erase the weights of a group until it is onloaded again."""
     saved: dict[int, torch.Tensor] = {}

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,24 @@ def test_the_command_fails_beyond_the_bounds(monkeypatch: pytest.MonkeyPatch) ->
         told[seconds] = CliRunner().invoke(app, ["bench", "convert"])
     assert (told[1.0].exit_code, told[2.0].exit_code) == (0, 1)
     assert "BEYOND BOUNDS" in told[2.0].stdout
+
+
+def test_a_copy_that_fails_is_one_line(
+    tmp_path: Path, dit_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = partial(bench_convert, config=dit_config)
+    monkeypatch.setattr(bench_module, "bench_convert", tiny)
+    for program, words in (("#!/bin/sh\necho no room >&2; exit 1\n", "cp failed: no room"), (None, "'cp'")):
+        with monkeypatch.context() as patch:
+            (tmp_path / "cp").unlink(missing_ok=True)
+            if program is not None:
+                (tmp_path / "cp").write_text(program)
+                (tmp_path / "cp").chmod(0o700)
+            patch.setenv("PATH", str(tmp_path))
+            told = CliRunner().invoke(app, ["bench", "convert", "--directory", str(tmp_path / "here")])
+        assert told.exit_code == 1
+        assert [words in line for line in told.stderr.splitlines() if line.startswith("error: ")] == [True]
+        assert "cannot be written" not in told.stderr
 
 
 MEDIUM = FULL_SIZE | {"num_attention_heads": 8, "num_layers": 2, "num_single_layers": 4, "text_embed_dim": 64}

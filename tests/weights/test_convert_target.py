@@ -115,6 +115,14 @@ def test_what_a_killed_run_left_does_not_count_as_used_disk(
     assert verify(tmp_path / "out") == []
 
 
+def test_only_our_own_errors_are_the_target_s(tmp_path: Path) -> None:
+    """What goes wrong inside the block has nothing to do with this folder."""
+    for folder in (staging.staged_folder(tmp_path / "out"), staging.scratch_folder(tmp_path / "scratch", 0)):
+        with pytest.raises(ConnectionResetError), folder:
+            raise ConnectionResetError
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_as_target_means_the_folder_it_leads_to(original: Path, tmp_path: Path) -> None:
     (tmp_path / "big").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "big/model")

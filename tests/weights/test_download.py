@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tests.weights.layout import DIT
 from weights import download as download_module
-from weights.download import download
+from weights.download import download, remove_damaged
 from weights.errors import DownloadError, TargetError, WeightsError
 from weights.hub import partial_path
 from weights.lock_file import LOCK_NAME, LockFile
@@ -244,6 +244,21 @@ def test_an_original_damaged_since_its_download_is_fetched_again(
     assert sum("removed, to be fetched again" in line for line in lines) == 2
     assert sorted(set(hub.fetched())) == ["model.safetensors", "mp_rank_00_model_states.pt"]
     assert verify(target) == []
+
+
+def test_only_the_chosen_variant_s_damaged_files_are_removed(
+    hub: Any, fp8_original: Path, tmp_path: Path, manifest: Manifest
+) -> None:
+    """The other variant lies in the same folder, and the download that follows would not bring it back."""
+    hub.publish("tencent/HunyuanCustom", fp8_original)
+    folder = tmp_path / "both"
+    for variant in Variant:
+        get(manifest, folder, variant=variant)
+    fp8 = (folder / DIT).with_name("mp_rank_00_model_states_fp8.pt")
+    for path in (folder / DIT, fp8):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert remove_damaged(Variant.FP8, folder, manifest, lambda line: None)  # noqa: ARG005
+    assert ((folder / DIT).exists(), fp8.exists()) == (True, False)
 
 
 @pytest.mark.usefixtures("published")

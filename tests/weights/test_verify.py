@@ -154,6 +154,29 @@ def test_progress_covers_every_byte(converted: Path) -> None:
     assert sum(done) == total[0] == sum(file["size"] for file in record["files"])
 
 
+def test_a_conversion_of_another_variant_is_said_before_anything_else(converted: Path) -> None:
+    record = json.loads((converted / MARKER).read_text())
+    (converted / MARKER).write_text(json.dumps(record | {"format": 0}))
+    command = f"run: hunyuan-custom weights prepare --variant {{}} --out {converted}"
+    assert verify(converted, variant=Variant.FP8) == [
+        f"{converted}: is bf16, not fp8; to replace it {command.format('fp8')}"
+    ]
+    (fault,) = verify(converted, variant=Variant.BF16)
+    assert "format 0" in fault
+    assert fault.endswith(command.format("bf16"))
+
+
+@pytest.mark.parametrize("kind", ["md5", 7])
+def test_a_lock_file_that_is_none_is_to_blame_and_not_the_originals(fp8_original: Path, kind: Any) -> None:
+    entry = {"repository": "a/b", "commit": "c", "path": "d", "size": (fp8_original / DIT).stat().st_size, "hash": kind}
+    lock = fp8_original / LOCK_NAME
+    lock.write_text(json.dumps({"licence": None, "files": {DIT: entry}}))
+    (fault,) = verify(fp8_original, variant=Variant.FP8)
+    assert fault.startswith(f"{lock}: not a lock file")
+    command = f"hunyuan-custom weights download --variant fp8 --originals {fp8_original}"
+    assert fault.endswith(f"delete it and run: {command}")
+
+
 def test_a_damaged_record_is_named(converted: Path) -> None:
     for content in ("{", "[]", '{"files": [7], "variant": "bf16"}', '{"files": [], "variant": "int3"}'):
         (converted / MARKER).write_text(content)
