@@ -4,6 +4,7 @@ from server.messages import Generate, Load
 from server.rendering import Report
 from tests.fakes import (
     exits,
+    finishes_at_once,
     hangs,
     hangs_once,
     is_killed,
@@ -18,6 +19,7 @@ from tests.fakes import (
 )
 
 _FAKES = {
+    "AT_ONCE": finishes_at_once,
     "RAISES": raises,
     "REPEATS": repeats_its_prompt,
     "EXITS": exits,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -90,8 +90,7 @@ def test_an_unknown_request_has_no_stream(server: Server) -> None:
     assert (answer.status_code, answer.json()["status"]) == (404, "NOT_FOUND")
 
 
-def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(start_server: Callable[..., Server]) -> None:
-    server = start_server()
+def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(server: Server) -> None:
     request_id = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(request_id)
     callers = ThreadPoolExecutor(2)
@@ -100,7 +99,7 @@ def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(start_server
         for headers in ({}, {"Idempotency-Key": "comes-back"})
     )
     until(lambda: server.waiting() == 2)
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = server.api()
     seen = []
     for event in events(server, request_id):
         seen.append(event)

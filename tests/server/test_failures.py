@@ -69,39 +69,24 @@ def test_weights_that_are_missing_keep_jobs_waiting_until_they_are_there(
     assert server.finish(waiting).status_code == 200
 
 
-def test_a_killed_api_loses_nothing_and_comes_back(start_server: Callable[..., Server]) -> None:
-    server = start_server()
+def test_a_killed_api_loses_nothing_and_comes_back(server: Server) -> None:
     waiting = [server.submit(example(prompt="WORKS_SLOWLY")), server.submit()]
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = server.api()
     api.kill()
     api.wait()  # its connections are closed: the client makes a new one
     server.cancel(waiting[0])  # waits in the backlog of the socket until the new API takes it
     assert server.finish(waiting[1]).status_code == 200
 
 
-def test_a_killed_worker_takes_its_generator_along_and_its_job_runs_again(
-    start_server: Callable[..., Server],
-) -> None:
-    server = start_server()
+def test_a_killed_worker_takes_its_generator_along_and_its_job_runs_again(server: Server) -> None:
     running = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(running)
     worker = server.worker()
     os.kill(worker["pid"], signal.SIGKILL)
     until(lambda: not psutil.pid_exists(worker["generator_pid"]), timeout_s=5)
-    until(lambda: any("Attempt 2" in line["message"] for line in server.status(running, logs=True)["logs"] or []))
+    until(lambda: "Attempt 2" in server.messages(running))
     server.cancel(running)
     assert server.finish(running).status_code == 499
-
-
-def test_jobs_survive_a_restart_of_everything(start_server: Callable[..., Server]) -> None:
-    first = start_server()
-    running, waiting = first.submit(example(prompt="WORKS_SLOWLY")), first.submit(example(seed=11))
-    first.until_running(running)
-    assert first.stop() == 0
-    second = start_server()
-    until(lambda: second.status(running)["status"] == "IN_PROGRESS")
-    second.cancel(running)
-    assert second.finish(waiting).json()["seed"] == 11
 
 
 def test_the_supervisors_death_ends_every_process(start_server: Callable[..., Server]) -> None:

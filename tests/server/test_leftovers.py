@@ -126,6 +126,11 @@ def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
         path.touch()
     for area in ("inputs", "files", "tls"):
         age(tmp_path / area)
+    lost.append(tmp_path / "tmp" / "lost-1.mp4.part")
+    lost[-1].touch()
+    os.utime(lost[-1], (0, 0))
+    young = tmp_path / "tmp" / "young.mp4.part"
+    young.touch()
     checkpoints = [storage.checkpoint(request_id) for request_id in (running, new_job().id)]
     for path in checkpoints:
         path.touch()
@@ -133,6 +138,7 @@ def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
     second = start_server(retention__sweep_s=0.2)
     until(lambda: not any(path.exists() for path in (*lost, checkpoints[1])))
     assert checkpoints[0].exists(), "its job is open"
+    assert young.exists()
     second.cancel(waiting)
     storage.checkpoint(waiting).touch()  # ended by the API, which may be on another machine
     until(lambda: not storage.checkpoint(waiting).exists())
