@@ -164,6 +164,9 @@ POSTGRES_OPTIONS: Final = {
     "application_name": "hunyuan-custom",
 }
 
+# A machine that froze within a transaction keeps its locks no longer: others must be able to take over.
+_SILENCE: Final = "10s"
+
 _MIGRATION_LOCK: Final = 0x48594341  # any number that is ours; advisory locks share one space per database
 _LOCK_POLL_S: Final = 0.1
 _LINE_LOCK: Final = 0x48594342
@@ -184,7 +187,7 @@ def create_engine(url: str) -> sa.Engine:
             max_overflow=30,
             pool_timeout=5,
             pool_pre_ping=True,
-            connect_args=POSTGRES_OPTIONS,
+            connect_args={**POSTGRES_OPTIONS, "options": f"-c idle_in_transaction_session_timeout={_SILENCE}"},
             hide_parameters=True,
         )
     engine = sa.create_engine(url, hide_parameters=True)

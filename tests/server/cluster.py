@@ -1,17 +1,39 @@
 """One API and several workers as processes of their own on one database, without a supervisor."""
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from server.settings import ENV_PREFIX
 from tests.live_server import ROOT, Server, until
+
+
+def freeze(api: Server, *processes: psutil.Process) -> None:
+    """Stop them, but not within a transaction of SQLite: its lock is the whole database's, and would be kept."""
+    file = api.data_dir / "hunyuan-custom.sqlite"
+    for _ in range(100):
+        for process in processes:
+            process.suspend()
+        if not file.exists():
+            return
+        database = sqlite3.connect(file, timeout=0.2, isolation_level=None)
+        with contextlib.closing(database), contextlib.suppress(sqlite3.OperationalError):
+            database.execute("BEGIN IMMEDIATE")
+            return
+        for process in processes:
+            process.resume()
+        time.sleep(0.05)
+    raise AssertionError("they are never without a transaction")
 
 
 class Cluster:

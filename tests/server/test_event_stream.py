@@ -96,7 +96,7 @@ def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(server: Serv
     callers = ThreadPoolExecutor(2)
     sync, keyed = (
         callers.submit(httpx.post, f"{server.url}/run/{APP}", json=example(), headers=headers, timeout=30)
-        for headers in ({}, {"Idempotency-Key": "comes-back"})
+        for headers in ({}, {"Idempotency-Key": "outlives-the-api"})
     )
     until(lambda: server.waiting() == 2)
     api = server.api()

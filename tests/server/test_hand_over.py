@@ -17,7 +17,7 @@ from server.bench_loopback import serving
 from server.database import migrate
 from tests.fakes.object_store import ObjectStore
 from tests.live_server import APP, FAST, ROOT, Server, example, until
-from tests.server.cluster import Cluster
+from tests.server.cluster import Cluster, freeze
 
 STALE_S = 1.5
 DATABASE = "hunyuan-custom.sqlite"
@@ -121,7 +121,7 @@ def test_a_render_that_ends_after_its_worker_thawed_changes_nothing(
         answer = api.http.post(f"/queue/{APP}", params={"fal_webhook": url}, json=example())
         request_id = answer.json()["request_id"]
         until((tmp_path / "renders").exists)
-        first.suspend()  # its generator goes on
+        freeze(api, first)  # its generator goes on
         (tmp_path / "go").touch()
         cluster.start_worker("second", renderer="finishes_at_once")
         result = api.finish(request_id)
@@ -150,7 +150,7 @@ def test_a_publisher_that_thaws_finds_its_work_done(
         bucket.failing = True
         (tmp_path / "go").touch()
         until(lambda: "The storage is away; trying again" in api.messages(request_id))
-        first.suspend()
+        freeze(api, first)
         bucket.failing = False
         cluster.start_worker("second", renderer="finishes_at_once")
         until(lambda: api.status(request_id)["status"] == "COMPLETED")

@@ -20,6 +20,7 @@ from server.database import create_engine, migrate
 from server.engine import engine_client
 from server.job import NewJob, Priority
 from server.job_store import JobStore
+from server.outage import is_outage
 from server.postgres_rows import PostgresRows
 from server.schemas import HunyuanCustomInput
 from server.settings import ENV_PREFIX
@@ -45,6 +46,20 @@ def url(postgres: Postgres, tmp_path: Path) -> str:
 def new_job(owner: str = "local") -> NewJob:
     body = HunyuanCustomInput(prompt="p", image_url="data:")
     return NewJob(str(uuid.uuid4()), owner, body, 1, Priority.NORMAL, "http://127.0.0.1")
+
+
+def test_a_transaction_in_which_nothing_happens_is_ended(url: str) -> None:
+    """A machine that froze in one would keep others from taking over its job."""
+    database = create_engine(url)
+    with database.connect() as connection:
+        limit = connection.execute(sa.text("SHOW idle_in_transaction_session_timeout"))
+        assert limit.scalar_one() == "10s"
+        connection.execute(sa.text("SET idle_in_transaction_session_timeout = '100ms'"))
+        time.sleep(0.5)
+        with pytest.raises(sa.exc.DBAPIError) as ended:
+            connection.execute(sa.text("SELECT 1"))
+    assert is_outage(ended.value), "whoever wakes up tries again"
+    database.dispose()
 
 
 def test_five_servers_that_start_at_once_make_one_schema(postgres: Postgres, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from server.database import migrate
 from tests.live_server import FAST, example, until
 from tests.postgres import Postgres
-from tests.server.cluster import Cluster
+from tests.server.cluster import Cluster, freeze
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured
 
@@ -53,8 +53,7 @@ def test_a_worker_that_was_only_frozen_changes_nothing_when_it_thaws(cluster: Cl
     running = api.submit(example(prompt="WORKS_SLOWLY"))
     api.until_running(running)
     frozen = [first, *first.children()]
-    for process in frozen:
-        process.suspend()
+    freeze(api, *frozen)
     cluster.start_worker("second", renderer="renders_colour")
     answer = api.finish(running)
     assert answer.status_code == 200
