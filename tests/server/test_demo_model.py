@@ -68,5 +68,5 @@ def test_cancelling_stops_between_two_blocks(demo_server: Server) -> None:
     until(lambda: any("step 2/30" in line for line in demo_server.messages(running)), timeout_s=60)
     generator = demo_server.worker()["generator_pid"]
     demo_server.cancel(running)
-    assert demo_server.finish(running, timeout_s=3).status_code == 499
+    assert demo_server.finish(running, timeout_s=8).status_code == 499
     assert demo_server.worker()["generator_pid"] == generator

@@ -85,7 +85,7 @@ def test_headers_that_drip_end_the_connection(impatient: Server) -> None:
         started = time.monotonic()
         connection.sendall(b"GET /health/live HTTP/1.1\r\n")
         assert read_all(connection) == b""
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
 
 
 def test_a_newline_after_an_answer_keeps_no_connection(impatient: Server) -> None:
@@ -195,7 +195,7 @@ def test_an_answer_before_the_end_of_the_body_ends_the_connection(server: Server
             for _ in range(100):  # whoever goes on sending is cut off
                 connection.sendall(b"1\r\nx\r\n")
                 time.sleep(0.1)
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("beside", [b"X-Trailer: " + b"x" * 80 + b"\r\n", b"x" * 1000], ids=["trailers", "one trailer"])
@@ -348,7 +348,7 @@ def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[...
         started = time.monotonic()
         large = example(prompt="", padding="x" * 500_000)
         assert client(server, bob).post(f"/queue/{APP}", json=large).status_code == 200
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
 
 
 # -- readers -----------------------------------------------------------------------------------------------------

@@ -386,7 +386,7 @@ def test_a_name_server_that_says_nothing_is_not_waited_for() -> None:
     started = time.monotonic()
     with pytest.raises(FileDownloadError):
         ImageFetcher(LIMITS, OutboundPolicy(), backend).fetch("http://slow.example/x")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     answered.set()
 
 
