@@ -2,7 +2,7 @@
 # pip at PyTorch's CPU wheels: make demo PIP_ARGS="--extra-index-url <PyTorch's CPU index>".
 PYTHON ?= python3
 PIP_ARGS ?=
-TEST_JOBS ?= 2
+TEST_JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.toml
@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 serve: $(VENV)/.installed
 	$(BIN)/hunyuan-custom serve --config $(CONFIG)
 
-# Tests mostly wait for processes: two files at a time, also on two cores.
+# Tests mostly wait for processes: three files at a time, also on two cores.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from server.settings import ENV_PREFIX
-from tests.live_server import ROOT, Server, example, until
+from tests.live_server import FAST, ROOT, Server, example, launch, until
 from tests.server.test_queue import probe
 
 
@@ -33,18 +33,20 @@ def test_the_demo_command_makes_the_example_video(tmp_path: Path) -> None:
     assert finished.stderr == "", "nothing but the story on the terminal"
 
 
-@pytest.fixture
-def demo_server(start_server: Callable[..., Server], tmp_path: Path) -> Server:
+@pytest.fixture(scope="module")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real renderer with the demo model."""
-    return start_server(
-        data_dir=tmp_path / "data",
-        renderer="the_real_one",
-        generator__device="cpu",
-        generator__dtype="float32",
-        generator__torch_threads=1,
-        generator__render_divisor=8,
-        generator__stall_timeout_s=60,
-    )
+    settings = {
+        "renderer": "the_real_one",
+        "generator__device": "cpu",
+        "generator__dtype": "float32",
+        "generator__torch_threads": 1,
+        "generator__render_divisor": 8,
+        "generator__stall_timeout_s": 60,
+    }
+    running = launch(tmp_path_factory.mktemp("demo"), **(FAST | settings))
+    yield running
+    running.stop()
 
 
 def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo_server: Server) -> None:

@@ -157,6 +157,7 @@ def test_a_database_that_is_away_for_a_while_costs_no_job(
             assert answer.headers["x-fal-request-id"]
             assert answer.json()["error_type"] == "internal_error"
             refused += 1
+            time.sleep(0.2)
         assert server.http.get(f"/queue/{APP}/requests/{running}/status").status_code == 503
         assert server.result(running).status_code == 503
         assert server.http.get("/health/live").status_code == 200

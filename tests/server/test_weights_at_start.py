@@ -25,6 +25,7 @@ CPU: dict[str, Any] = {
     "generator__torch_threads": 1,
     "generator__render_divisor": 16,
     "generator__stall_timeout_s": 60,
+    "generator__restart_delay_s": 1,  # no attempt after the other: each takes a processor that the test needs
 }
 
 
