@@ -15,9 +15,9 @@ demo: $(VENV)/.installed
 serve: $(VENV)/.installed
 	$(BIN)/hunyuan-custom serve --config $(CONFIG)
 
-# Tests mostly wait for processes: three files at a time, also on two cores.
+# Tests mostly wait for processes: three files at a time, also on two cores; in their order, in which the last are short.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -42,7 +42,7 @@ def left_on_disk(data_dir: Path) -> set[str]:
 def wait_for_publish(server: Server, store: ObjectStore) -> str:
     """A job whose video is made and cannot be stored."""
     running = server.submit(example(prompt="WAITS"))
-    server.until_running(running)
+    until((server.data_dir / "renders").exists)  # its image has been fetched
     store.failing = True
     (server.data_dir / "go").touch()
     until(lambda: "The storage is away; trying again" in server.messages(running))
@@ -164,7 +164,7 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
         api = machines.start_api()
         machines.start_worker("first", data_dir=disks["first"])
         waiting = api.submit(example(prompt="WAITS"))
-        api.until_running(waiting)
+        until((disks["first"] / "renders").exists)
         store.failing = True
         (disks["first"] / "go").touch()
         until(lambda: "The storage is away; trying again" in api.messages(waiting))
