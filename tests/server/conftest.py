@@ -27,7 +27,7 @@ SHORT_LIMITS = {
     "image__total_timeout_s": 1.5,
     "webhooks__retry_delays_s": "[0.1, 0.1, 0.1]",
     "webhooks__jitter": 0,
-    "webhooks__poll_s": 0.05,
+    "webhooks__poll_s": 0.2,
     "webhooks__timeout_s": 1,
     "webhooks__retry_timeout_s": 1,
 }
