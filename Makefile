@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. PIP_ARGS reaches every pip call, so that a CPU-only box can point
-# pip at PyTorch's CPU wheels: make demo PIP_ARGS="--extra-index-url <PyTorch's CPU index>".
+# pip at PyTorch's CPU wheels (see the README).
 PYTHON ?= python3
 PIP_ARGS ?=
 TEST_JOBS ?= 3

@@ -164,3 +164,12 @@ FAST = {
     "limits__posts_per_s": 1e6,
     "limits__posts_burst": 10**6,
 }
+
+# For the real renderer with a small model; nothing hangs here, and a busy machine must not look as if it did.
+ON_CPU = FAST | {
+    "generator__device": "cpu",
+    "generator__dtype": "float32",
+    "generator__torch_threads": 1,
+    "generator__render_divisor": 8,
+    "generator__stall_timeout_s": 60,
+}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.parallel import check_heads
 from tests.live_server import ROOT
 from tests.pipeline import ranks_at_work
@@ -73,3 +75,10 @@ def test_ranks_that_cannot_share_the_heads_are_refused(dit: Any) -> None:
     for ranks, branches in ((4, 1), (4, 3), (3, 2)):
         with pytest.raises(ValueError, match=r"2 attention heads cannot be shared by \d ranks"):
             check_heads(dit, ranks, branches)
+
+
+def test_a_pipeline_whose_heads_so_many_ranks_cannot_share_refuses_them_at_the_start(dit: Any) -> None:
+    pipe: Any = SimpleNamespace(transformer=dit)
+    ranks: Any = SimpleNamespace(count=3)
+    with pytest.raises(ValueError, match="2 attention heads cannot be shared by 3 ranks"):
+        HunyuanCustomPipeline.enable_ranks(pipe, ranks)

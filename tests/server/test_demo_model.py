@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.settings import ENV_PREFIX
-from tests.live_server import FAST, ROOT, Server, example, launch, until
+from tests.live_server import ON_CPU, ROOT, Server, example, launch, until
 from tests.server.test_queue import probe
 
 
@@ -36,15 +36,7 @@ def test_the_demo_command_makes_the_example_video(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real renderer with the demo model."""
-    settings = {
-        "renderer": "the_real_one",
-        "generator__device": "cpu",
-        "generator__dtype": "float32",
-        "generator__torch_threads": 1,
-        "generator__render_divisor": 8,
-        "generator__stall_timeout_s": 60,
-    }
-    running = launch(tmp_path_factory.mktemp("demo"), **(FAST | settings))
+    running = launch(tmp_path_factory.mktemp("demo"), renderer="the_real_one", **ON_CPU)
     yield running
     running.stop()
 

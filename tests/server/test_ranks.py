@@ -13,17 +13,9 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tests.live_server import FAST, Server, example, launch, until
+from tests.live_server import FAST, ON_CPU, Server, example, launch, until
 
-DEMO = FAST | {
-    "renderer": "the_real_one",
-    "generator__device": "cpu",
-    "generator__dtype": "float32",
-    "generator__torch_threads": 1,
-    "generator__render_divisor": 8,
-    "generator__stall_timeout_s": 60,
-    "generator__cancel_grace_s": 20,
-}
+DEMO = ON_CPU | {"renderer": "the_real_one", "generator__cancel_grace_s": 20}
 REQUEST = example(prompt="a woman is playing a violin", seed=5, num_inference_steps=20)
 
 

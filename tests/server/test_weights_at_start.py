@@ -4,14 +4,13 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from server.cli import app
 from server.settings import CONFIGS, load_settings
-from tests.live_server import Server, example, until
+from tests.live_server import ON_CPU, Server, example, until
 from tests.tiny_model import DIT_CONFIG, dit_weights, write_original
 from weights.commands import CONVERTED
 from weights.convert import convert
@@ -19,12 +18,8 @@ from weights.manifest import MANIFEST, read_manifest
 from weights.original_layout import Variant
 
 PATIENCE_S = 90  # every attempt to load imports torch
-CPU: dict[str, Any] = {
-    "generator__device": "cpu",
-    "generator__dtype": "float32",
-    "generator__torch_threads": 1,
+CPU = ON_CPU | {
     "generator__render_divisor": 16,
-    "generator__stall_timeout_s": 60,
     "generator__restart_delay_s": 1,  # no attempt after the other: each takes a processor that the test needs
 }
 
