@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.memory import onloaded
+from pipeline.memory.placement import onloaded
 
 Rope = tuple[Tensor, Tensor]  # cos, sin: fp32 [rows, head dim]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.encoders import TextStates
+from pipeline.conditioning.encoders import TextStates
 from pipeline.transformer import Branch, compute_dtype
 
 

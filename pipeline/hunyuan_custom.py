@@ -15,19 +15,19 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from pipeline.blocks import Rope
-from pipeline.conditioning import ConditionEncoder, Subject
+from pipeline.conditioning.encode import ConditionEncoder, Subject
+from pipeline.conditioning.identity_image import rgb_pixels
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
-from pipeline.identity_image import rgb_pixels
+from pipeline.memory.stored_model import has_fp8_layers, load_stored
 from pipeline.pacing import Pacer
-from pipeline.parallel import check_heads, sharing
+from pipeline.parallel.plan import check_heads, sharing
+from pipeline.parallel.ranks import Ranks
 from pipeline.progress import ProgressCallback, StageProgress
-from pipeline.ranks import Ranks
 from pipeline.rope import rotary_tables
 from pipeline.shapes import LatentShape, PixelShape, Strides, TokenGrid
 from pipeline.step_cache import StepCacheName
-from pipeline.stored_model import has_fp8_layers, load_stored
 from pipeline.transformer import Branch
-from pipeline.vae import decode_chunks, decode_stream, decode_tile_count
+from pipeline.vae.codec import decode_chunks, decode_stream, decode_tile_count
 
 OutputType: TypeAlias = Literal["latent", "pt", "np", "pil"]
 Frames: TypeAlias = Tensor | np.ndarray | list[list[Image.Image]]

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.memory import DtypePolicy, MemoryPlan, apply_memory_plan
-from pipeline.stored_model import load_stored
-from weights.loading_check import check_loadable
+from pipeline.memory.placement import DtypePolicy, MemoryPlan, apply_memory_plan
+from pipeline.memory.stored_model import load_stored
+from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
 

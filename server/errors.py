@@ -33,7 +33,7 @@ ServerError
     ├── ImageLoadError, UnsupportedImageFormat, ImageTooSmall, ImageTooLarge, FileTooLarge, FileDownloadError   422
     ├── UnsupportedUpload     422
     └── GenerationFailed      500
-Errors that never leave their process stand where they are raised: `generator.py`, `outage.py`, `keys.py`.
+Errors that never leave their process stand where they are raised: `generator/parent.py`, `db/outage.py`, `api/keys.py`.
 Sources: fal_protocol (the wire), https://docs.fal.ai/errors for types and messages.
 """
 

@@ -9,10 +9,20 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -29,6 +39,9 @@ if not CONFIGS.is_dir():  # a checkout: configs/ stands beside the packages; in 
 
 
 MemoryPlan = Literal["resident", "offload_encoders", "stream_blocks"]
+
+RENDERER: Final = "server.generator.child.renderer:HunyuanCustomRenderer"
+_RENDERER_OF_0_1: Final = "server.renderer:HunyuanCustomRenderer"  # configuration files of version 0.1 may name it
 
 
 class Section(BaseModel):
@@ -110,7 +123,7 @@ class GeneratorSettings(Section):
     """The process that owns the GPU."""
 
     model: str = Field(default="demo", description='folder of converted weights, or "demo"')
-    renderer: str = Field(default="server.renderer:HunyuanCustomRenderer", description="module:class in the child")
+    renderer: str = Field(default=RENDERER, description="module:class in the child")
     device: str = Field(default="cuda", description="torch device")
     ranks: int = Field(default=1, ge=1, description="GPUs that work on one job together")
     dtype: Literal["float32", "bfloat16"] = Field(
@@ -129,6 +142,11 @@ class GeneratorSettings(Section):
     )
     cancel_grace_s: float = Field(default=30.0, gt=0, description="then a cancelled generator is killed")
     restart_delay_s: float = Field(default=1.0, ge=0, description="pause before a dead generator is replaced")
+
+    @field_validator("renderer")
+    @classmethod
+    def _where_it_is_now(cls, name: str) -> str:
+        return RENDERER if name == _RENDERER_OF_0_1 else name
 
 
 class VideoSettings(Section):

@@ -1,4 +1,7 @@
-"""Real servers for the front-door and contract tests; the table of differences from the reference."""
+"""Real servers for the front-door and contract tests; the table of differences from the reference.
+
+`--hypothesis-profile=benchmark` tries 20,000 cases where fuzz tests try a few hundred.
+"""
 
 import contextlib
 import os
@@ -7,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from dbos import DBOSClient
+from hypothesis import settings
 
-from tests.live_server import FAST, Server, launch
-from tests.measured import MEASURED, Close
-from tests.postgres import Postgres, find_binaries
+from server.db.tables import create_engine, migrate
+from server.jobs.dbos_queues import engine_client
+from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
+from tests.harness.measured import MEASURED, Close
+from tests.harness.postgres import Postgres, find_binaries
+
+settings.register_profile("benchmark", max_examples=2840)
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +69,29 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             return running
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with short limits and schedules, for all tests that leave it as they found it."""
+    running = launch(tmp_path_factory.mktemp("impatient"), **FAST, **SHORT_LIMITS)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sa.Engine]:
+    """An empty database of one test, with its tables."""
+    url = f"sqlite:///{tmp_path / 'x.sqlite'}"
+    migrate(url, tmp_path / "lock")
+    opened = create_engine(url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def engine(database: sa.Engine) -> Iterator[DBOSClient]:
+    """What puts workflows into its queues."""
+    client = engine_client(database)
+    yield client
+    client.destroy()

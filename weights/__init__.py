@@ -1,1 +1,1 @@
-"""Model files on disk: manifest, download, verify, convert."""
+"""Model files on disk: manifest, download, convert, verify."""

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from weights.errors import WeightsError
-from weights.original_layout import Variant
+from weights.originals.layout import Variant
 
 app = typer.Typer(help="Download, convert and verify the model's weights.", no_args_is_help=True)
 
@@ -35,7 +35,7 @@ def convert_command(
 ) -> None:
     """Convert the original checkpoint into a folder HunyuanCustomPipeline.from_pretrained loads."""
     with one_line_errors():
-        from weights.convert import convert
+        from weights.writing.convert import convert
 
         bar = _Bar()
         made = convert(original_dir, out_dir, variant=variant, start=bar.start, progress=bar.advance)
@@ -54,8 +54,8 @@ def download_command(
 ) -> None:
     """Download the published files, resuming where an earlier run ended."""
     with one_line_errors():
-        from weights.download import download
-        from weights.manifest import read_manifest
+        from weights.hub.download import download
+        from weights.hub.manifest import read_manifest
 
         fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), say=typer.echo)
         typer.echo(f"{originals}: complete, {fetched} files fetched")
@@ -70,7 +70,7 @@ def prepare_command(
 ) -> None:
     """Download, convert and verify; does nothing when the model is ready."""
     with one_line_errors():
-        from weights.manifest import read_manifest
+        from weights.hub.manifest import read_manifest
         from weights.prepare import Reporter, prepare
 
         bar = _Bar()
@@ -92,7 +92,7 @@ def verify_command(
 ) -> None:
     """Compare files with the manifest, the lock file and the model; name everything that is wrong."""
     with one_line_errors():
-        from weights.verify import verify
+        from weights.checks.verify import verify
 
         bar = _Bar()
         faults = verify(
@@ -109,7 +109,7 @@ def verify_command(
 @app.command("keys")
 def keys_command() -> None:
     """Count how the full-size model's keys are mapped; needs neither weights nor memory for them."""
-    from weights.key_coverage import full_size_coverage, table
+    from weights.checks.key_coverage import full_size_coverage, table
 
     for line in table(full_size_coverage()):
         typer.echo(line)
@@ -120,7 +120,7 @@ def bench_convert_command(
 ) -> None:
     """Convert a synthetic full-size checkpoint and compare with copying it; takes minutes, leaves nothing behind."""
     with one_line_errors():
-        from weights.bench_convert import bench_convert
+        from weights.checks.convert_benchmark import bench_convert
 
         measured = bench_convert(directory, say=lambda line: typer.echo(line, err=True))
     for line in measured.lines():

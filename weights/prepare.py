@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from weights.convert import convert, is_current, recorded_variant
-from weights.download import Ask, download, remove_damaged
+from weights.checks.verify import verify
 from weights.errors import TargetError, VerifyError, WeightsError
-from weights.lock_file import LOCK_NAME
-from weights.manifest import Manifest
-from weights.original_layout import Variant, find_original
-from weights.staging import check_target, remove_left_overs
-from weights.verify import verify
+from weights.hub.download import Ask, download, remove_damaged
+from weights.hub.lock_file import LOCK_NAME
+from weights.hub.manifest import Manifest
+from weights.originals.layout import Variant, find_original
+from weights.writing.convert import convert, is_current, recorded_variant
+from weights.writing.staging import check_target, remove_left_overs
 
 
 @dataclass(frozen=True, kw_only=True)

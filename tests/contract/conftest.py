@@ -17,7 +17,7 @@ from typing import NoReturn
 import pytest
 
 from server.settings import ENV_PREFIX
-from tests.live_server import FAST, Server, launch
+from tests.harness.live_server import FAST, Server, launch
 
 OLD_FAL_CLIENT = "0.10.0"
 # Aliases, so that both versions of one package can be installed side by side.

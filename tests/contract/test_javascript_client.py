@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from server.demo import PHOTO
+from server.fal.example import PHOTO
 from tests.contract.conftest import clean_environment
-from tests.live_server import ROOT, Server
+from tests.harness.live_server import ROOT, Server
 
 DRIVER = Path(__file__).parent / "clients" / "drive_fal_js.mjs"
 HELPER = ROOT / "server" / "clients" / "fal_server_url.mjs"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from server.demo import PHOTO
+from server.fal.example import PHOTO
 from tests.contract.conftest import OLD_FAL_CLIENT, clean_environment
-from tests.live_server import Server
+from tests.harness.live_server import Server
 
 DRIVER = Path(__file__).parent / "clients" / "drive_fal_client.py"
 CALLS = ["run", "subscribe", "submit_status_result", "cancel", "invalid_input", "unknown_request", "iter_events"]

@@ -4,10 +4,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from server.demo import PHOTO
+from server.fal.example import PHOTO
 from tests.contract.conftest import clean_environment
-from tests.live_server import Server
-from tests.server.test_readme import BASE, blocks
+from tests.docs.test_readme import BASE, blocks
+from tests.harness.live_server import Server
 
 
 def test_the_javascript_blocks_run(server: Server, node_packages: Path, tmp_path: Path) -> None:

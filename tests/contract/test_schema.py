@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from server.database import migrate
-from tests.live_server import FAST, Server
-from tests.server.cluster import Cluster
+from server.db.tables import migrate
+from tests.harness.cluster import Cluster
+from tests.harness.live_server import FAST, Server
 
 FUZZING_S = 10
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

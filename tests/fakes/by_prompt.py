@@ -1,7 +1,7 @@
 """Behaves as the first word of the prompt says, so that one server can serve many tests."""
 
-from server.messages import Generate, Load
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load
 from tests.fakes import (
     exits,
     finishes_at_once,

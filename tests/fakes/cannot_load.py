@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server.messages import Load
+from server.generator.messages import Load
 from tests.fakes import renders_colour
 
 

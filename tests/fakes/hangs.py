@@ -2,8 +2,8 @@
 
 import threading
 
-from server.messages import Generate, Load, Working
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load, Working
 
 
 class Renderer:

@@ -3,8 +3,8 @@
 import os
 import signal
 
-from server.messages import Generate, Load, Working
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load, Working
 
 
 class Renderer:

@@ -2,7 +2,7 @@
 
 import threading
 
-from server.messages import Load
+from server.generator.messages import Load
 from tests.fakes import renders_colour
 
 

@@ -2,8 +2,8 @@
 
 import threading
 
-from server.messages import Generate, Working
-from server.rendering import OutOfMemory, Report
+from server.generator.child.contract import OutOfMemory, Report
+from server.generator.messages import Generate, Working
 from tests.fakes import renders_colour
 
 

@@ -1,7 +1,7 @@
 """Raises in the middle of the work, as a model error does."""
 
-from server.messages import Generate, Load, Working
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load, Working
 
 
 class Renderer:

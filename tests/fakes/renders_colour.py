@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.mp4 import write_mp4
-from server.messages import Generate, Load, Log, Working
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load, Log, Working
 
 STEP_S = 0.02
 

@@ -1,7 +1,7 @@
 """Writes its prompt into the job's log, then works."""
 
-from server.messages import Generate, Load, Log
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load, Log
 from tests.fakes import renders_colour
 
 

@@ -1,7 +1,7 @@
 """Fits only once a smaller memory plan is in force."""
 
-from server.messages import Generate, Load, Working
-from server.rendering import OutOfMemory, Report
+from server.generator.child.contract import OutOfMemory, Report
+from server.generator.messages import Generate, Load, Working
 from tests.fakes import renders_colour
 
 

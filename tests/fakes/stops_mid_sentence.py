@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 
-from server.messages import Generate, Load
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load
 
 
 class Renderer:

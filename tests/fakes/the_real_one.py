@@ -1,5 +1,5 @@
 """No fake: the renderer that the product ships, under a name that the test servers know."""
 
-from server.renderer import HunyuanCustomRenderer as Renderer
+from server.generator.child.renderer import HunyuanCustomRenderer as Renderer
 
 __all__ = ["Renderer"]

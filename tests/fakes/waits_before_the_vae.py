@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import stored_model
-from server.messages import Load
-from server.renderer import HunyuanCustomRenderer
+from pipeline.memory import stored_model
+from server.generator.child.renderer import HunyuanCustomRenderer
+from server.generator.messages import Load
 
 
 class Renderer(HunyuanCustomRenderer):

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from server.messages import Generate, Load, Working
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load, Working
 from tests.fakes import renders_colour
 
 

@@ -3,8 +3,8 @@
 import itertools
 import time
 
-from server.messages import Generate, Load, Log, Working
-from server.rendering import Report
+from server.generator.child.contract import Report
+from server.generator.messages import Generate, Load, Log, Working
 
 
 class Renderer:

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from tests.pipeline.golden_runs import identity_photo
-from weights.key_map import convert_transformer_state_dict, strip_vae_prefix
+from tests.harness.golden_runs import identity_photo
+from weights.originals.key_map import convert_transformer_state_dict, strip_vae_prefix
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

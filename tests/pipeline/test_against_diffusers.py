@@ -9,13 +9,13 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 from torch import Tensor
 
-from pipeline.encoders import encode_pooled, encode_prompt
+from pipeline.conditioning.encoders import encode_pooled, encode_prompt
+from pipeline.conditioning.identity_image import llava_view, rgb_pixels, vae_view, white_pixels
+from pipeline.conditioning.prompt import tokenize
 from pipeline.guidance import unconditional_mask
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.identity_image import llava_view, rgb_pixels, vae_view, white_pixels
-from pipeline.prompt import tokenize
-from pipeline.vae import encode_reference
-from tests.pipeline.masked_sampler import Row, masked_sampler
+from pipeline.vae.codec import encode_reference
+from tests.harness.masked_sampler import Row, masked_sampler
 
 LONG_PROMPT = "An old fisherman mends a blue net on the pier while gulls circle; 海风 lifts his scarf. " * 12
 

@@ -40,7 +40,7 @@ COMPARED: dict[str, dict[str, list[str]]] = {
         "test_rope.py": ["in.freqs_cos", "in.freqs_sin", "in.freqs_cos_timecat"],
     },
     "fp8_io.safetensors": {
-        "test_fp8.py": [
+        "memory/test_fp8.py": [
             "lin.weight_fp32",
             "lin.scale_fp32",
             "lin.scale_bf16",
@@ -57,7 +57,7 @@ COMPARED: dict[str, dict[str, list[str]]] = {
         ],
     },
     "images_io.safetensors": {
-        "test_identity_image.py": ["*.ref_u8.*", "*.llava_u8", "uncond_pixel_value_llava_corner"],
+        "conditioning/test_identity_image.py": ["*.ref_u8.*", "*.llava_u8", "uncond_pixel_value_llava_corner"],
     },
     "pipeline_io.safetensors": {
         "test_hunyuan_custom.py": [
@@ -86,8 +86,8 @@ COMPARED: dict[str, dict[str, list[str]]] = {
         ],
     },
     "text_io.safetensors": {
-        "golden_runs.py": ["in.image_u8_28"],
-        "test_encoders.py": [
+        "../harness/golden_runs.py": ["in.image_u8_28"],
+        "conditioning/test_encoders.py": [
             "image_features",
             "*.pos.hidden",
             "*.neg.hidden",
@@ -97,11 +97,11 @@ COMPARED: dict[str, dict[str, list[str]]] = {
             "*.clip.pos_mask",
             "*.clip.*_pooled",
         ],
-        "test_prompt.py": ["*.input_ids", "*.tok_mask"],
+        "conditioning/test_prompt.py": ["*.input_ids", "*.tok_mask"],
         "test_guidance.py": ["*.mask_cfg_batch"],
     },
     "vae_tiny_io.safetensors": {
-        "test_vae.py": [
+        "vae/test_codec.py": [
             "in.*_u8",
             "in.*",
             "in.real_*",

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline import denoise
-from pipeline.conditioning import Subject
+from pipeline.conditioning.encode import Subject
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.progress import Progress
 from pipeline.shapes import PixelShape
-from tests.pipeline.golden_runs import RUNS, SIZE, golden_latents, with_config, words
+from tests.harness.golden_runs import RUNS, SIZE, golden_latents, with_config, words
 
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
 

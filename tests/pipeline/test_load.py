@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
-from pipeline.stored_model import load_stored
+from pipeline.memory.stored_model import load_stored
+from weights.checks.synthetic import write_converted_transformer
 from weights.errors import VerifyError
-from weights.plan_transformer import FULL_SIZE
+from weights.originals.plan_transformer import FULL_SIZE
 from weights.process_memory import rss_anon
-from weights.synthetic import write_converted_transformer
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 # Not bit for bit: some CPUs' kernels add up in an order that depends on where in memory a weight begins.

@@ -17,13 +17,13 @@ from torch import Tensor
 from transformers import CLIPTextModel, LlavaForConditionalGeneration
 from typer.testing import CliRunner
 
+from pipeline.conditioning.identity_image import llava_view, rgb_pixels, vae_view, white_pixels
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.identity_image import llava_view, rgb_pixels, vae_view, white_pixels
-from server.cli import app
-from tests.pipeline.masked_sampler import Row, masked_sampler
-from tests.pipeline.merged_llava import merged_states
-from tests.pipeline.slow_clip import slow_clip_ids
-from tests.pipeline.unseen_model import write_unseen_model
+from server.cli.main import app
+from tests.harness.masked_sampler import Row, masked_sampler
+from tests.harness.merged_llava import merged_states
+from tests.harness.slow_clip import slow_clip_ids
+from tests.harness.unseen_model import write_unseen_model
 
 CROP = 95
 PROMPT = (

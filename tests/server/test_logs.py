@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from server.logs import RedactingFormatter, redact
-from tests.live_server import APP, Server, example, until
-from tests.server.keyed import client, create_key, use_key
-from tests.server.test_uploads import INITIATE, png
+from tests.harness.keyed import client, create_key, use_key
+from tests.harness.live_server import APP, Server, example, until
+from tests.server.api.routes.test_uploads import INITIATE, png
 
 SECRET = "c0ffee" * 10
 

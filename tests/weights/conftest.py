@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.tiny_model import DIT_CONFIG, GOLDEN, dit_weights, write_original
-from weights.convert import convert
+from tests.harness.tiny_model import DIT_CONFIG, GOLDEN, dit_weights, write_original
+from weights.writing.convert import convert
 
 
 @pytest.fixture(scope="session", autouse=True)

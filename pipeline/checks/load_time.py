@@ -1,0 +1,49 @@
+"""`hunyuan-custom bench load`: a model loaded as the server loads it, in a process of its own."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weights.checks.loading_check import check_loadable
+from weights.disk import drop_from_cache
+from weights.process_memory import in_a_process
+
+if TYPE_CHECKING:
+    from pipeline.memory.placement import MemoryPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadBench:
+    """One measurement. `peak_rss_anon`: memory of the process itself, in bytes; pages of mapped files are not."""
+
+    nbytes: int
+    seconds: float
+    peak_rss_anon: int
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return [
+            f"weights        {self.nbytes / 1e9:.2f} GB",
+            f"loaded in      {self.seconds:.1f} s, from the disk",
+            f"peak RssAnon   {self.peak_rss_anon / 1e9:.2f} GB",
+        ]
+
+
+def bench_load(folder: Path, *, device: str, memory_plan: "MemoryPlan") -> LoadBench:
+    """Load the model in `folder` in bf16, with nothing of it in the page cache. Raises `WeightsError`."""
+    check_loadable(folder)
+    files = list(folder.rglob("*.safetensors"))
+    for file in files:
+        drop_from_cache(file)
+    seconds, peak = in_a_process(_load, folder, device, memory_plan)
+    nbytes = sum(file.stat().st_size for file in files)
+    return LoadBench(nbytes=nbytes, seconds=seconds, peak_rss_anon=peak)
+
+
+def _load(folder: Path, device: str, memory_plan: "MemoryPlan") -> float:
+    from pipeline.load import load_pipeline
+
+    started = time.monotonic()
+    load_pipeline(folder, device=device, dtype="bfloat16", memory_plan=memory_plan)
+    return time.monotonic() - started

@@ -1,0 +1,97 @@
+"""The encode stage: prompts and pictures through LLaVA, CLIP and the VAE, composed into guidance branches."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline import guidance
+from pipeline.conditioning.encoders import TextStates, encode_pooled, encode_prompt, image_token_count
+from pipeline.conditioning.identity_image import llava_view, vae_view, white_pixels
+from pipeline.conditioning.prompt import tokenize
+from pipeline.progress import ProgressCallback, StageProgress
+from pipeline.shapes import PixelShape
+from pipeline.transformer import Branch
+from pipeline.vae import codec as vae
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What the video shall show.
+
+    `negative_prompt` None: no guidance. `reference` [1,16,1,h,w], already scaled, replaces encoding `pixels`.
+    """
+
+    pixels: NDArray[np.uint8]
+    prompt: str
+    subject_name: str
+    negative_prompt: str | None
+    negative_subject_name: str
+    reference: Tensor | None
+    identity_guidance: bool
+
+
+class ConditionEncoder:
+    """Runs the encoders of one pipeline for one request, reporting each pass and tile."""
+
+    def __init__(
+        self,
+        components: Any,
+        *,
+        device: torch.device,
+        posterior: vae.Posterior,
+        generator: torch.Generator | None,
+        callback: ProgressCallback | None,
+    ) -> None:
+        self._models = components
+        self._device = device
+        self._posterior = posterior
+        self._generator = generator
+        self._callback = callback
+
+    def branches(self, subject: Subject, size: PixelShape) -> list[Branch]:
+        """One branch without guidance, two with it, three with guidance by the identity as well (`guidance.py`)."""
+        models, white = self._models, white_pixels()
+        guided = subject.negative_prompt is not None
+        pictures = [] if subject.reference is not None else [subject.pixels]
+        pictures += [white] if subject.identity_guidance else []
+        views = [vae_view(picture, size.height, size.width).to(self._device) for picture in pictures]
+        tiles = sum(vae.encode_tiling(models.vae).count(*view.shape[2:]) for view in views)
+        progress = StageProgress("encode", 2 * (1 + guided) + tiles, self._callback)
+
+        positive = self._text(subject.prompt, subject.subject_name, subject.pixels, progress)
+        negative = (
+            None
+            if subject.negative_prompt is None
+            else self._text(subject.negative_prompt, subject.negative_subject_name, white, progress)
+        )
+        references = [self._reference(view, progress) for view in views]
+        if subject.reference is not None:
+            references.insert(0, subject.reference.to(self._device, torch.float32))
+        return guidance.branches(
+            models.transformer,
+            positive=positive,
+            negative=negative,
+            identity=references[0],
+            white=references[1] if subject.identity_guidance else None,
+            image_tokens=image_token_count(models.text_encoder.config),
+        )
+
+    def _text(self, prompt: str, name: str, pixels: NDArray[np.uint8], progress: StageProgress) -> TextStates:
+        models = self._models
+        config = models.text_encoder.config
+        tokens = tokenize(models.tokenizer, prompt, name, image_token_id=config.image_token_id)
+        view = llava_view(pixels, config.vision_config.image_size).to(self._device)
+        states, mask = encode_prompt(models.text_encoder, tokens, view)
+        progress.advance()
+        pooled = encode_pooled(models.text_encoder_2, models.tokenizer_2, prompt, device=self._device)
+        progress.advance()
+        return TextStates(states, mask, pooled)
+
+    def _reference(self, view: Tensor, progress: StageProgress) -> Tensor:
+        return vae.encode_reference(
+            self._models.vae, view, posterior=self._posterior, generator=self._generator, on_tile=progress.advance
+        )

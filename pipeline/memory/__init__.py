@@ -1,0 +1,1 @@
+"""Where modules live, in which dtype they compute, and how they come from files."""

@@ -1,0 +1,89 @@
+"""One request on several ranks: guidance branches on halves of them, the image tokens of a branch split within.
+
+The transformer knows nothing of it: its attention gets another processor for the time of a request
+(`parallel/ulysses.py`), and `Share` says which branches and tokens are computed here.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.blocks import Rope
+from pipeline.parallel.ranks import Ranks
+from pipeline.parallel.share import Share
+from pipeline.parallel.ulysses import TokenSplit, UlyssesProcessor
+from pipeline.transformer import Branch
+
+
+def ranks_per_branch(count: int, branches: int) -> int:
+    """Two branches go to half of an even number of ranks each. Otherwise all ranks take one branch after another."""
+    return count // 2 if branches == 2 and count % 2 == 0 else count
+
+
+def check_heads(transformer: Any, ranks: int, branches: int) -> None:
+    """Raises ValueError if so many ranks cannot share the attention heads of a request with so many branches."""
+    heads, sharing = transformer.config.num_attention_heads, ranks_per_branch(ranks, branches)
+    if heads % sharing:
+        raise ValueError(f"{heads} attention heads cannot be shared by {sharing} ranks")
+
+
+@contextmanager
+def sharing(transformer: Any, rope: Rope, branches: Sequence[Branch], ranks: Ranks | None) -> Iterator[Share]:
+    """The share of this process in a request; with several ranks, `transformer` computes as one of them meanwhile.
+
+    Raises:
+        ValueError: the heads cannot be shared by so many ranks.
+    """
+    if ranks is None:
+        yield Share(rope)
+        return
+    check_heads(transformer, ranks.count, len(branches))
+    share = _RankShare(rope, len(rope[0]) - max(branch.valid for branch in branches), len(branches), ranks)
+    if share.split is None:
+        yield share
+        return
+    attentions = [block.attn for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)]
+    whole = [attention.processor for attention in attentions]
+    for attention in attentions:
+        attention.set_processor(UlyssesProcessor(share.split, attention.processor._attention_backend))
+    try:
+        yield share
+    finally:
+        for attention, processor in zip(attentions, whole, strict=True):
+            attention.set_processor(processor)
+
+
+class _RankShare(Share):
+    """One branch or all of them; all tokens or a part (`split`)."""
+
+    def __init__(self, rope: Rope, image_tokens: int, branches: int, ranks: Ranks) -> None:
+        together = ranks_per_branch(ranks.count, branches)
+        halved = together < ranks.count
+        self._pair = ranks.pair if halved else None
+        self.split = TokenSplit(ranks.half if halved else ranks.all, image_tokens) if together > 1 else None
+        cos, sin = (torch.cat([self.tokens(part[None, :image_tokens])[0], part[image_tokens:]]) for part in rope)
+        super().__init__((cos, sin))
+
+    def rows(self, branches: int) -> range:
+        if self._pair is None:
+            return range(branches)
+        row = self._pair.rank()
+        return range(row, row + 1)
+
+    def tokens(self, image: Tensor) -> Tensor:
+        return image if self.split is None else self.split.tokens(image)
+
+    def joined(self, patches: Tensor) -> Tensor:
+        return patches if self.split is None else self.split.joined(patches)
+
+    def predictions(self, own: list[Tensor]) -> list[Tensor]:
+        if self._pair is None:
+            return own
+        (here,) = own
+        both = here.new_empty(2, *here.shape[1:])
+        dist.all_gather_single(both, here.contiguous(), group=self._pair)
+        return list(both.split(1))

@@ -1,0 +1,110 @@
+"""Frames <-> latents through the tiled VAE. B C T H W; latents outside are in the transformer's scale.
+
+The original VAE config has three keys that diffusers' class does not declare; it keeps them in its config all the same
+(and says so in the log when loading), and this module reads them there, under their original names:
+`sample_size` and `sample_tsize`, pixels and frames of a tile (256 and 64 where absent), and `mid_block_causal_attn`,
+whether frames are kept from seeing later ones (absent from a diffusers config: they are, as that class always does).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.memory.placement import in_float32, onloaded
+from pipeline.vae import network as vae_network
+from pipeline.vae.tiling import Axis, TileFunction, Tiling, tiled
+
+OnTile: TypeAlias = Callable[[], None]
+# What stands for the posterior of the identity image: its mode, or a sample as in the reference.
+Posterior: TypeAlias = Literal["mode", "sample"]
+
+_SAMPLE_SIZE = 256
+_SAMPLE_TSIZE = 64
+
+
+def encode_tiling(vae: Any) -> Tiling:
+    size, frames = vae.config.get("sample_size", _SAMPLE_SIZE), vae.config.get("sample_tsize", _SAMPLE_TSIZE)
+    return Tiling(
+        space=Axis.of(size, size // vae.spatial_compression_ratio),
+        time=Axis.of(frames, frames // vae.temporal_compression_ratio),
+    )
+
+
+def decode_tiling(vae: Any) -> Tiling:
+    size, frames = vae.config.get("sample_size", _SAMPLE_SIZE), vae.config.get("sample_tsize", _SAMPLE_TSIZE)
+    return Tiling(
+        space=Axis.of(size // vae.spatial_compression_ratio, size),
+        time=Axis.of(frames // vae.temporal_compression_ratio, frames),
+    )
+
+
+def decode_tile_count(vae: Any, latents: Tensor) -> int:
+    return decode_tiling(vae).count(*latents.shape[2:])
+
+
+@torch.no_grad()
+def encode_moments(vae: Any, pixels: Tensor, *, on_tile: OnTile | None = None) -> Tensor:
+    """[B,3,F,H,W] in -1..1 -> fp32 moments [B,32,T,h,w]. Overlapping tiles blend their moments."""
+    with onloaded(vae):
+        function = _tile_function(vae, vae_network.encode, on_tile)
+        return torch.cat(list(tiled(function, pixels, encode_tiling(vae))), dim=2)
+
+
+def encode_reference(
+    vae: Any, pixels: Tensor, *, posterior: Posterior, generator: torch.Generator | None, on_tile: OnTile | None = None
+) -> Tensor:
+    """Identity image [1,3,1,H,W] in -1..1 -> fp32 latent [1,16,1,h,w] in the transformer's scale."""
+    distribution = DiagonalGaussianDistribution(encode_moments(vae, pixels, on_tile=on_tile))
+    latents = distribution.mode() if posterior == "mode" else distribution.sample(generator=generator)
+    return latents * vae.config.scaling_factor
+
+
+@torch.no_grad()  # as a decorator it lets go of grad mode while the generator waits; a `with` block would not
+def decode_chunks(vae: Any, latents: Tensor, *, on_tile: OnTile | None = None) -> Iterator[Tensor]:
+    """Latents [1,16,T,h,w] -> fp32 chunks [1,3,n,H,W] in 0..1, in order, one temporal tile at a time."""
+    with onloaded(vae):
+        function = _tile_function(vae, vae_network.decode, on_tile)
+        for chunk in tiled(function, latents.float() / vae.config.scaling_factor, decode_tiling(vae)):
+            yield (chunk / 2 + 0.5).clamp(0, 1)
+
+
+def decode_stream(vae: Any, latents: Tensor, *, on_tile: OnTile | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Latents [1,16,T,h,w] on the VAE's device -> uint8 frames [n,H,W,3], in order, one temporal tile at a time.
+
+    `on_tile` is called after each of `decode_tile_count` spatial tiles and may raise to stop.
+    """
+    for chunk in decode_chunks(vae, latents, on_tile=on_tile):
+        yield to_uint8(chunk)
+
+
+def to_uint8(chunk: Tensor) -> NDArray[np.uint8]:
+    """[1,3,n,H,W] in 0..1 -> [n,H,W,3]. Truncated, not rounded, like the reference's files."""
+    return (chunk[0] * 255).to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+
+def _tile_function(vae: Any, network: Callable[..., Tensor], on_tile: OnTile | None) -> TileFunction:
+    """One tile through the network in the VAE's dtype; a 16-bit overflow is done again in fp32."""
+    causal = vae.config.get("mid_block_causal_attn", True)
+
+    def run(tile: Tensor) -> Tensor:
+        dtype = vae.dtype
+        out = network(vae, tile.to(dtype), causal=causal)
+        if dtype != torch.float32 and not _finite(out):
+            with in_float32(vae, dtype):
+                out = network(vae, tile.float(), causal=causal)
+        if on_tile is not None:
+            on_tile()
+        return out
+
+    return run
+
+
+def _finite(x: Tensor) -> bool:
+    """Infinities and NaN show in the extrema, which cost far less than `isfinite` of every value."""
+    low, high = x.aminmax()
+    return bool(torch.isfinite(low) & torch.isfinite(high))

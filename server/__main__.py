@@ -1,0 +1,5 @@
+"""`python -m server`: the `hunyuan-custom` command where its script is not on the path."""
+
+from server.cli.main import main
+
+main()

@@ -1,0 +1,46 @@
+"""Who asks. Without keys there is one owner: everybody who can reach the loopback interface."""
+
+from fastapi import Request
+
+from server.api.services import services
+from server.errors import Unauthorized
+from server.fal.proxy_target import VIA_PROXY
+
+
+def current_owner(request: Request) -> str:
+    """The owner of a request; jobs and files belong to owners, not to keys.
+
+    Raises:
+        Unauthorized: keys exist, and none of them was shown.
+    """
+    via_proxy = bool(request.scope.get(VIA_PROXY))
+    return services(request).keys.caller(request.headers.get("authorization"), via_proxy=via_proxy)
+
+
+def admit(request: Request) -> str:
+    """The owner of a request that costs something (a submit, an upload), counted against the owner's rate.
+
+    Raises:
+        Unauthorized, TooManyRequests
+    """
+    owner = current_owner(request)
+    services(request).rates.take(owner)
+    return owner
+
+
+def shown_key(request: Request) -> str:
+    """The id of the key that a request of a known owner has shown; empty where none was needed."""
+    keys = services(request).keys
+    return keys.id_in(request.headers.get("authorization", "")) if keys.required() else ""
+
+
+def readmit(request: Request, owner: str, key_id: str) -> None:
+    """A token stands for the key it was given for, and ends with it.
+
+    Raises:
+        Unauthorized: that key does not work any more, or there was none and now one is needed.
+    """
+    parts = services(request)
+    keyless = not parts.keys.required() or owner == parts.settings.api.proxy_owner
+    if not (parts.keys.works(key_id) if key_id else keyless):
+        raise Unauthorized("Expired upload token")

@@ -1,0 +1,156 @@
+"""Server-sent events of a job's status, and the one tail reader of this process that feeds them all.
+
+However many streams and sync runs are open, the database is asked once per tick. A stream is resumable: the id of an
+event is the id of the last log line sent, and `Last-Event-ID` brings only later lines. Everything is ASCII and every
+event is one write, because fal's JS client decodes each network chunk by itself.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from server.jobs import views
+from server.jobs.job import LogLine, Status
+from server.jobs.status_reads import JobState, StatusReads
+
+logger = logging.getLogger(__name__)
+
+NO_LOGS: Final = 2**53  # behind every line, and exact in JSON
+_PING_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What has changed: the present state, and the log lines that are new to this watcher."""
+
+    state: JobState
+    position: int | None
+    lines: list[LogLine]
+    last_line: int
+
+
+class Watch:
+    """One watcher of one job. It keeps no history: a slow reader gets what is true when it reads again."""
+
+    def __init__(self, after: int) -> None:
+        self.after = self._sent = after
+        self._lines: list[LogLine] = []
+        self._now: tuple[JobState, int | None] | None = None
+        self._told: tuple[Status, int | None] | None = None
+        self._news = asyncio.Event()
+        self._ended = False
+
+    def update(self, state: JobState, position: int | None, lines: list[LogLine]) -> None:
+        """Called by the tail at every tick."""
+        self._now = (state, position)
+        shows_lines = state.status is not Status.IN_QUEUE  # those of a waiting job come when it runs
+        if shows_lines:
+            fresh = [line for line in lines if line.id > self.after]
+            self._lines += fresh
+            self.after = fresh[-1].id if fresh else self.after
+        if (shows_lines and self._lines) or (state.status, position) != self._told:
+            self._news.set()
+
+    def end(self) -> None:
+        """There will be no more: the record expired, or the server stops."""
+        self._ended = True
+        self._news.set()
+
+    async def next(self) -> Update | None:
+        """The next change, the present state first; None when there will be none."""
+        await self._news.wait()
+        if self._ended or self._now is None:
+            return None
+        self._news.clear()
+        state, position = self._now
+        self._told = (state.status, position)
+        lines: list[LogLine] = []
+        if state.status is not Status.IN_QUEUE:
+            lines, self._lines = self._lines, lines
+        self._sent = lines[-1].id if lines else self._sent
+        return Update(state, position, lines, self._sent)
+
+
+class Tail:
+    """Reads the watched jobs once per tick while somebody watches."""
+
+    def __init__(self, reads: StatusReads, *, poll_s: float) -> None:
+        self._reads = reads
+        self._poll_s = poll_s
+        self._watches: dict[str, list[Watch]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @contextmanager
+    def watch(self, request_id: str, *, after: int = NO_LOGS) -> Iterator[Watch]:
+        """Watch a job; with `after`, also its log lines behind that one."""
+        watch = Watch(after)
+        if self._closed:
+            watch.end()
+        self._watches.setdefault(request_id, []).append(watch)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        try:
+            yield watch
+        finally:
+            self._watches[request_id].remove(watch)
+            if not self._watches[request_id]:
+                del self._watches[request_id]
+
+    def close(self) -> None:
+        """The server stops: every stream ends, its client comes back with its last event id."""
+        self._closed = True
+        for watch in self._all():
+            watch.end()
+
+    async def _run(self) -> None:
+        while self._watches:
+            try:
+                await self._tick()
+            except Exception:  # a database that is away for a moment must not end every stream
+                logger.exception("the watched jobs could not be read; trying again")
+            await asyncio.sleep(self._poll_s)
+
+    async def _tick(self) -> None:
+        after = {request_id: min(w.after for w in watches) for request_id, watches in self._watches.items()}
+        found = await self._reads.watched(after)
+        for request_id in after:
+            watches = self._watches.get(request_id, [])
+            if request_id not in found:
+                for watch in watches:
+                    watch.end()
+                continue
+            state, lines = found[request_id]
+            position = await self._reads.recent_position(state) if state.status is Status.IN_QUEUE else None
+            for watch in watches:
+                watch.update(state, position, lines)
+
+    def _all(self) -> list[Watch]:
+        return [watch for watches in self._watches.values() for watch in watches]
+
+
+async def status_events(tail: Tail, request_id: str, *, logs: bool, after: int) -> AsyncIterator[bytes]:
+    """The events of one stream; it ends after COMPLETED."""
+    with tail.watch(request_id, after=after if logs else NO_LOGS) as watch:
+        while True:
+            try:
+                async with asyncio.timeout(_PING_S):
+                    update = await watch.next()
+            except TimeoutError:
+                yield b": ping\n\n"
+                continue
+            if update is None:
+                return
+            yield _event(update, logs=logs)
+            if update.state.status is Status.COMPLETED:
+                return
+
+
+def _event(update: Update, *, logs: bool) -> bytes:
+    body = views.status(update.state, queue_position=update.position, logs=update.lines if logs else None)
+    event_id = f"id: {update.last_line}\n" if logs else ""
+    return f"{event_id}data: {json.dumps(body)}\n\n".encode("ascii")

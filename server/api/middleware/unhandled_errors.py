@@ -1,0 +1,53 @@
+"""An exception that no handler knows becomes a JSON 500 with the request id; its traceback goes to the log only.
+
+While the database or the object store is away it becomes a 503 with Retry-After instead.
+
+Starlette has a handler of its own for that, but outside of all middleware: its answer would lack the CORS headers and
+the request id.
+"""
+
+import logging
+
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.middleware.request_ids import request_id_of
+from server.db.outage import is_outage, one_line
+from server.errors import InternalError, StorageAway, TryAgainLater
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 2.0
+
+
+class LastResort:
+    """ASGI middleware around everything that may fail."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on and answer for it if it breaks."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watching_send(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watching_send)
+        except Exception as reason:
+            away = isinstance(reason, StorageAway) or is_outage(reason)
+            call = f"{scope['method']} {scope['path']} failed, request id {request_id_of(scope)}"
+            if away:
+                logger.warning("%s: %s", call, one_line(reason))
+            else:
+                logger.exception(call)
+            if started:  # too late for a status; the broken connection tells the client
+                raise
+            error = (TryAgainLater(retry_after_s=_RETRY_AFTER_S) if away else InternalError()).response()
+            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)

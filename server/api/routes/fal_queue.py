@@ -1,0 +1,148 @@
+"""fal's queue API: submit, status, status stream, result, cancel."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from server.api.api_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
+from server.api.auth import admit, current_owner
+from server.api.event_stream import status_events
+from server.api.intake import Submission
+from server.api.middleware.request_ids import REQUEST_ID
+from server.api.public_url import base_url
+from server.api.request_body import read_body
+from server.api.services import services
+from server.errors import AlreadyCompleted, NotFound, StillInProgress
+from server.fal.schemas import ENDPOINT
+from server.fal.submit_headers import SubmitOptions
+from server.jobs import views
+from server.jobs.job import CancelOutcome, Job, Status
+from server.jobs.status_reads import JobState
+from server.untrusted.outbound import OutboundPolicy
+from server.webhooks.target import check_webhook_url
+
+router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
+STATUS_PATH = f"/queue/{ENDPOINT}/requests/{{request_id}}/status"
+
+MaxQueueLength = Annotated[
+    int | None, Query(ge=0, le=2**31 - 1, description="Refuse with 429 if more requests than this wait already.")
+]
+
+WebhookUrl = Annotated[str | None, Query(description="Where the result is posted to when the request is over.")]
+
+_NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+@router.post("", openapi_extra=SUBMIT.extra, responses=SUBMIT.responses)
+async def submit(
+    request: Request, fal_max_queue_length: MaxQueueLength = None, fal_webhook: WebhookUrl = None
+) -> JSONResponse:
+    """Put a request into the queue. Any JSON object is accepted; an invalid one finishes with its 422."""
+    parts = services(request)
+    submission = replace(await read_submission(request), max_queue_length=fal_max_queue_length)
+    if fal_webhook is not None:
+        policy = OutboundPolicy(parts.settings.allow_private_networks)
+        submission = replace(submission, webhook_url=check_webhook_url(fal_webhook, policy))
+    accepted = await run_in_threadpool(parts.intake.accept, submission)
+    state = await find_state(request, accepted.request_id)
+    body = views.submitted(state.base_url, state.id, await parts.reads.position(state))
+    return JSONResponse(body, headers={REQUEST_ID: state.id})
+
+
+@router.get("/requests/{request_id}/status", openapi_extra=STATUS.extra, responses=STATUS.responses)
+async def status(request: Request, request_id: str) -> JSONResponse:  # noqa: ARG001 - for the schema
+    """Where a request is: 202 while it waits or runs, 200 when it is over."""
+    return await status_answer(request)
+
+
+async def status_answer(request: Request) -> JSONResponse:
+    """The status route without FastAPI around it, which takes as long as the answer itself (see `api/app.py`)."""
+    reads = services(request).reads
+    state = await find_state(request, request.path_params["request_id"])
+    waiting = state.status is Status.IN_QUEUE
+    position = await reads.position(state) if waiting else None
+    lines = await reads.logs(state.id) if _wants_logs(request) and not waiting else None
+    code = 200 if state.status is Status.COMPLETED else 202
+    return JSONResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
+
+
+@router.get(
+    "/requests/{request_id}/status/stream",
+    openapi_extra=STREAM.extra,
+    response_class=StreamingResponse,
+    responses=STREAM.responses,
+)
+async def status_stream(request: Request, request_id: str) -> StreamingResponse:
+    """The same as events, one per change, until the request is over; `Accept` decides nothing."""
+    state = await find_state(request, request_id)
+    last = request.headers.get("last-event-id", "")
+    after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
+    events = status_events(services(request).tail, state.id, logs=_wants_logs(request), after=after)
+    headers = {REQUEST_ID: state.id, **_NO_BUFFER}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+@router.get("/requests/{request_id}", responses=RESULT.responses)
+@router.get("/requests/{request_id}/response", responses=RESULT.responses)
+async def result(request: Request, request_id: str) -> Response:
+    """The output, or the failure's own status and body."""
+    job = await find_job(request, request_id)
+    if job.status is not Status.COMPLETED:
+        raise StillInProgress
+    return result_response(job)
+
+
+@router.put("/requests/{request_id}/cancel", status_code=202, responses=CANCEL.responses)
+async def cancel(request: Request, request_id: str) -> JSONResponse:
+    """Stop a request: a waiting one is over at once, a running one as soon as the generator has stopped."""
+    parts = services(request)
+    state = await find_state(request, request_id)
+    outcome = await run_in_threadpool(parts.store.cancel, state.id)
+    if outcome is CancelOutcome.ALREADY_COMPLETED:
+        raise AlreadyCompleted
+    return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202, {REQUEST_ID: state.id})
+
+
+async def read_submission(request: Request) -> Submission:
+    """Body and headers of a POST that wants a video."""
+    owner = admit(request)  # before the body: a caller without a key sends none
+    options = SubmitOptions.from_headers(request.headers)
+    body = await read_body(request, limit=services(request).settings.api.max_body_bytes)
+    return Submission(body, owner, base_url(request), options)
+
+
+async def find_state(request: Request, request_id: str) -> JobState:
+    """The state of the caller's job, or the one 404 for unknown, foreign and malformed ids."""
+    state = await services(request).reads.state(request_id, owner=current_owner(request))
+    if state is None:
+        raise NotFound
+    return state
+
+
+async def find_job(request: Request, request_id: str) -> Job:
+    """The same as the whole record."""
+    owner = current_owner(request)
+    if len(request_id) != 36 or not request_id.isprintable():
+        raise NotFound
+    job = await run_in_threadpool(services(request).store.get, request_id, owner=owner)
+    if job is None:
+        raise NotFound
+    return job
+
+
+def result_response(job: Job) -> Response:
+    """A finished job as an HTTP response."""
+    failure = views.failure(job)
+    headers = {REQUEST_ID: job.id}
+    if failure is not None:
+        return JSONResponse(failure.body, failure.status, {**failure.headers, **headers})
+    body = views.output(job).model_dump(exclude_none=True)
+    return JSONResponse(body, headers={**headers, "x-fal-billable-units": "1"})
+
+
+def _wants_logs(request: Request) -> bool:
+    """JS says 1 or 0, Python true or false."""
+    return request.query_params.get("logs", "").lower() in {"1", "true", "yes"}

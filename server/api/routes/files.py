@@ -1,0 +1,44 @@
+"""Download of finished videos: public to whoever knows the URL, with Range for `<video>` and resumed downloads.
+
+From a bucket they come without passing through here: 302 to a link that is good for a few minutes.
+"""
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from server.api.api_docs import DOWNLOAD
+from server.api.media_response import MediaResponse
+from server.api.services import services
+from server.errors import Gone, NotFound
+from server.storage.local import LocalStorage, Storage
+
+router = APIRouter(tags=["files"])
+
+_LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
+
+
+@router.head("/files/{shard}/{token}/{name}", include_in_schema=False)
+@router.get("/files/{shard}/{token}/{name}", response_class=FileResponse, responses=DOWNLOAD.responses)
+async def download(request: Request, shard: str, token: str, name: str) -> Response:
+    """The MP4; 206 for a satisfiable Range, 416 for another one, 410 when its time is over."""
+    parts = services(request)
+    key = f"files/{shard}/{token}/{name}"
+    stored = await find_stored(parts.storage, key, request.method)
+    if stored is None:
+        raise Gone if await parts.reads.video_is_known(key) else NotFound("File not found")
+    if isinstance(stored, Response):
+        return stored
+    return MediaResponse(stored, media_type="video/mp4", max_age_s=365 * 86400, policy="sandbox")
+
+
+async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:
+    """The file, or the redirect to where it is."""
+    if isinstance(storage, LocalStorage):
+        return storage.find(key)
+    if await run_in_threadpool(storage.size, key) is None:
+        return None
+    link = storage.link(key, method)
+    return None if link is None else RedirectResponse(link, 302, _LINK)

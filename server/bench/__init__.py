@@ -1,0 +1,1 @@
+"""What an operator can measure on his own machine, through real processes."""

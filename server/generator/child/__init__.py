@@ -1,0 +1,1 @@
+"""The generator process: the only place that imports torch and the pipeline."""

@@ -1,0 +1,32 @@
+"""What a renderer is: the contract between the generator process and whatever makes the video in it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from server.generator.messages import Generate, Load, Log, Working
+
+Report = Callable[[Working | Log], None]
+
+
+class Renderer(Protocol):
+    """What makes the video: the real one drives the pipeline, the tests' fakes are named after their failure."""
+
+    model: str
+
+    def __init__(self, load: Load) -> None:
+        """Load the model; any exception means that it cannot be loaded."""
+
+    def render(self, job: Generate, report: Report) -> None:
+        """Write the MP4 to `job.output`, reporting every block, tile and step; `report` may raise to stop it."""
+
+
+class Cancelled(Exception):
+    """Raised by `report`: nobody wants the video any more."""
+
+
+class OutOfMemory(Exception):
+    """Raised by a renderer: the request does not fit."""
+
+
+class DeviceLost(Exception):
+    """Raised by a renderer: the GPU is in no state to go on; only a new process helps."""

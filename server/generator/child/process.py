@@ -1,0 +1,147 @@
+"""The child side of the generator: the only process that loads torch.
+
+`python -m server.generator.child.process FD WORKER`: one end of a socket pair, and the process to die with.
+"""
+
+import importlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import assert_never
+
+from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
+from server.generator.child.rank_processes import Gang
+from server.generator.messages import (
+    Cancel,
+    Channel,
+    Failed,
+    Finished,
+    Generate,
+    Load,
+    LoadFailed,
+    Loading,
+    Log,
+    Ready,
+    Working,
+    to_generator,
+)
+from server.logs import configure_logging
+from server.parent_death import die_with_parent
+
+logger = logging.getLogger(__name__)
+
+
+class GeneratorProcess:
+    """Reads requests on one thread, works on them on the main thread. With several ranks, each is such a process."""
+
+    def __init__(self, channel: Channel[Load | Generate | Cancel]) -> None:
+        self._channel = channel
+        self._requests: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
+        self._cancelled: str | None = None
+
+    def main(self) -> int:
+        """Load, then handle requests until the worker is gone."""
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        load = self._requests.get()
+        assert isinstance(load, Load)  # noqa: S101 - the worker's first message
+        gang = None
+        if load.rank > 0:
+            configure_logging(f"generator rank {load.rank}")
+        elif load.generator.ranks > 1:
+            gang = Gang(load, self._channel)
+            load = gang.load
+        started = time.perf_counter()
+        logging.getLogger("pipeline.load").addHandler(_LoadingLines(self._channel))
+        try:
+            renderer = _renderer_class(load.generator.renderer)(load)
+        except Exception as error:
+            logger.exception("the model cannot be loaded")
+            self._channel.send(LoadFailed(message=_one_line(error)))
+            return 1
+        if gang is not None:
+            gang.wait_until_ready()
+        self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
+        while True:
+            job = self._requests.get()
+            assert isinstance(job, Generate)  # noqa: S101 - Load comes once
+            if gang is not None:
+                gang.begin(job)
+            answer = self._handle(renderer, job)
+            in_step = gang is None or gang.ended(answer)
+            self._channel.send(answer.model_copy(update={"last": not in_step}))
+            if not in_step:
+                os._exit(1)
+
+    def _handle(self, renderer: Renderer, job: Generate) -> Finished | Failed:
+        started = time.perf_counter()
+
+        def report(message: Working | Log) -> None:
+            if self._cancelled == job.request_id:
+                raise Cancelled
+            self._channel.send(message)
+
+        try:
+            renderer.render(job, report)
+        except Cancelled:
+            Path(job.output).unlink(missing_ok=True)
+            return Failed(reason="cancelled", message="cancelled")
+        except DeviceLost:
+            logger.exception("request %s: the device is lost", job.request_id)
+            os._exit(1)  # not through torch's own cleanup, which would touch the device again
+        except OutOfMemory as error:
+            logger.warning("request %s: %s", job.request_id, error)
+            Path(job.output).unlink(missing_ok=True)
+            return Failed(reason="out_of_memory", message=_one_line(error))
+        except Exception as error:
+            logger.exception("request %s failed", job.request_id)
+            Path(job.output).unlink(missing_ok=True)
+            return Failed(reason="error", message=_one_line(error))
+        return Finished(seconds=time.perf_counter() - started)
+
+    def _read(self) -> None:
+        for message in self._channel:
+            match message:
+                case Load() | Generate():
+                    self._cancelled = None  # that was an earlier attempt
+                    self._requests.put(message)
+                case Cancel():
+                    self._cancelled = message.request_id
+                case _:
+                    assert_never(message)
+        os._exit(0)  # the worker is gone
+
+
+class _LoadingLines(logging.Handler):
+    """Passes what the loader logs on to the worker, whose health answer then says how far it is."""
+
+    def __init__(self, channel: Channel[Load | Generate | Cancel]) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._channel.send(Loading(message=record.getMessage()))
+
+
+def _renderer_class(path: str) -> type[Renderer]:
+    module, _, name = path.partition(":")
+    found: type[Renderer] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[2]))
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and systemd reach the whole group; the worker decides
+        signal.signal(number, signal.SIG_IGN)
+    configure_logging("generator")
+    pipe = socket.socket(fileno=int(sys.argv[1]))
+    sys.exit(GeneratorProcess(Channel(pipe, to_generator)).main())

@@ -1,0 +1,147 @@
+"""The real renderer: drives the pipeline in the generator process. Imported there alone."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from transformers.utils import logging as transformers_logging
+
+from pipeline.checkpoint import weights_fingerprint
+from pipeline.demo.model import build_demo_model, demo_facts, render_size
+from pipeline.load import load_pipeline
+from pipeline.mp4 import write_mp4
+from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
+from pipeline.shapes import LatentShape, PixelShape, Strides
+from pipeline.vae.codec import decode_stream, decode_tiling
+from server.generator.child.checkpoints import Checkpoints
+from server.generator.child.contract import DeviceLost, OutOfMemory, Report
+from server.generator.child.eta import Eta
+from server.generator.child.rendezvous import meet, own_device
+from server.generator.child.stop_together import StopTogether
+from server.generator.messages import Generate, Load, Log, Working
+
+_DEMO = "demo"
+
+
+class HunyuanCustomRenderer:
+    """One loaded pipeline; renders one request at a time."""
+
+    def __init__(self, load: Load) -> None:
+        settings = load.generator
+        transformers_logging.disable_progress_bar()
+        diffusers_logging.disable_progress_bar()
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        folder = Path(settings.model)
+        if settings.model == _DEMO:
+            folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
+        device = own_device(load)
+        self._ranks = meet(load, device)
+        self._pipe = load_pipeline(folder, device=str(device), dtype=settings.dtype, memory_plan=settings.memory_plan)
+        if self._ranks is not None:
+            self._pipe.enable_ranks(self._ranks)
+        self._pipe.register_to_config(alpha=load.image.alpha)
+        self._strides = Strides.of(self._pipe.vae.config, self._pipe.transformer.config)
+        self._settings = settings
+        self._video = load.video
+        self._alpha = load.image.alpha
+        self._seconds_per_unit: dict[Stage, float] = {}
+        self._identity = weights_fingerprint(folder)
+        facts = demo_facts(folder)
+        self.model = f"{facts['name']} (untrained)" if facts else folder.name
+
+    def render(self, job: Generate, report: Report) -> None:
+        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`. Rank 0 decodes alone.
+
+        Raises:
+            OutOfMemory, DeviceLost: what the worker can do something about.
+        """
+        try:
+            self._render(job, report)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemory(str(error)) from error
+        except torch.AcceleratorError as error:  # an illegal access, say: the CUDA context is unusable from here on
+            raise DeviceLost(str(error)) from error
+
+    def _render(self, job: Generate, report: Report) -> None:
+        size = self._render_size(job)
+        eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
+        latents = self._denoise(job, size, eta, report if self._ranks is None else StopTogether(self._ranks, report))
+        if self._ranks is not None and self._ranks.rank > 0:
+            return
+        report(Log(message=f"Decoding {eta.decode_units} tiles"))
+        tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
+        frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance)
+        written = write_mp4(
+            frames,
+            Path(job.output),
+            fps=job.fps,
+            num_frames=job.num_frames,
+            width=job.width,
+            height=job.height,
+            threads=self._video.encoder_threads,
+            crf=self._video.crf,
+        )
+        report(Log(message=f"Wrote {job.num_frames} frames, {written} bytes"))
+
+    def _render_size(self, job: Generate) -> PixelShape:
+        """What the pipeline makes of the delivered size: fewer pixels for the demo, and the next 4n+1 frames."""
+        width, height = render_size(job.width, job.height, scale=self._settings.render_divisor)
+        stride = self._strides.time
+        return PixelShape(frames=-(-(job.num_frames - 1) // stride) * stride + 1, height=height, width=width)
+
+    def _decode_tiles(self, size: PixelShape) -> int:
+        latents = LatentShape.from_pixels(size, self._strides)
+        return decode_tiling(self._pipe.vae).count(latents.frames, latents.height, latents.width)
+
+    def _denoise(self, job: Generate, size: PixelShape, eta: Eta, report: Report) -> torch.Tensor:
+        """The latents of the video, [1, 16, T, h, w]."""
+        step_cache = None if self._settings.step_cache == "none" else self._settings.step_cache
+        checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks, alpha=self._alpha)
+        # Drawn also when a checkpoint replaces it: what else the generator is asked for must not change.
+        generator = torch.Generator().manual_seed(job.seed)
+        noise = self._pipe.prepare_latents(size, generator, None, None)
+        start_step, latents = checkpoints.start(noise)
+        if start_step:
+            report(Log(message=f"Going on at step {start_step + 1} from a checkpoint"))
+        step_started = time.perf_counter()
+
+        def on_step_end(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            nonlocal step_started
+            now = time.perf_counter()
+            line = f"Denoising step {step + 1}/{job.num_inference_steps}: {now - step_started:.2f} s"
+            report(Log(message=", ".join(filter(None, (line, eta.words())))))
+            checkpoints.keep(step + 1, tensors["latents"])
+            step_started = now
+            return tensors
+
+        with Image.open(job.image) as image:
+            denoised: torch.Tensor = self._pipe(
+                job.prompt,
+                image,
+                negative_prompt=job.negative_prompt,
+                height=size.height,
+                width=size.width,
+                num_frames=size.frames,
+                num_inference_steps=job.num_inference_steps,
+                guidance_scale=job.guidance_scale,
+                generator=generator,
+                latents=latents,
+                start_step=start_step,
+                step_cache=step_cache,
+                output_type="latent",
+                callback_on_step_end=on_step_end,
+                callback_on_progress=_progress(eta, report),
+            ).frames
+        return denoised
+
+
+def _progress(eta: Eta, report: Report) -> ProgressCallback:
+    def on_progress(progress: Progress) -> None:
+        eta.update(progress)
+        report(Working(stage=progress.stage, done=progress.done, total=progress.total))
+
+    return on_progress

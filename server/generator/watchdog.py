@@ -1,0 +1,67 @@
+"""How long a running request may be silent, and how long a cancelled one may go on."""
+
+import time
+from collections.abc import Callable
+
+from server.generator.messages import Working
+from server.settings import GeneratorSettings
+
+_LONGEST_LOOK_S = 1.0
+
+
+class Patience:
+    """The clocks of one request in the generator.
+
+    Silence is judged by blocks and tiles, since a step can take minutes. Until the first transformer block is done a
+    longer limit holds: it covers text encoding, compilation and the first kernels. Somebody has to look every now and
+    then: time in which nobody did, because this process or the whole machine was frozen, is nobody's silence.
+    """
+
+    def __init__(
+        self,
+        limits: GeneratorSettings,
+        cancel_requested: Callable[[], bool],
+        *,
+        look_every_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
+        self._cancel_requested = cancel_requested
+        self._look_every_s = look_every_s
+        self._clock = clock
+        self._silence_s = 0.0
+        self._listened_at = self._last_look = clock()
+        self._limit_s = limits.first_block_timeout_s
+        self._cancelled_at: float | None = None
+
+    def saw(self, message: object) -> None:
+        """The child said something."""
+        self._listened_at, self._silence_s = self._clock(), 0.0
+        if isinstance(message, Working) and message.stage != "encode":
+            self._limit_s = self._limits.stall_timeout_s
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a cancel has been seen."""
+        return self._cancelled_at is not None
+
+    def cancel_arrived(self) -> bool:
+        """True once: when the user's cancel is first seen."""
+        now = self._clock()
+        if self.cancelled or now - self._last_look < self._look_every_s:
+            return False
+        self._last_look = now
+        if self._cancel_requested():
+            self._cancelled_at = now
+        return self.cancelled
+
+    def cancel_ignored(self) -> bool:
+        """Whether the child has had its time to react to a cancel."""
+        return self._cancelled_at is not None and self._clock() - self._cancelled_at > self._limits.cancel_grace_s
+
+    def stalled(self) -> float | None:
+        """The limit that the child's silence has passed, in seconds."""
+        now = self._clock()
+        self._silence_s += min(now - self._listened_at, _LONGEST_LOOK_S)
+        self._listened_at = now
+        return self._limit_s if self._silence_s > self._limit_s else None

@@ -1,0 +1,71 @@
+"""The line in front of the GPU: who is let in, and who comes next.
+
+Owners take turns. A job's turn is one after the last turn its owner has in the line (or on the GPU), but never before
+the turn that is being served: another owner's hundred jobs delay a first job by the one that is rendering, and nobody
+saves up turns while away. The place in line is `turn * 1000 + arrival within the turn`, fixed at submit: positions are
+a permutation at every moment, and a place never gets worse by more than one job per other owner and turn.
+"""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from server.api.keys import LOCAL_OWNER
+from server.db.tables import request_table
+from server.errors import QueueTooLong, TooManyRequests
+from server.jobs.job import Priority, Status
+
+_PLACES_PER_TURN = 1000
+_RETRY_AFTER_S = 5.0  # fal's clients retry a 429 for about a minute
+
+_waiting = request_table.c.status == Status.IN_QUEUE
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many requests may wait. The owner of the machine itself is bound by the total alone."""
+
+    total: int
+    per_owner: int
+
+
+def enforce_caps(
+    transaction: sa.Connection, owner: str, caps: Caps | None, max_queue_length: int | None = None
+) -> None:
+    """Refuse the job that was just inserted if the line is too long with it: the insert holds the write lock.
+
+    `max_queue_length` is the sender's own limit: how many others may wait.
+
+    Raises:
+        TooManyRequests: to be raised out of the transaction, which undoes the insert.
+    """
+    if caps is None and max_queue_length is None:
+        return
+    mine = sa.func.count(sa.case((request_table.c.owner == owner, 1)))
+    total, own = transaction.execute(sa.select(sa.func.count(), mine).where(_waiting)).one()
+    if max_queue_length is not None and total - 1 > max_queue_length:
+        raise QueueTooLong
+    if caps is None:
+        return
+    if total > caps.total:
+        raise TooManyRequests(f"The queue is full: {caps.total} requests are waiting", retry_after_s=_RETRY_AFTER_S)
+    if owner != LOCAL_OWNER and own > caps.per_owner:
+        raise TooManyRequests(f"{caps.per_owner} of your requests are waiting already", retry_after_s=_RETRY_AFTER_S)
+
+
+def next_place(transaction: sa.Connection, owner: str, priority: Priority) -> int:
+    """The place of a new job; starts at 1, because the engine takes 0 for "before everything"."""
+    same, place = request_table.c.priority == priority, request_table.c.place
+    placed, unfinished = place > 0, request_table.c.status != Status.COMPLETED
+    rendering = request_table.c.status == Status.IN_PROGRESS
+    served = transaction.execute(sa.select(sa.func.max(place)).where(rendering, same, placed)).scalar()
+    if served is None:
+        served = transaction.execute(sa.select(sa.func.min(place)).where(_waiting, same, placed)).scalar() or 0
+    last = sa.select(sa.func.max(place)).where(unfinished, same, placed, request_table.c.owner == owner)
+    own = transaction.execute(last).scalar()
+    turn = served // _PLACES_PER_TURN
+    if own is not None:
+        turn = max(turn, own // _PLACES_PER_TURN + 1)
+    first, beyond = turn * _PLACES_PER_TURN, (turn + 1) * _PLACES_PER_TURN
+    taken = sa.select(sa.func.max(place)).where(unfinished, same, place >= first, place < beyond)
+    return max(first, transaction.execute(taken).scalar() or 0) + 1

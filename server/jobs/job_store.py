@@ -1,0 +1,343 @@
+"""The life of a job in SQL: the only truth about it, and the only way to change it while it is open.
+
+Every method is one transaction. Writes of a worker are fenced: they name the attempt they belong to and change
+nothing once another attempt has started or the job is terminal.
+"""
+
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+
+from server.db.tables import log_table, one_at_a_time, request_table
+from server.errors import Cancelled, ErrorResponse, StartTimeout
+from server.jobs.completion import record_end
+from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
+from server.jobs.fair_queue import Caps, enforce_caps, next_place
+from server.jobs.job import CancelOutcome, Job, LogLine, NewJob, Priority, Rendered, Status
+
+_SUCCESS = 200
+_job_columns = [request_table.c[name] for name in Job.__slots__]
+# X-Fal-Store-IO: 0 asks that the payload is forgotten with the end of the job; its result stays.
+_kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_="null")
+
+
+class JobStore:
+    """Jobs in SQL. `clock` gives Unix seconds."""
+
+    def __init__(
+        self, database: sa.Engine, clock: Callable[[], float] = time.time, *, caps: Caps | None = None
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._caps = caps
+
+    # -- submit ------------------------------------------------------------------------------------------------
+
+    def add(self, job: NewJob, engine: DBOSClient, *, max_queue_length: int | None = None) -> None:
+        """Accept a valid request: its row and its place in the engine's queue appear together or not at all.
+
+        Raises:
+            TooManyRequests: the line is as long as the caps allow; nothing is written.
+        """
+        with self._database.begin() as transaction:
+            one_at_a_time(transaction)  # two submits must not see the same end of the line
+            transaction.execute(request_table.insert().values(**self._new_row(job), status=Status.IN_QUEUE))
+            enforce_caps(transaction, job.owner, self._caps, max_queue_length)
+            place = next_place(transaction, job.owner, job.priority)
+            transaction.execute(_update(job.id).values(place=place))
+            enqueue_prepare(engine, transaction, job.id)
+
+    def add_finished(self, job: NewJob, error: ErrorResponse) -> None:
+        """Accept a request that is over already (an invalid body): it has an id and a result, and never runs."""
+        with self._database.begin() as transaction:
+            row = {**self._new_row(job), **self._error_values(error), "status": Status.COMPLETED}
+            added = transaction.execute(request_table.insert().values(**row).returning(*_job_columns)).one()
+            record_end(transaction, _job(added))
+
+    def _new_row(self, job: NewJob) -> dict[str, Any]:
+        return {
+            "id": job.id,
+            "owner": job.owner,
+            "priority": job.priority,
+            "input_json": job.input.model_dump_json() if job.input else "null",
+            "seed": str(job.seed),
+            "base_url": job.base_url,
+            "source_key": job.source_key,
+            "webhook_url": job.webhook_url,
+            "start_deadline": job.start_deadline,
+            "no_retry": job.no_retry,
+            "store_io": job.store_io,
+            "media_ttl_s": job.media_ttl_s,
+            "idempotency_key": job.idempotency_key,
+            "created_at": self._clock(),
+        }
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def get(self, request_id: str, *, owner: str | None = None) -> Job | None:
+        """The job, or None when there is none of that id (for that owner)."""
+        query = sa.select(*_job_columns).where(request_table.c.id == request_id)
+        if owner is not None:
+            query = query.where(request_table.c.owner == owner)
+        with self._database.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _job(row)
+
+    def id_of_key(self, owner: str, idempotency_key: str) -> str | None:
+        """The request that this owner made with that Idempotency-Key."""
+        query = sa.select(request_table.c.id).where(
+            request_table.c.owner == owner, request_table.c.idempotency_key == idempotency_key
+        )
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def logs(self, request_id: str, *, after: int = 0) -> list[LogLine]:
+        """The log of a job in order, optionally only the lines after a given line id."""
+        query = (
+            sa.select(log_table.c.id, log_table.c.message, log_table.c.level, log_table.c.at)
+            .where(log_table.c.request_id == request_id, log_table.c.id > after)
+            .order_by(log_table.c.id)
+        )
+        with self._database.connect() as connection:
+            return [LogLine(*row) for row in connection.execute(query)]
+
+    def open_jobs(self, *, older_than_s: float) -> list[Job]:
+        """Jobs that are not over and were submitted at least so long ago."""
+        query = sa.select(*_job_columns).where(
+            request_table.c.status != Status.COMPLETED, request_table.c.created_at <= self._clock() - older_than_s
+        )
+        with self._database.connect() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def count_running(self, worker_ids: Collection[str]) -> int:
+        """How many jobs these workers have in progress."""
+        query = sa.select(sa.func.count()).where(
+            request_table.c.status == Status.IN_PROGRESS, request_table.c.worker_id.in_(worker_ids)
+        )
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+    def is_over(self, request_id: str) -> bool:
+        """Whether a job has its result."""
+        query = sa.select(request_table.c.status).where(request_table.c.id == request_id)
+        with self._database.connect() as connection:
+            return bool(connection.execute(query).scalar_one_or_none() == Status.COMPLETED)
+
+    def is_unwanted(self, job: Job) -> bool:
+        """Whether an attempt works for nobody any more: the user has given up, or the job has gone on without it."""
+        wanted = sa.select(1).where(
+            *_owned_by(job), request_table.c.status != Status.COMPLETED, request_table.c.cancel_requested.is_(False)
+        )
+        with self._database.connect() as connection:
+            return connection.execute(wanted).first() is None
+
+    # -- the worker's writes, fenced by attempt ----------------------------------------------------------------
+
+    def log(self, job: Job, messages: Sequence[tuple[str, str]]) -> None:
+        """Append (level, message) lines to the log of a job that is still this attempt's."""
+        line = sa.select(
+            sa.literal(job.id),
+            sa.bindparam("level", type_=sa.Text),
+            sa.bindparam("message", type_=sa.Text),
+            sa.literal(self._clock(), sa.Double),
+        ).where(sa.exists().where(*_owned_by(job), request_table.c.status != Status.COMPLETED))
+        appending = log_table.insert().from_select(["request_id", "level", "message", "at"], line)
+        if messages:
+            with self._database.begin() as transaction:
+                transaction.execute(appending, [{"level": level, "message": text} for level, text in messages])
+
+    def prepared(self, job: Job, image_key: str, engine: DBOSClient) -> str | None:
+        """Remember where the checked identity image is and put the job in line for the GPU, both or neither.
+
+        Returns the key that counts: the first one. None: the job is over.
+        """
+        waiting = _update(job.id).where(request_table.c.status != Status.COMPLETED)
+        keeping = waiting.values(image_key=sa.func.coalesce(request_table.c.image_key, image_key))
+        with self._database.begin() as transaction:
+            kept = transaction.execute(keeping.returning(request_table.c.image_key)).scalar_one_or_none()
+            if kept is not None:
+                enqueue_render(engine, transaction, job)
+        return kept
+
+    def claim(self, request_id: str, worker_id: str, *, attempt: int | None = None) -> Job | None:
+        """Start an attempt, the one after `attempt` if that is given.
+
+        None: the job is over, or unknown, or rendered already, or another attempt was faster. One that was cancelled
+        while it had no worker ends here.
+        """
+        before = request_table.c.attempt
+        again = sa.and_(before == (attempt or 0) + 1, request_table.c.worker_id == worker_id)  # its answer was lost
+        fence = [] if attempt is None else [sa.or_(before == attempt, again)]
+        running = request_table.c.status == Status.IN_PROGRESS
+        lost = sa.case((running if attempt is None else sa.and_(running, sa.not_(again)), 1), else_=0)
+        starting = (
+            _update(request_id)
+            .where(request_table.c.status != Status.COMPLETED, request_table.c.video_key.is_(None), *fence)
+            .values(
+                status=Status.IN_PROGRESS,
+                attempt=request_table.c.attempt + 1,
+                faults=request_table.c.faults + lost,
+                worker_id=worker_id,
+                started_at=sa.func.coalesce(request_table.c.started_at, self._clock()),
+            )
+            .returning(*_job_columns, request_table.c.cancel_requested)
+        )
+        with self._database.begin() as transaction:
+            row = transaction.execute(starting).one_or_none()
+            if row is None:
+                return None
+            if row.cancel_requested:
+                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
+                return None
+        return _job(row)
+
+    def release(self, job: Job, *, fault: bool = False) -> bool:
+        """Give a running job back: it waits at its old place. One that is cancelled ends instead.
+
+        False: it does not wait, or not because of this call.
+        """
+        running = _update(job.id).where(
+            *_owned_by(job), request_table.c.status == Status.IN_PROGRESS, request_table.c.video_key.is_(None)
+        )
+        cancelled = request_table.c.cancel_requested
+        back = {"status": Status.IN_QUEUE, "worker_id": None, "faults": request_table.c.faults + int(fault)}
+        with self._database.begin() as transaction:
+            released = transaction.execute(running.where(cancelled.is_(False)).values(**back)).rowcount
+            if not released:
+                over = self._error_values(Cancelled().response())
+                _end(transaction, running.where(cancelled.is_(True)).values(**over))
+        return bool(released)
+
+    def rendered(self, job: Job, rendered: Rendered, engine: DBOSClient) -> bool:
+        """Note that this attempt has its video and hand that on to `publish`, both or neither; may be repeated.
+
+        False: another attempt owns the job, or it is over.
+        """
+        key = request_table.c.video_key
+        open_job = _update(job.id).where(
+            *_owned_by(job),
+            request_table.c.status == Status.IN_PROGRESS,
+            sa.or_(key.is_(None), key == rendered.video_key),
+        )
+        with self._database.begin() as transaction:
+            mine = bool(transaction.execute(open_job.values(video_key=rendered.video_key)).rowcount)
+            if mine:
+                enqueue_publish(engine, transaction, job, rendered)
+        return mine
+
+    def render_again(self, job: Job, engine: DBOSClient) -> None:
+        """The video of this attempt is lost: back in line for the GPU, as a fault of its worker."""
+        losing = _update(job.id).where(*_owned_by(job), request_table.c.status != Status.COMPLETED)
+        with self._database.begin() as transaction:
+            if transaction.execute(losing.values(video_key=None)).rowcount:
+                enqueue_render_again(engine, transaction, job)
+
+    def complete(self, job: Job, *, video_bytes: int, inference_time: float) -> bool:
+        """Record success, or the cancel that came first; False: the video belongs to no job any more.
+
+        May be repeated when its answer was lost.
+        """
+        finished = self._finish(
+            job.id,
+            *_owned_by(job),
+            request_table.c.video_key == job.video_key,
+            request_table.c.cancel_requested.is_(False),
+            video_bytes=video_bytes,
+            inference_time=inference_time,
+            response_status=_SUCCESS,
+        )
+        return finished or (not self.finish_cancelled(job) and self._is_done_by(job))
+
+    def _is_done_by(self, job: Job) -> bool:
+        now = self.get(job.id)
+        return now is not None and now.response_status == _SUCCESS and now.video_key == job.video_key
+
+    def finish_cancelled(self, job: Job) -> bool:
+        """End a running job whose cancel was asked for."""
+        fence = (*_owned_by(job), request_table.c.cancel_requested.is_(True))
+        return self._finish(job.id, *fence, **self._error_values(Cancelled().response()))
+
+    def fail(self, request_id: str, error: ErrorResponse, *, attempt: int | None = None) -> bool:
+        """Record a failure as the job's result; with an attempt, only if that attempt still owns the job."""
+        fence = [] if attempt is None else [request_table.c.attempt == attempt]
+        return self._finish(request_id, *fence, **self._error_values(error))
+
+    def refuse(self, job: Job, error: ErrorResponse) -> bool:
+        """Record that a job cannot be prepared, unless another try of that has succeeded."""
+        fence = (*_owned_by(job), request_table.c.image_key.is_not_distinct_from(job.image_key))
+        return self._finish(job.id, *fence, **self._error_values(error))
+
+    def expire_overdue(self) -> int:
+        """End waiting jobs whose start deadline has passed; returns how many."""
+        overdue = (
+            request_table.update()
+            .where(
+                request_table.c.status == Status.IN_QUEUE,
+                request_table.c.started_at.is_(None),  # one that a stopping worker gave back has started in time
+                request_table.c.start_deadline < self._clock(),
+            )
+            .values(**self._error_values(StartTimeout().response()))
+        )
+        with self._database.begin() as transaction:
+            return _end(transaction, overdue)
+
+    # -- cancel ------------------------------------------------------------------------------------------------
+
+    def cancel(self, request_id: str) -> CancelOutcome:
+        """Ask a job to stop. A waiting job is over at once, in the same transaction."""
+        unfinished = _update(request_id).where(request_table.c.status != Status.COMPLETED)
+        flag = unfinished.values(cancel_requested=True).returning(request_table.c.status)
+        with self._database.begin() as transaction:
+            status = transaction.execute(flag).scalar_one_or_none()  # and from here on nobody else changes it
+            if status == Status.IN_PROGRESS:
+                return CancelOutcome.WAS_RUNNING
+            if status == Status.IN_QUEUE:
+                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
+                return CancelOutcome.WAS_QUEUED
+        return CancelOutcome.ALREADY_COMPLETED
+
+    # -- shared ------------------------------------------------------------------------------------------------
+
+    def _finish(self, request_id: str, *conditions: sa.ColumnElement[bool], **values: Any) -> bool:
+        """End a job that ran."""
+        open_job = _update(request_id).where(request_table.c.status != Status.COMPLETED, *conditions)
+        with self._database.begin() as transaction:
+            return bool(_end(transaction, open_job.values(**{"finished_at": self._clock(), **values})))
+
+    def _error_values(self, error: ErrorResponse) -> dict[str, Any]:
+        return {
+            "finished_at": self._clock(),
+            "response_status": error.status,
+            "response_json": json.dumps(error.body),
+            "response_headers": json.dumps(error.headers),
+            "error_type": error.error_type,
+            "error": error.summary,
+        }
+
+
+def _update(request_id: str) -> sa.Update:
+    return request_table.update().where(request_table.c.id == request_id)
+
+
+def _owned_by(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
+    """The fence: true as long as no later attempt has begun."""
+    return request_table.c.id == job.id, request_table.c.attempt == job.attempt
+
+
+def _end(transaction: sa.Connection, closing: sa.Update) -> int:
+    """The one door to COMPLETED: through it once, or not at all, leaving usage record and webhook behind."""
+    ended = transaction.execute(closing.values(status=Status.COMPLETED).returning(*_job_columns)).all()
+    for row in ended:
+        record_end(transaction, _job(row))
+        transaction.execute(_update(row.id).values(input_json=_kept_input))
+    return len(ended)
+
+
+def _job(row: Any) -> Job:
+    values = {name: row._mapping[name] for name in Job.__slots__}
+    values.update(status=Status(row.status), priority=Priority(row.priority), seed=int(row.seed))
+    return Job(**values)

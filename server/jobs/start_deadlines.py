@@ -1,0 +1,25 @@
+"""Ends requests that were not started in the time their senders gave (X-Fal-Request-Timeout).
+
+The API does it, not a worker: a deadline matters most while no worker lives.
+"""
+
+import asyncio
+import logging
+
+from starlette.concurrency import run_in_threadpool
+
+from server.db.outage import is_outage
+from server.jobs.job_store import JobStore
+
+logger = logging.getLogger(__name__)
+
+
+async def keep_deadlines(store: JobStore, *, every_s: float) -> None:
+    """Look for overdue requests until cancelled; several API processes doing so do no harm."""
+    while True:
+        try:
+            await run_in_threadpool(store.expire_overdue)
+        except Exception as error:
+            if not is_outage(error):  # of an outage every answer of this process speaks already
+                logger.exception("overdue requests could not be ended; trying again")
+        await asyncio.sleep(every_s)

@@ -1,0 +1,72 @@
+"""Which workers there are: one row each, kept fresh by a heartbeat."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from server.db.tables import worker_table
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One row. `state` is the generator's: loading, ready, idle or failed; `detail` says it in words."""
+
+    id: str
+    pid: int
+    generator_pid: int | None
+    state: str
+    detail: str
+    draining: bool
+    heartbeat_at: float
+
+
+_columns = [worker_table.c[name] for name in Worker.__slots__]
+
+
+class WorkerRegistry:
+    """The `worker` table. `clock` gives Unix seconds."""
+
+    def __init__(self, database: sa.Engine, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def beat(self, worker_id: str, *, pid: int, generator_pid: int | None, state: str, detail: str) -> bool:
+        """Record that a worker lives; returns whether it has been asked to take no more jobs."""
+        values = {
+            "pid": pid,
+            "generator_pid": generator_pid,
+            "state": state,
+            "detail": detail,
+            "heartbeat_at": self._clock(),
+        }
+        known = worker_table.update().where(worker_table.c.id == worker_id).values(**values)
+        with self._database.begin() as transaction:
+            draining = transaction.execute(known.returning(worker_table.c.draining)).scalar_one_or_none()
+            if draining is None:
+                transaction.execute(worker_table.insert().values(id=worker_id, **values))
+        return bool(draining)
+
+    def all(self) -> list[Worker]:
+        """Every worker that has not been forgotten."""
+        with self._database.connect() as connection:
+            return [Worker(*row) for row in connection.execute(sa.select(*_columns).order_by(worker_table.c.id))]
+
+    def fresh(self, within_s: float) -> list[Worker]:
+        """Workers heard of within the last `within_s` seconds."""
+        return [worker for worker in self.all() if worker.heartbeat_at > self._clock() - within_s]
+
+    def forget(self, worker_id: str) -> None:
+        """Remove a worker that is gone; if it comes back, its next beat adds it again.
+
+        One that was asked to drain is kept, so that it still knows when it comes back.
+        """
+        gone = worker_table.delete().where(worker_table.c.id == worker_id, worker_table.c.draining.is_(False))
+        with self._database.begin() as transaction:
+            transaction.execute(gone)
+
+    def drain(self, draining: bool) -> None:
+        """Ask all workers to finish what they have and take no more, or to go on."""
+        with self._database.begin() as transaction:
+            transaction.execute(worker_table.update().values(draining=draining))

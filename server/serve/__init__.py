@@ -1,0 +1,1 @@
+"""Running a server on one machine: the supervisor, readiness, TLS, backup."""

@@ -1,0 +1,30 @@
+"""URLs of this server's own files, which need no network: uploads and finished videos."""
+
+import re
+from typing import Final
+
+import httpx
+
+from server.storage.local import Storage
+
+UPLOADS_PATH: Final = "/cdn/files/"
+# Only the end of a path is ours: what stands before it depends on the proxy in front.
+_OURS: Final = re.compile(r"/(cdn/files|files)/([^/]+/[^/]+/[^/]+)$")
+_AREAS: Final = {"cdn/files": "uploads", "files": "files"}
+
+
+def stored_key(url: str, storage: Storage) -> str | None:
+    """The storage key behind a URL of ours, None for a foreign URL or a file that is gone.
+
+    Host and prefix are not looked at: they differ with the door and the proxy in front, and whoever knows the 192
+    random bits of a path may read the file anyway.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        return None
+    found = _OURS.search(parsed.path) if parsed.scheme in {"http", "https"} else None
+    if found is None:
+        return None
+    key = f"{_AREAS[found[1]]}/{found[2]}"
+    return key if storage.size(key) is not None else None

@@ -1,0 +1,100 @@
+"""Images that clients upload before they submit: stored under a random key, owned, counted and deleted in time."""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import sqlalchemy as sa
+
+from server.db.tables import one_at_a_time, upload_table
+from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
+from server.settings import LimitSettings
+from server.storage.local import Storage
+from server.untrusted.image_sanitise import media_type
+
+_HEAD_BYTES = 12  # enough to tell PNG, JPEG and WEBP
+_SWEEP_BATCH = 200
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Uploads:
+    """The `upload` table and its files. `clock` gives Unix seconds."""
+
+    def __init__(
+        self,
+        database: sa.Engine,
+        storage: Storage,
+        limits: LimitSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._limits = limits
+        self._clock = clock
+
+    def new_key(self, file_name: str, content_type: str) -> str:
+        """A key for a file that is to come; of the client's name only harmless characters stay."""
+        stem = _NOT_IN_A_NAME.sub("-", PurePosixPath(file_name).stem)[:60].strip("-") or "image"
+        subtype = content_type.partition("/")[2].lower()
+        extension = {"png": "png", "webp": "webp", "jpeg": "jpg", "jpg": "jpg"}.get(subtype, "img")
+        return self._storage.new_key("uploads", f"{stem}.{extension}")
+
+    def keep(self, owner: str, key: str, received: Path, *, ttl_s: float | None = None) -> None:
+        """Take a received file over; the same file may be sent again under its key.
+
+        Raises:
+            UnsupportedUpload: not the beginning of an image that is accepted.
+            BodyTooLarge: the owner has too many bytes here already.
+            BadRequest: another file has that key.
+        """
+        with received.open("rb") as file:
+            if media_type(file.read(_HEAD_BYTES)) is None:
+                raise UnsupportedUpload
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256")
+        life = min(ttl_s or self._limits.upload_ttl_s, self._limits.upload_ttl_s)
+        self._register(owner, key, received.stat().st_size, digest.hexdigest(), self._clock() + life)
+        if self._storage.size(key) is None:
+            self._storage.put(received, key)
+
+    def is_expired(self, key: str) -> bool:
+        """Whether the time of an upload is over, and only the sweep has not come by yet."""
+        query = sa.select(upload_table.c.expires_at).where(upload_table.c.key == key)
+        with self._database.connect() as connection:
+            expires_at = connection.execute(query).scalar_one_or_none()
+        return expires_at is not None and expires_at < self._clock()
+
+    def sweep(self) -> int:
+        """Delete what has expired; returns how many files."""
+        expired = sa.select(upload_table.c.key).where(upload_table.c.expires_at < self._clock()).limit(_SWEEP_BATCH)
+        with self._database.connect() as connection:
+            keys = list(connection.execute(expired).scalars())
+        gone = [key for key in keys if self._storage.discard(key)]
+        if gone:
+            with self._database.begin() as transaction:
+                transaction.execute(upload_table.delete().where(upload_table.c.key.in_(gone)))
+        return len(gone)
+
+    def _register(self, owner: str, key: str, size: int, sha256: str, expires_at: float) -> None:
+        """The row comes first, and decides which of two files has the key.
+
+        A crash in between leaves a row without a file, which a repetition or the sweep puts right.
+        """
+        total = sa.select(sa.func.sum(upload_table.c.bytes)).where(upload_table.c.owner == owner)
+        row = {"key": key, "owner": owner, "bytes": size, "sha256": sha256, "expires_at": expires_at}
+        try:
+            with self._database.begin() as transaction:
+                one_at_a_time(transaction)  # two uploads must not both be the last that fits
+                transaction.execute(upload_table.insert().values(**row))
+                if int(transaction.execute(total).scalar_one()) > self._limits.upload_bytes_per_owner:
+                    raise BodyTooLarge(f"Your uploads may take {self._limits.upload_bytes_per_owner} bytes in all")
+        except sa.exc.IntegrityError:
+            if self._sha256_of(key) != sha256:
+                raise BadRequest("This URL has been used for another file") from None
+
+    def _sha256_of(self, key: str) -> str | None:
+        query = sa.select(upload_table.c.sha256).where(upload_table.c.key == key)
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one_or_none()

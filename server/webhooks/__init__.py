@@ -1,0 +1,1 @@
+"""Delivery of results: the outbox in SQL, the sender, signatures, and which targets are allowed."""

@@ -1,0 +1,1 @@
+"""The worker process: prepare, render, publish; taking over from lost workers; removing what has expired."""

@@ -1,0 +1,49 @@
+"""From a job's `image_url` to a checked PNG in storage: the work of `prepare`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server.errors import FileDownloadError
+from server.jobs.job import Job
+from server.settings import Settings
+from server.storage.local import Storage
+from server.storage.own_urls import stored_key
+from server.untrusted.image_decoder import ImageDecoder
+from server.untrusted.outbound import OutboundPolicy
+from server.untrusted.remote_image import ImageFetcher
+
+
+class IdentityImages:
+    """Finds the bytes (sent along, uploaded, or somewhere else) and has them decoded in a process of their own."""
+
+    def __init__(self, storage: Storage, settings: Settings) -> None:
+        self._storage = storage
+        self._decoder = ImageDecoder(settings.image)
+        self._fetcher = ImageFetcher(settings.image, OutboundPolicy(settings.allow_private_networks))
+
+    def check_in(self, job: Job) -> str:
+        """Store the job's checked image and return its key.
+
+        Raises:
+            ModelError: what is wrong with the image or its URL.
+        """
+        key = self._storage.new_key("inputs", f"{job.id}.png")
+        with self._source(job) as source, self._storage.scratch("checked.png") as checked:
+            self._decoder.decode(source, checked)
+            self._storage.put(checked, key)
+        return key
+
+    @contextmanager
+    def _source(self, job: Job) -> Iterator[Path]:
+        """The image as it came: in storage already, or fetched now."""
+        key = job.source_key or stored_key(job.input.image_url, self._storage)
+        if key is None:
+            with self._storage.scratch("source") as fetched:
+                fetched.write_bytes(self._fetcher.fetch(job.input.image_url))
+                yield fetched
+            return
+        with self._storage.local(key) as stored:
+            if stored is None:
+                raise FileDownloadError
+            yield stored

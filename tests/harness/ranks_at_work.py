@@ -1,0 +1,122 @@
+"""What each of several processes does for `test_parallel.py`: the same requests, its latents into a file."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.denoise import Sampling
+from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.parallel.ranks import Ranks
+from pipeline.transformer import Branch
+from tests.pipeline.conftest import TINY_DIT, build_tiny_dit, build_tiny_vae, golden
+
+# name -> size of the latents (odd numbers of tokens: 45 and 5 with the reference), heads, sampling
+REQUESTS: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
+    "guided": ((2, 6, 10), 2, {"guidance_scale": 7.5}),
+    "guided, more heads": ((2, 6, 10), 4, {"guidance_scale": 7.5}),
+    "unguided": ((2, 6, 10), 4, {"guidance_scale": 1.0}),
+    "guided by the identity as well": ((2, 6, 10), 4, {"guidance_scale": 5.0, "ip_cfg_scale": 3.0}),
+    "guided, step cache": ((2, 6, 10), 2, {"guidance_scale": 7.5, "step_cache": "reference", "steps": 8}),
+    "unguided, step cache": ((2, 6, 10), 4, {"guidance_scale": 1.0, "step_cache": "reference", "steps": 8}),
+    "from the middle": ((2, 6, 10), 2, {"guidance_scale": 7.5, "start_step": 2}),
+    "five tokens": ((4, 2, 2), 4, {"guidance_scale": 1.0}),
+}
+INTERRUPTED = "interrupted"
+ROWS = ": rows"
+
+
+def requests(ranks: Ranks | None) -> dict[str, Tensor]:
+    """The latents of every request, and of one that is interrupted in its second step.
+
+    Beside them, how many rows of image tokens each forward had here, one forward after the other.
+    """
+    pipes = {heads: _pipeline(heads) for heads in (2, 4)}
+    for pipe in pipes.values():
+        if ranks is not None:
+            pipe.enable_ranks(ranks)
+    latents = {}
+    for name, (size, heads, options) in REQUESTS.items():
+        rows: list[int] = []
+        hook = (
+            pipes[heads]
+            .transformer.transformer_blocks[0]
+            .attn.to_q.register_forward_pre_hook(lambda _module, inputs, rows=rows: rows.append(inputs[0].shape[1]))
+        )
+        latents[name] = _denoise(pipes[heads], size, options)
+        latents[f"{name}{ROWS}"] = torch.tensor(rows)
+        hook.remove()
+    pipe = pipes[2]
+
+    def interrupt(progress: Any) -> None:
+        pipe._interrupt = progress.done > progress.total / 3
+
+    latents[INTERRUPTED] = _denoise(pipe, (2, 6, 10), {"guidance_scale": 7.5}, interrupt)
+    return latents
+
+
+def _pipeline(heads: int) -> HunyuanCustomPipeline:
+    if heads == TINY_DIT["num_attention_heads"]:
+        transformer = build_tiny_dit()
+    else:
+        torch.manual_seed(0)
+        transformer = HunyuanVideoTransformer3DModel(**(TINY_DIT | {"num_attention_heads": heads})).eval()
+    return HunyuanCustomPipeline(
+        transformer=transformer,
+        vae=build_tiny_vae(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+    )
+
+
+@torch.no_grad()
+def _denoise(
+    pipe: HunyuanCustomPipeline,
+    size: tuple[int, int, int],
+    options: dict[str, Any],
+    callback: Callable[[Any], None] | None = None,
+) -> Tensor:
+    pipe._interrupt = False
+    sampling = Sampling(**({"steps": 3, "ip_cfg_scale": 0.0, "step_cache": None} | options))
+    generator = torch.Generator().manual_seed(0)
+    noise, identity, white = (torch.randn(1, 16, frames, *size[1:], generator=generator) for frames in (size[0], 1, 1))
+    io = golden("dit_tiny_io")
+    negative, positive = ({key: io[f"in.{key}"][row : row + 1] for key in _TEXT} for row in (0, 1))
+    if not sampling.guided:
+        branches = [_branch(positive, identity)]
+    elif sampling.ip_cfg_scale == 0:
+        branches = [_branch(negative, identity), _branch(positive, identity)]
+    else:
+        branches = [_branch(negative, white), _branch(positive, white), _branch(positive, identity)]
+    return pipe.denoise(noise, branches, sampling, callback=callback)
+
+
+_TEXT = ("text_states", "text_mask", "text_states_2")
+
+
+def _branch(text: dict[str, Tensor], reference: Tensor) -> Branch:
+    mask = text["text_mask"]
+    return Branch(
+        text=text["text_states"], mask=mask, pooled=text["text_states_2"], reference=reference, valid=int(mask.sum())
+    )
+
+
+def main(rank: int, count: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), count)
+    ranks = Ranks(rank=rank, count=count, store=store, device=torch.device("cpu"), timeout_s=60)
+    save_file({name: latents.contiguous() for name, latents in requests(ranks).items()}, folder / f"{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

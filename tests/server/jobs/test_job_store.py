@@ -1,0 +1,383 @@
+"""The life of jobs as a state machine: whatever happens in whatever order, a job ends once and truthfully."""
+
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from dbos import DBOSClient
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from server.db.tables import create_engine, migrate
+from server.errors import InternalError, RunnerDisconnected
+from server.fal.schemas import HunyuanCustomInput
+from server.jobs.dbos_queues import engine_client
+from server.jobs.job import CancelOutcome, Job, NewJob, Priority, Rendered, Status
+from server.jobs.job_store import JobStore
+from tests.harness.line import Line
+
+
+def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
+    body = HunyuanCustomInput(prompt="p", image_url="data:")
+    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1", **rest)
+
+
+def render(store: JobStore, attempt: Job, engine: DBOSClient) -> Job:
+    """The job as `publish` sees it, if it still is this attempt's."""
+    video = Rendered(f"files/aa/{'a' * 32}/{attempt.attempt}.mp4", "/tmp/x.mp4", "w", 1.0)
+    store.rendered(attempt, video, engine)
+    return replace(attempt, video_key=video.video_key)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+    folder = tmp_path_factory.mktemp("store")
+    url = f"sqlite:///{folder / 'x.sqlite'}"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres").new_database()
+    migrate(url, folder / "lock")
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+class Lives(RuleBasedStateMachine):
+    """Submits, claims, crashes, cancels and finishes, by workers of which some are zombies."""
+
+    database: sa.Engine
+    jobs = Bundle("jobs")
+    attempts = Bundle("attempts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = JobStore(self.database)
+        self.engine = engine_client(self.database)
+        self.line = Line(self.database)
+        self.ids: list[str] = []
+        self.ends: dict[str, tuple[Any, ...]] = {}
+        self.attempts_seen: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        for request_id in self.ids:  # leave an empty line to the next example
+            self.store.fail(request_id, InternalError().response())
+        self.engine.destroy()
+        self.line.close()
+
+    @rule(target=jobs, priority=st.sampled_from(Priority))
+    def submit(self, priority: Priority) -> str:
+        job = new_job(priority)
+        self.store.add(job, self.engine)
+        self.ids.append(job.id)
+        return job.id
+
+    @rule(target=jobs, refused=st.just(InternalError().response()))
+    def submit_invalid(self, refused: Any) -> str:
+        job = new_job()
+        self.store.add_finished(job, refused)
+        self.ids.append(job.id)
+        return job.id
+
+    @rule(target=attempts, job=jobs)
+    def claim(self, job: str) -> Job | None:
+        """Also of a running job: its worker crashed, or is about to become a zombie."""
+        return self.store.claim(job, "w")
+
+    @rule(attempt=attempts)
+    def release(self, attempt: Job | None) -> None:
+        if attempt:
+            self.store.release(attempt)
+
+    @rule(attempt=attempts)
+    def complete(self, attempt: Job | None) -> None:
+        if attempt is None:
+            return
+        before = self.current(attempt.id)
+        video = render(self.store, attempt, self.engine)
+        done = self.store.complete(video, video_bytes=1, inference_time=1.0)
+        mine = before.attempt == attempt.attempt and before.status is not Status.IN_QUEUE
+        again = before.response_status == 200  # its first answer was lost
+        assert done == (mine and (again or (before.status is not Status.COMPLETED and not before.cancel_requested)))
+
+    @rule(attempt=attempts)
+    def fail(self, attempt: Job | None) -> None:
+        if attempt:
+            before = self.current(attempt.id)
+            failed = self.store.fail(attempt.id, RunnerDisconnected().response(), attempt=attempt.attempt)
+            assert failed == (before.status is not Status.COMPLETED and before.attempt == attempt.attempt)
+
+    @rule(attempt=attempts)
+    def stop_cancelled(self, attempt: Job | None) -> None:
+        if attempt:
+            self.store.finish_cancelled(attempt)
+
+    @rule(job=jobs)
+    def cancel(self, job: str) -> None:
+        before = self.current(job).status
+        expected = {
+            Status.IN_QUEUE: CancelOutcome.WAS_QUEUED,
+            Status.IN_PROGRESS: CancelOutcome.WAS_RUNNING,
+            Status.COMPLETED: CancelOutcome.ALREADY_COMPLETED,
+        }
+        assert self.store.cancel(job) is expected[before]
+
+    @invariant()
+    def one_end_and_it_stays(self) -> None:
+        for request_id in self.ids:
+            job = self.current(request_id)
+            assert job.attempt >= self.attempts_seen.get(request_id, 0)
+            self.attempts_seen[request_id] = job.attempt
+            assert job.faults <= max(job.attempt - 1, 0)
+            if job.status is Status.COMPLETED:
+                end = (job.response_status, job.response_json, job.video_bytes, job.finished_at)
+                assert self.ends.setdefault(request_id, end) == end
+                assert (job.response_status == 200) == (job.video_bytes is not None), "a result has a file"
+                assert job.finished_at is not None
+            else:
+                assert job.response_status is None
+
+    @invariant()
+    def positions_are_a_permutation(self) -> None:
+        waiting = [job for job in map(self.current, self.ids) if job.status is Status.IN_QUEUE]
+        positions = [self.line.position(job.id) for job in sorted(waiting, key=lambda job: job.order)]
+        assert positions == list(range(len(waiting)))
+
+    def current(self, request_id: str) -> Job:
+        job = self.store.get(request_id)
+        assert job is not None
+        return job
+
+
+def test_jobs_keep_their_promises(database: sa.Engine) -> None:
+    Lives.database = database
+    case = Lives.TestCase()
+    case.settings = settings(
+        max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    case.runTest()
+
+
+def test_a_claim_whose_answer_was_lost_is_no_fault_when_it_is_repeated(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    job = new_job()
+    store.add(job, engine)
+    first, again = (store.claim(job.id, "w", attempt=0) for _ in range(2))
+    assert first
+    assert again
+    assert (again.attempt, again.faults) == (2, 0)
+    assert store.claim(job.id, "another", attempt=0) is None
+    lost = store.claim(job.id, "another", attempt=again.attempt)
+    assert lost
+    assert lost.faults == 1
+    assert store.fail(job.id, InternalError().response())
+    engine.destroy()
+
+
+def test_a_start_deadline_is_over_once_the_job_has_started(database: sa.Engine) -> None:
+    """Also when its worker stops and gives it back."""
+    now = [1000.0]
+    store, engine = JobStore(database, clock=lambda: now[0]), engine_client(database)
+    started, waiting = replace(new_job(), start_deadline=1005.0), replace(new_job(), start_deadline=1005.0)
+    for job in (started, waiting):
+        store.add(job, engine)
+    attempt = store.claim(started.id, "w")
+    assert attempt
+    now[0] = 1010.0
+    assert store.release(attempt)
+    assert store.expire_overdue() == 1
+    ends = [store.get(job.id) for job in (started, waiting)]
+    assert [end and end.status for end in ends] == [Status.IN_QUEUE, Status.COMPLETED]
+    store.cancel(started.id)
+    engine.destroy()
+
+
+def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
+    """200 rounds, two threads released together: the loser learns that it lost."""
+    store, engine = JobStore(database), engine_client(database)
+    cancelled = 0
+    for _ in range(200):
+        job = new_job()
+        store.add(job, engine)
+        attempt = store.claim(job.id, "w")
+        assert attempt is not None
+        video = render(store, attempt, engine)
+        start, outcome = threading.Barrier(2), {}
+
+        def finish(video: Job = video, start: threading.Barrier = start, outcome: dict[str, Any] = outcome) -> None:
+            start.wait()
+            outcome["finished"] = store.complete(video, video_bytes=1, inference_time=1.0)
+
+        thread = threading.Thread(target=finish)
+        thread.start()
+        start.wait()
+        asked = store.cancel(job.id)
+        thread.join()
+        end = store.get(job.id)
+        assert end is not None
+        assert end.status is Status.COMPLETED
+        assert (end.response_status == 200) == outcome["finished"]
+        if asked is CancelOutcome.ALREADY_COMPLETED:
+            assert outcome["finished"]
+        else:
+            assert end.response_status == 499
+            cancelled += 1
+    engine.destroy()
+    assert 0 <= cancelled <= 200
+
+
+def test_a_cancelled_job_without_a_worker_ends_and_does_not_wait_again(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    ends = (store.release, lambda job: store.claim(job.id, "another"))
+    for end in ends:
+        job = new_job()
+        store.add(job, engine)
+        attempt = store.claim(job.id, "w")
+        assert attempt is not None
+        assert store.cancel(job.id) is CancelOutcome.WAS_RUNNING
+        assert not end(attempt)
+        found = store.get(job.id)
+        assert found is not None
+        assert (found.status, found.response_status) == (Status.COMPLETED, 499)
+    engine.destroy()
+
+
+def test_an_attempt_that_has_been_overtaken_writes_nothing(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    job = new_job()
+    store.add(job, engine)
+    fresh = store.get(job.id)
+    assert fresh is not None
+    assert store.prepared(fresh, "inputs/first", engine) == "inputs/first"
+    assert store.prepared(fresh, "inputs/second", engine) == "inputs/first"
+    assert not store.refuse(fresh, InternalError().response()), "another try of prepare has succeeded"
+    zombie = store.claim(job.id, "w", attempt=0)
+    assert zombie is not None
+    assert store.claim(job.id, "other", attempt=0) is None
+    owner = store.claim(job.id, "other", attempt=1)
+    assert owner is not None
+    assert store.claim(job.id, "w", attempt=1) is None
+    store.log(zombie, [("INFO", "too late")])
+    assert store.is_unwanted(zombie)
+    assert not store.is_unwanted(owner)
+    render(store, zombie, engine)
+    video = render(store, owner, engine)
+    assert store.claim(job.id, "third") is None, "its video is about to be published"
+    assert not store.release(owner)
+    assert store.complete(video, video_bytes=1, inference_time=1.0)
+    store.log(owner, [("INFO", "after the end")])
+    assert store.logs(job.id) == []
+    assert store.prepared(fresh, "inputs/third", engine) is None
+    engine.destroy()
+
+
+def test_a_claim_whose_answer_was_lost_is_repeated(database: sa.Engine) -> None:
+    store, engine = JobStore(database), engine_client(database)
+    job = new_job()
+    store.add(job, engine)
+    assert store.claim(job.id, "w", attempt=0)
+    repeated = store.claim(job.id, "w", attempt=0)
+    assert repeated is not None
+    assert repeated.attempt == 2
+    store.fail(job.id, InternalError().response())
+    engine.destroy()
+
+
+def test_work_of_a_worker_that_never_registered_is_taken_over(database: sa.Engine) -> None:
+    from server.jobs.worker_registry import WorkerRegistry
+    from server.worker.takeover import Reaper
+
+    store, engine, now = JobStore(database), engine_client(database), [0.0]
+    job = new_job()
+    store.add(job, engine)
+    columns = [sa.column(name) for name in ("name", "status", "executor_id")]
+    workflow = sa.table("workflow_status", *columns, schema="dbos" if database.dialect.name == "postgresql" else None)
+    dequeued = workflow.update().where(workflow.c.name == "prepare").values(status="PENDING", executor_id="x")
+    with database.begin() as transaction:
+        transaction.execute(dequeued)
+    reaper = Reaper(WorkerRegistry(database), engine, own_id="observer", stale_s=20, clock=lambda: now[0])
+    for _ in range(12):
+        assert engine.list_workflows(executor_id="x", status="PENDING")
+        reaper.sweep()
+        now[0] += 2
+    reaper.sweep()
+    assert not engine.list_workflows(executor_id="x", status="PENDING")
+    store.fail(job.id, InternalError().response())
+    engine.destroy()
+
+
+def test_a_pause_of_the_observer_takes_no_work_away(database: sa.Engine) -> None:
+    from server.jobs.worker_registry import WorkerRegistry
+    from server.worker.takeover import Reaper
+
+    registry, engine, now = WorkerRegistry(database), engine_client(database), [0.0]
+    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: now[0])
+    registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail="")
+    reaper.sweep()
+    now[0] += 3600  # the whole machine was suspended
+    reaper.sweep()
+    now[0] += 2
+    reaper.sweep()
+    assert "frozen" in {worker.id for worker in registry.all()}
+    registry.forget("frozen")
+    engine.destroy()
+
+
+def test_a_draining_worker_is_not_forgotten(database: sa.Engine) -> None:
+    from server.jobs.worker_registry import WorkerRegistry
+
+    registry = WorkerRegistry(database)
+    registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail="")
+    registry.drain(True)
+    registry.forget("frozen")
+    assert registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail=""), "it still knows when it thaws"
+    registry.drain(False)
+    registry.forget("frozen")
+    assert not registry.all()
+
+
+def test_a_submit_that_fails_half_way_leaves_nothing(database: sa.Engine) -> None:
+    """The row and the engine's entry are one transaction."""
+    store = JobStore(database)
+
+    class BrokenEngine:
+        def enqueue_in_transaction(self, *_: object) -> None:
+            raise OSError("disk full")
+
+    job = new_job()
+    with pytest.raises(OSError, match="disk full"):
+        store.add(job, BrokenEngine())  # type: ignore[arg-type]
+    assert store.get(job.id) is None
+
+
+@pytest.mark.parametrize("clock_jump_s", [-3600.0, 3600.0])
+def test_a_jumping_clock_takes_no_work_away(database: sa.Engine, clock_jump_s: float) -> None:
+    """Workers are judged by whether their heartbeat changes, on the observer's monotonic clock."""
+    from server.jobs.worker_registry import WorkerRegistry
+    from server.worker.takeover import Reaper
+
+    wall, monotonic = [1_000_000.0], [0.0]
+    registry = WorkerRegistry(database, clock=lambda: wall[0])
+    engine = engine_client(database)
+    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: monotonic[0])
+
+    def beat() -> None:
+        registry.beat("w", pid=1, generator_pid=2, state="ready", detail="")
+
+    beat()
+    reaper.sweep()
+    wall[0] += clock_jump_s
+    for _ in range(30):
+        monotonic[0] += 2
+        wall[0] += 2
+        beat()
+        reaper.sweep()
+    assert [worker.id for worker in registry.all()] == ["w"]
+    for _ in range(11):
+        monotonic[0] += 2
+        reaper.sweep()
+    assert registry.all() == []
+    engine.destroy()

@@ -1,0 +1,171 @@
+"""Images are decoded in a process of their own, with limits, and leave it as plain pixels."""
+
+import contextlib
+import io
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image, PngImagePlugin
+
+from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, ModelError, UnsupportedImageFormat
+from server.settings import ImageSettings
+from server.untrusted.image_decoder import ImageDecoder
+from server.untrusted.image_sanitise import media_type
+from tests.harness.live_server import until
+
+
+def encoded(form: str = "PNG", size: tuple[int, int] = (80, 70), mode: str = "RGB", **options: object) -> bytes:
+    content = io.BytesIO()
+    Image.new(mode, size, 1 if mode == "1" else None).save(content, form, **options)
+    return content.getvalue()
+
+
+def decode(content: bytes, tmp_path: Path, **limits: float) -> Image.Image:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(content)
+    ImageDecoder(ImageSettings(**limits)).decode(source, target)
+    return Image.open(io.BytesIO(target.read_bytes()), formats=["PNG"])
+
+
+def refusal(content: bytes, tmp_path: Path, **limits: float) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        decode(content, tmp_path, **limits)
+    return caught.value
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_an_image_becomes_a_plain_png(tmp_path: Path, form: str) -> None:
+    image = decode(encoded(form), tmp_path)
+    assert (image.size, image.mode, image.format) == ((80, 70), "RGB", "PNG")
+
+
+@pytest.mark.parametrize(
+    ("mode", "becomes"), [("L", "RGB"), ("P", "RGB"), ("1", "RGB"), ("I;16", "RGB"), ("LA", "RGBA"), ("RGBA", "RGBA")]
+)
+def test_every_colour_mode_becomes_rgb_or_rgba(tmp_path: Path, mode: str, becomes: str) -> None:
+    assert decode(encoded(mode=mode), tmp_path).mode == becomes
+
+
+def test_rotation_is_applied_and_everything_but_pixels_is_left_behind(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    exif[0x010E] = "secret description"
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Comment", "secret comment")
+    content = encoded("PNG", exif=exif, pnginfo=texts, icc_profile=b"secret profile") + b"<script>secret</script>"
+    image = decode(content, tmp_path)
+    assert image.size == (70, 80)
+    assert b"secret" not in (tmp_path / "target").read_bytes()
+    assert not image.info
+
+
+def test_sides_and_pixels_are_limited(tmp_path: Path) -> None:
+    small = refusal(encoded(size=(63, 100)), tmp_path)
+    assert (type(small), small.ctx) == (ImageTooSmall, {"min_height": 64, "min_width": 64})
+    for size in ((8193, 64), (7000, 6000)):
+        large = refusal(encoded(size=size, mode="1"), tmp_path)
+        assert (type(large), large.ctx) == (ImageTooLarge, {"max_height": 8192, "max_width": 8192})
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    assert type(refusal(bomb(), tmp_path)) is ImageTooLarge
+
+
+def bomb() -> bytes:
+    """A small PNG that claims to have 3.6 billion pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"\0" * 10)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND")
+
+
+def _chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no image",
+        b"<svg xmlns='http://www.w3.org/2000/svg' width='100' height='100'/>",
+        b"<!doctype html><script>alert(1)</script>",
+        b"%PDF-1.7\n",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n",
+        b"\x89PNG\r\n\x1a\n",
+        b"RIFF\0\0\0\0WEBP",
+        b"\xff\xd8\xff",
+    ],
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert type(refusal(content, tmp_path)) is ImageLoadError
+
+
+@pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
+def test_other_formats_are_refused(tmp_path: Path, form: str) -> None:
+    assert type(refusal(encoded(form), tmp_path)) is ImageLoadError
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_animations_are_refused(tmp_path: Path, form: str) -> None:
+    frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "blue")]
+    content = io.BytesIO()
+    frames[0].save(content, form, save_all=True, append_images=frames[1:])
+    assert type(refusal(content.getvalue(), tmp_path)) is UnsupportedImageFormat
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_truncated_files_are_refused(tmp_path: Path, form: str) -> None:
+    noise = Image.effect_noise((200, 200), 90)
+    content = io.BytesIO()
+    noise.save(content, form)
+    assert type(refusal(content.getvalue()[: len(content.getvalue()) // 2], tmp_path)) is ImageLoadError
+
+
+def test_a_process_that_runs_out_of_memory_refuses_its_image_only(tmp_path: Path) -> None:
+    content = encoded(size=(6000, 6000), mode="RGB")
+    assert type(refusal(content, tmp_path, decode_memory_bytes=250 * 2**20)) is ImageLoadError
+    assert decode(encoded(), tmp_path).size == (80, 70)
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    assert type(refusal(encoded(), tmp_path, decode_timeout_s=0.001)) is ImageLoadError
+
+
+def test_a_process_that_is_killed_refuses_its_image_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = encoded(size=(8000, 5000), mode="RGBA")
+    with ThreadPoolExecutor(1) as pool:
+        decoding = pool.submit(refusal, content, tmp_path)
+        until(lambda: bool(_decoders()))
+        for process in _decoders():
+            process.kill()
+        assert type(decoding.result()) is ImageLoadError
+    assert "ended with -9" in caplog.text
+    assert decode(encoded(), tmp_path).size == (80, 70)
+
+
+def _decoders() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            found += [child] if "server.untrusted.decoder_process" in child.cmdline() else []
+    return found
+
+
+def test_the_largest_permitted_image_fits_into_the_limits(tmp_path: Path) -> None:
+    assert decode(encoded(size=(8000, 5000), mode="RGBA"), tmp_path).size == (8000, 5000)
+
+
+def test_media_types_are_read_from_the_content() -> None:
+    assert [media_type(encoded(form)) for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP")] == [
+        "image/png",
+        "image/jpeg",
+        "image/webp",
+        None,
+        None,
+    ]
+    assert media_type(b"") is None
+    assert media_type(b"<svg") is None

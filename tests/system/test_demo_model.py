@@ -1,0 +1,66 @@
+"""The demo model through the whole server: the first thing a newcomer sees, and checkpoints on a real pipeline."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.settings import ENV_PREFIX
+from tests.harness.live_server import ON_CPU, ROOT, Server, example, launch, until
+from tests.server.api.routes.test_fal_queue import probe
+
+
+def test_the_demo_command_makes_the_example_video(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+    command = [sys.executable, "-m", "server", "demo", "--data-dir", str(tmp_path / "data")]
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert any("before this request" in line for line in lines), "the queue position"
+    assert any(line.startswith("Denoising step 30/30") for line in lines), "every step"
+    assert any("s left" in line or "left" in line for line in lines), "the ETA"
+    assert any("untrained" in line for line in lines)
+    video = Path(lines[-1])
+    described = probe(video)
+    for fact in ("h264", "yuv420p", "896x512", "25 fps", "00:00:05.16"):
+        assert fact in described
+    content = video.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat"), "plays while it loads"
+    assert finished.stderr == "", "nothing but the story on the terminal"
+
+
+@pytest.fixture(scope="module")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real renderer with the demo model."""
+    running = launch(tmp_path_factory.mktemp("demo"), renderer="the_real_one", **ON_CPU)
+    yield running
+    running.stop()
+
+
+def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo_server: Server) -> None:
+    request = example(prompt="a woman is playing a violin", seed=5, num_inference_steps=30)
+    undisturbed = demo_server.finish(demo_server.submit(request), timeout_s=120).json()
+
+    disturbed = demo_server.submit(request)
+    until(lambda: any("step 6/30" in line for line in demo_server.messages(disturbed)), timeout_s=60)
+    os.kill(demo_server.worker()["pid"], signal.SIGKILL)  # and with it the generator
+    answer = demo_server.finish(disturbed, timeout_s=120)
+
+    assert answer.status_code == 200
+    assert any("Going on at step" in line for line in demo_server.messages(disturbed))
+    videos = [demo_server.http.get(output["video"]["url"]).content for output in (undisturbed, answer.json())]
+    assert videos[0] == videos[1]
+    assert not list((demo_server.data_dir / "tmp").iterdir()), "checkpoints are deleted at the end"
+
+
+def test_cancelling_stops_between_two_blocks(demo_server: Server) -> None:
+    running = demo_server.submit(example(num_inference_steps=30, num_frames=129))
+    until(lambda: any("step 2/30" in line for line in demo_server.messages(running)), timeout_s=60)
+    generator = demo_server.worker()["generator_pid"]
+    demo_server.cancel(running)
+    assert demo_server.finish(running, timeout_s=8).status_code == 499
+    assert demo_server.worker()["generator_pid"] == generator

@@ -1,0 +1,93 @@
+"""A place that cannot take a conversion: full, read-only, somebody else's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.harness.original_files import CLIP_WEIGHTS, DIT, LLAVA_WEIGHTS, VAE
+from tests.harness.refusals import refused
+from weights.commands import app
+from weights.errors import (
+    TargetError,
+)
+from weights.writing import convert as convert_module
+from weights.writing import direct_file
+from weights.writing.convert import convert
+
+
+def _cannot_link(*_: object) -> None:
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+@pytest.mark.parametrize("place", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+def test_the_disk_fills_up_at_60_percent(
+    original: Path, good: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[place]
+    capacity = int(0.6 * (original / left).stat().st_size)
+    written: dict[str, int] = {}
+    write = direct_file.write_all
+
+    def full_soon(handle: int, view: memoryview) -> None:
+        path = str(Path(f"/proc/self/fd/{handle}").readlink())
+        written[path] = written.get(path, 0) + len(view)
+        if f"/{place}/" in path and written[path] > capacity:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(handle, view)
+
+    monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
+    monkeypatch.setattr(direct_file, "write_all", full_soon)
+    monkeypatch.setattr(convert_module.os, "link", _cannot_link)  # the encoders are copied
+    refused(original, good, TargetError, f"/{place}/", "the disk is full")
+
+
+def test_too_little_disk_is_noticed_before_anything_is_written(
+    original: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(good)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=50_000_000))  # noqa: ARG005
+    refused(original, good, TargetError, str(good), "0.1 GB are free")
+
+
+def test_a_read_only_target(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir = Path.mkdir
+
+    def read_only(path: Path, *args: object, **options: object) -> None:
+        if path.name == ".good.converting":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        mkdir(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    refused(original, good, TargetError, str(good.parent), "read-only")
+
+
+def test_a_folder_that_is_somebody_elses(original: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/me.jpg").touch()
+    with pytest.raises(TargetError, match="not a conversion made here"):
+        convert(original, tmp_path / "photos")
+    assert (tmp_path / "photos/me.jpg").exists()
+
+
+def test_a_mount_point_cannot_be_exchanged(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == good)
+    refused(original, good, TargetError, str(good), "mount point")
+
+
+def test_what_the_system_refuses_is_one_line_too(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    for command in (["verify", str(original)], ["convert", str(original), str(original.parent / "out")]):
+        told = CliRunner().invoke(app, command)
+        assert told.exit_code == 1
+        assert told.stderr.startswith("error: ")
+        assert "Permission denied" in told.stderr
+        assert told.stderr.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Are the files the model? Verification, key coverage, synthetic checkpoints, the converter's benchmark."""

@@ -1,0 +1,212 @@
+"""Are the files on disk the model? Originals and converted folders, by size, content and structure.
+
+Findings are collected, not raised: one line each, naming file and key, so that one run shows everything.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from weights.checks.loading_check import prepare_command
+from weights.errors import ManifestError, WeightsError
+from weights.hub.lock_file import LOCK_NAME, LockFile, check_hash, check_size
+from weights.originals.encoder_check import encoder_faults, is_computed
+from weights.originals.layout import Variant, find_original
+from weights.originals.plan_vae import BEYOND_DIFFUSERS
+from weights.originals.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
+from weights.originals.tokenizer_check import check_tokenizer
+from weights.writing.component import read_json
+from weights.writing.convert import FORMAT, plan, recorded_variant
+from weights.writing.safetensors_file import list_safetensors
+from weights.writing.staging import MARKER, left_overs
+from weights.writing.stored_tensor import StoredTensor
+
+_CHUNK = 8 * 2**20
+Progress = Callable[[int], None]
+
+
+def verify(
+    folder: Path,
+    *,
+    variant: Variant | None = None,
+    contents: bool = True,
+    note: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
+    progress: Progress = lambda count: None,  # noqa: ARG005
+) -> list[str]:
+    """What is wrong with `folder`, a converted model or originals; an empty list when nothing is.
+
+    `contents` reads every byte (`start` hears how many, `progress` each portion) and compares checksums; without it
+    sizes and structure only (seconds). `variant` chooses among originals, and is what a conversion must be. `note`
+    hears what is no fault and yet worth knowing: what could not be compared, what an unfinished run holds.
+    """
+    if (folder / MARKER).is_file():
+        _note_left_overs(folder, note)
+        return list(_converted_faults(folder, variant, contents=contents, start=start, progress=progress))
+    if (folder / "model_index.json").is_file():
+        return [f"{folder / MARKER}: missing; this folder was not made by `hunyuan-custom weights convert`"]
+    return list(_original_faults(folder, variant, contents=contents, note=note, start=start, progress=progress))
+
+
+def _note_left_overs(folder: Path, note: Callable[[str], None]) -> None:
+    for path in left_overs(folder):
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.stat().st_nlink == 1)
+        note(f"{path}: {size / 1e9:.1f} GB of a conversion that runs or was killed; the next one removes it")
+
+
+def _original_faults(
+    folder: Path,
+    variant: Variant | None,
+    *,
+    contents: bool,
+    note: Callable[[str], None],
+    start: Callable[[int], None],
+    progress: Progress,
+) -> Iterator[str]:
+    try:
+        files = find_original(folder, variant)
+        download = f"hunyuan-custom weights download --variant {files.variant} --originals {folder}"
+        lock = LockFile.read(folder)
+    except ManifestError as error:
+        yield f"{error}; delete it and run: {download}"  # which asks the hub, and fetches only what differs
+        return
+    except WeightsError as error:
+        yield str(error)
+        return
+    if contents and not lock.files:
+        note(f"{folder / LOCK_NAME}: missing, so there are no hashes to compare with: structure only")
+    for part in sorted(folder.rglob(".*.part")):
+        note(f"{part}: {part.stat().st_size / 1e9:.1f} GB of an unfinished download, which goes on there")
+    of_variant = {
+        name: locked
+        for name, locked in lock.files.items()
+        if (folder / name).parent != files.dit.parent or folder / name in {files.dit, files.scale_map}
+    }
+    start(sum(locked.size for locked in of_variant.values()) if contents else 0)
+    for name, locked in of_variant.items():
+        path = folder / name
+        try:
+            check_size(path, locked)
+        except WeightsError as error:
+            yield f"{error}; run: {download}"
+            continue
+        try:
+            if contents:
+                check_hash(path, locked, progress)
+        except WeightsError as error:
+            yield f"{error}; delete it and run: {download}"
+    try:
+        plan(files)
+    except WeightsError as error:
+        yield str(error)
+
+
+def _converted_faults(
+    folder: Path, variant: Variant | None, *, contents: bool, start: Callable[[int], None], progress: Progress
+) -> Iterator[str]:
+    made = recorded_variant(folder)
+    again = f"run: {prepare_command(folder, variant or made)}"
+    if made is not None and variant not in {None, made}:
+        yield f"{folder}: is {made}, not {variant}; to replace it {again}"
+        return
+    try:
+        record = read_json(folder / MARKER)
+        files = {str(file["name"]): (int(file["size"]), int(file["crc32"])) for file in record["files"]}
+    except (WeightsError, KeyError, TypeError, ValueError) as error:
+        yield f"{folder / MARKER}: cannot be read ({error}); {again}"
+        return
+    if made is None or record.get("format") != FORMAT:
+        found = f"format {record.get('format')} of {record.get('variant')}"
+        yield f"{folder / MARKER}: {found}, this version makes {FORMAT} of {' or '.join(Variant)}; {again}"
+        return
+    start(sum(size for size, _ in files.values()) if contents else 0)
+    sound = True
+    for fault in _file_faults(folder, files, contents, progress):
+        sound = False
+        yield fault
+    if sound:  # else the structure's faults would only repeat what is known
+        yield from _structure_faults(folder, fp8=made is Variant.FP8)
+
+
+def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool, progress: Progress) -> Iterator[str]:
+    for name, (size, crc) in files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{path}: missing ({size} bytes)"
+        elif path.stat().st_size != size:
+            yield f"{path}: {path.stat().st_size} bytes instead of {size}"
+        elif contents:
+            try:
+                changed = _crc32(path, progress) != crc
+            except OSError as error:
+                yield f"{path}: cannot be read ({error.strerror})"
+            else:
+                if changed:
+                    yield f"{path}: its content has changed since the conversion; delete it and convert again"
+    known = {*files, MARKER}
+    for path in sorted(folder.rglob("*.safetensors*")):
+        if str(path.relative_to(folder)) not in known:
+            yield f"{path}: left over ({path.stat().st_size} bytes), not part of the conversion"
+
+
+def _structure_faults(folder: Path, *, fp8: bool) -> Iterator[str]:
+    """One line for every key."""
+    from transformers import CLIPTextModel, LlavaForConditionalGeneration
+
+    for check in (
+        partial(_diffusers_faults, folder / "transformer", fp8=fp8),
+        partial(_diffusers_faults, folder / "vae", fp8=False),
+        partial(_encoder_faults, folder / "text_encoder", LlavaForConditionalGeneration),
+        partial(_encoder_faults, folder / "text_encoder_2", CLIPTextModel),
+    ):
+        try:
+            for kind, names in check().items():
+                yield from (f"{check.args[0]}: {kind}: {name}" for name in names)
+        except WeightsError as error:
+            yield str(error)
+    try:
+        check_tokenizer(folder / "tokenizer", folder / "text_encoder")
+    except WeightsError as error:
+        yield str(error)
+
+
+def _diffusers_faults(folder: Path, *, fp8: bool) -> Faults:
+    path = folder / "config.json"
+    config = {key: value for key, value in read_json(path).items() if not key.startswith("_")}
+    if folder.name == "transformer":
+        expected = transformer_shapes(config, fp8=fp8, where=path)
+    else:
+        declared = {key: value for key, value in config.items() if key not in BEYOND_DIFFUSERS}
+        expected = vae_shapes(declared, where=path)
+    found = _stored(folder)
+    faults = differences(expected, {name: tensor.shape for name, tensor in found.items()})
+    if wrong := wrong_dtypes({name: tensor.dtype for name, tensor in found.items()}, fp8=fp8):
+        faults["wrong dtype"] = wrong
+    return faults
+
+
+def _encoder_faults(folder: Path, model_class: Any) -> Faults:
+    faults = dict(encoder_faults(folder, model_class, config=folder / "config.json"))
+    floats = {name: tensor.dtype for name, tensor in _stored(folder).items() if not is_computed(name)}
+    if wrong := wrong_dtypes(floats, fp8=False):
+        faults["wrong dtype"] = wrong
+    return faults
+
+
+def _stored(folder: Path) -> dict[str, StoredTensor]:
+    return {
+        key: tensor for path in sorted(folder.glob("*.safetensors")) for key, tensor in list_safetensors(path).items()
+    }
+
+
+def _crc32(path: Path, progress: Progress) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+            progress(len(chunk))
+    return crc

@@ -1,0 +1,1 @@
+"""What is published where, and fetching it: manifest, download, lock file."""

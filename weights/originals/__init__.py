@@ -1,0 +1,1 @@
+"""What Tencent publishes: folder layout, names of keys, and the plan that turns each part into diffusers' form."""

@@ -1,0 +1,177 @@
+"""Tencent's original folder -> a folder `HunyuanCustomPipeline.from_pretrained` loads.
+
+Everything is planned and checked from headers first; then bytes are streamed, once, into a staging folder that takes
+the target's place at the end. The record of the conversion is written last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from weights.disk import disk_errors, require_space
+from weights.errors import CheckpointError
+from weights.originals.config_check import Config, check_configs
+from weights.originals.layout import OriginalFiles, Variant, find_original
+from weights.originals.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
+from weights.originals.plan_transformer import plan_transformer, transformer_config
+from weights.originals.plan_vae import plan_vae, vae_config
+from weights.originals.tokenizer_check import check_tokenizer
+from weights.writing.component import Component, json_text, read_json
+from weights.writing.shard_writer import Progress, WrittenFile, scan_file, write_shards, write_text
+from weights.writing.staging import MARKER, check_target, staged_folder
+
+FORMAT = 1
+"""Version of the conversion; an older one is converted anew by `prepare`."""
+
+SHIFT = 13.0
+"""Flow shift of the image-driven model, at 720p and 512p alike (the reference's scripts)."""
+
+MODEL_INDEX: dict[str, Any] = {
+    "_class_name": "HunyuanCustomPipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "LlavaForConditionalGeneration"],
+    "text_encoder_2": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "transformer": ["diffusers", "HunyuanVideoTransformer3DModel"],
+    "vae": ["diffusers", "AutoencoderKLHunyuanVideo"],
+}
+SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": SHIFT}
+
+SMALL_FILES = 100_000_000
+"""Allowance, in bytes, for configs, tokenizers and the file system's own needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What was made: `keys` counts the DiT's tensors, original and produced; `nbytes` is written plus linked."""
+
+    target: Path
+    variant: Variant
+    original_keys: int
+    produced_keys: int
+    nbytes: int
+
+
+def convert(
+    original: Path,
+    target: Path,
+    *,
+    variant: Variant | None = None,
+    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
+    progress: Progress = lambda count: None,  # noqa: ARG005
+) -> Conversion:
+    """Convert `original` (layout: `weights.originals.layout`) into `target`, dtypes as stored.
+
+    `start` is told the bytes to come, `progress` each portion (from several threads). Raises `WeightsError`; then
+    `target` is as it was before.
+    """
+    check_target(target)
+    files = find_original(original, variant)
+    components = plan(files)
+    start(sum(component.nbytes for component in components))
+    record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
+    write_components(components, target, record=record, progress=progress)
+    transformer = components[0]
+    return Conversion(
+        target=target,
+        variant=files.variant,
+        original_keys=len(transformer.moves),
+        produced_keys=sum(len(move.pieces) for move in transformer.moves),
+        nbytes=sum(component.nbytes for component in components),
+    )
+
+
+def write_components(
+    components: list[Component],
+    target: Path,
+    *,
+    record: Mapping[str, object] | None = None,
+    progress: Progress = lambda count: None,  # noqa: ARG005
+) -> None:
+    """Write all components, then let them take `target`'s place. Without `record`, a part of a model.
+
+    Disk space is checked when what a killed run left is gone and it is known what can be linked.
+    """
+    with staged_folder(target) as staging:
+        copied = sum(path.stat().st_size for component in components for path in _link(component, staging))
+        require_space(target, sum(component.nbytes_written for component in components) + copied + SMALL_FILES)
+        written = [file for component in components for file in _write(component, staging, progress)]
+        if record is not None:
+            written.append(_named(write_text(staging / "model_index.json", json_text(MODEL_INDEX)), ""))
+            write_text(staging / MARKER, json_text({**record, "files": [asdict(file) for file in written]}))
+
+
+def plan(files: OriginalFiles) -> list[Component]:
+    """All components, the transformer first; raises for anything in the originals that will not do."""
+    check_tokenizer(files.llava, files.llava)
+    scheduler = Component(folder="scheduler", texts={"scheduler_config.json": json_text(SCHEDULER)})
+    components = [plan_transformer(files), plan_vae(files), scheduler, *plan_llava(files.llava), *plan_clip(files.clip)]
+    check_configs(
+        transformer=Config(files.dit_config, transformer_config(files.dit_config)),
+        vae=Config(files.vae_config, vae_config(files.vae_config)),
+        llava=Config(files.llava / "config.json", llava_config(files.llava)),
+        clip=Config(files.clip / "config.json", clip_config(files.clip)),
+    )
+    return components
+
+
+def recorded_variant(folder: Path) -> Variant | None:
+    """The precision that the conversion in `folder` was made in; None if there is none, or its record is damaged."""
+    try:
+        return Variant(read_json(folder / MARKER)["variant"])
+    except (CheckpointError, KeyError, ValueError):
+        return None
+
+
+def is_current(original: Path, target: Path, variant: Variant | None) -> bool:
+    """Whether `target` was converted, by this version, from exactly the files that are in `original` now."""
+    try:
+        record = read_json(target / MARKER)
+    except CheckpointError:  # none there, or damaged: whatever it said no longer counts
+        return False
+    files = find_original(original, variant)
+    stamps = source_stamps(files)
+    return (record.get("format"), record.get("variant"), record.get("sources")) == (FORMAT, files.variant, stamps)
+
+
+def source_stamps(files: OriginalFiles) -> dict[str, list[int]]:
+    """Size and modification time (ns) of every original the result depends on."""
+    paths = [files.dit, files.dit_config, files.vae_config, files.vae]
+    paths += [files.scale_map] if files.scale_map else []
+    paths += [path for folder in (files.llava, files.clip) for path in sorted(folder.iterdir()) if path.is_file()]
+    stats = {f"{path.parent.name}/{path.name}": path.stat() for path in paths if path.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def _link(component: Component, staging: Path) -> list[Path]:
+    """Make the component's folder, hard-link its files; return those that must be copied (from another disk, say)."""
+    folder = staging / component.folder
+    with disk_errors(folder):
+        folder.mkdir()
+    to_copy = []
+    for path in component.links:
+        try:
+            os.link(path.resolve(), folder / path.name)
+        except OSError:
+            to_copy.append(path)
+    return to_copy
+
+
+def _write(component: Component, staging: Path, progress: Progress) -> list[WrittenFile]:
+    folder = staging / component.folder
+    written = [write_text(folder / name, text) for name, text in component.texts.items()]
+    if component.moves:
+        written += write_shards(component.moves, folder, stem=component.stem, progress=progress)
+    for path in component.links:
+        place = folder / path.name
+        written.append(scan_file(path, copy=None if place.exists() else place, progress=progress))
+    return [_named(file, component.folder) for file in written]
+
+
+def _named(file: WrittenFile, folder: str) -> WrittenFile:
+    return WrittenFile(name=f"{folder}/{file.name}" if folder else file.name, size=file.size, crc32=file.crc32)
