@@ -9,14 +9,12 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
 
 import sqlalchemy as sa
 
 from server.db.tables import key_table
 from server.errors import SettingsError, Unauthorized
-
-LOCAL_OWNER: Final = "local"  # everybody, while there are no keys; then whoever holds the first key
+from server.jobs.job import LOCAL_OWNER
 
 _OWNER = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it is sent in a webhook's header
 _NO_SECRET = hashlib.sha256(secrets.token_bytes(32)).hexdigest()

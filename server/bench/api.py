@@ -30,11 +30,11 @@ import typer
 import uvicorn
 from PIL import Image
 
-from server.api.keys import LOCAL_OWNER
 from server.bench.http_client import Connection, Latencies, closed_loop, get, pollers, post
 from server.bench.sleeping_renderer import BLOCKS_PER_STEP, SleepingRenderer
 from server.db.tables import create_engine, request_table
 from server.fal.schemas import ENDPOINT
+from server.jobs.job import LOCAL_OWNER
 from server.serve.readiness import wait_until_ready
 from server.serve.supervisor import Supervisor
 from server.settings import load_settings

@@ -9,15 +9,22 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, Self
 
 from server.errors import BadRequest
-from server.jobs.job import Priority
 
 _SHORTEST_TIMEOUT_S: Final = 0.1
 _LONGEST_KEY: Final = 255
 _YES: Final = {"1", "true", "yes"}
 _NO: Final = {"0", "false", "no"}
+
+
+class Priority(IntEnum):
+    """`X-Fal-Queue-Priority`: every low job waits behind all normal ones."""
+
+    NORMAL = 0
+    LOW = 1
 
 
 @dataclass(frozen=True, slots=True)

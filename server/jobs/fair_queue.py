@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from server.api.keys import LOCAL_OWNER
 from server.db.tables import request_table
 from server.errors import QueueTooLong, TooManyRequests
-from server.jobs.job import Priority, Status
+from server.fal.submit_headers import Priority
+from server.jobs.job import LOCAL_OWNER, Status
 
 _PLACES_PER_TURN = 1000
 _RETRY_AFTER_S = 5.0  # fal's clients retry a 429 for about a minute

@@ -12,9 +12,13 @@ stops in order.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
+from typing import Final
 
 from server.fal.schemas import HunyuanCustomInput
+from server.fal.submit_headers import Priority
+
+LOCAL_OWNER: Final = "local"  # everybody, while there are no keys; then whoever holds the first key
 
 
 class Status(StrEnum):
@@ -23,13 +27,6 @@ class Status(StrEnum):
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
     COMPLETED = "COMPLETED"
-
-
-class Priority(IntEnum):
-    """`X-Fal-Queue-Priority`: every low job waits behind all normal ones."""
-
-    NORMAL = 0
-    LOW = 1
 
 
 class CancelOutcome(StrEnum):

@@ -14,10 +14,11 @@ from dbos import DBOSClient
 
 from server.db.tables import log_table, one_at_a_time, request_table
 from server.errors import Cancelled, ErrorResponse, StartTimeout
+from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
 from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
 from server.jobs.fair_queue import Caps, enforce_caps, next_place
-from server.jobs.job import CancelOutcome, Job, LogLine, NewJob, Priority, Rendered, Status
+from server.jobs.job import CancelOutcome, Job, LogLine, NewJob, Rendered, Status
 
 _SUCCESS = 200
 _job_columns = [request_table.c[name] for name in Job.__slots__]

@@ -6,8 +6,9 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from server.api.app import create_app
-from server.api.keys import LOCAL_OWNER, KeyTable
+from server.api.keys import KeyTable
 from server.db.tables import create_engine, migrate
+from server.jobs.job import LOCAL_OWNER
 from server.settings import Settings, load_settings
 
 

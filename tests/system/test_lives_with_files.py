@@ -23,10 +23,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from server.db.tables import create_engine, migrate
 from server.errors import InternalError
+from server.fal.submit_headers import Priority
 from server.generator.messages import Finished, Generate, Log
 from server.generator.parent import GenerationCancelled, GenerationError, GeneratorDied
 from server.jobs.dbos_queues import engine_client
-from server.jobs.job import Job, Priority, Status
+from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings, load_settings
 from server.storage.local import LocalStorage

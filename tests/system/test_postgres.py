@@ -20,8 +20,9 @@ from server.db.async_rows import PostgresRows
 from server.db.outage import is_outage
 from server.db.tables import create_engine, migrate
 from server.fal.schemas import HunyuanCustomInput
+from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import engine_client
-from server.jobs.job import NewJob, Priority
+from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.jobs.status_reads import JobState, StatusReads
 from server.settings import ENV_PREFIX

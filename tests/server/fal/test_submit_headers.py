@@ -10,8 +10,7 @@ import pytest
 
 from server.db.tables import migrate
 from server.errors import BadRequest
-from server.fal.submit_headers import SubmitOptions
-from server.jobs.job import Priority
+from server.fal.submit_headers import Priority, SubmitOptions
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import APP, FAST, Server, example, until
 

@@ -16,8 +16,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from server.db.tables import create_engine, migrate
 from server.errors import InternalError, RunnerDisconnected
 from server.fal.schemas import HunyuanCustomInput
+from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import engine_client
-from server.jobs.job import CancelOutcome, Job, NewJob, Priority, Rendered, Status
+from server.jobs.job import CancelOutcome, Job, NewJob, Rendered, Status
 from server.jobs.job_store import JobStore
 from tests.harness.line import Line
 

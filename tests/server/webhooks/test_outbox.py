@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from server.db.tables import create_engine, migrate, webhook_table
 from server.errors import InternalError
-from server.jobs.job import NewJob, Priority
+from server.fal.submit_headers import Priority
+from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.settings import load_settings
 from server.untrusted.outbound import OutboundPolicy, PinnedBackend

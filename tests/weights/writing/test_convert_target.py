@@ -24,7 +24,7 @@ from weights.writing.staging import MARKER
 HANGING = """
 import sys, time
 from pathlib import Path
-from weights import convert, direct_file, staging
+from weights.writing import convert, direct_file, staging
 def hang():
     print("there", flush=True)
     time.sleep(600)
