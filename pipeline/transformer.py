@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.blocks import Rope, double_block, modulated, modulation, single_block
-from pipeline.parallel.share import Share
+from pipeline.share import Share
 
 OnBlock = Callable[[], None]
 

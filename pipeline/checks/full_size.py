@@ -20,9 +20,9 @@ from torch import Tensor
 from pipeline.denoise import Sampling, denoise, sigma_schedule
 from pipeline.memory.placement import stream_blocks
 from pipeline.memory.stored_model import load_stored
-from pipeline.parallel.share import Share
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
+from pipeline.share import Share
 from pipeline.transformer import Branch
 from weights.checks.synthetic import tensor_bytes, write_converted_transformer
 from weights.disk import drop_from_cache

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.blocks import Rope
 from pipeline.parallel.ranks import Ranks
-from pipeline.parallel.share import Share
 from pipeline.parallel.ulysses import TokenSplit, UlyssesProcessor
+from pipeline.share import Share
 from pipeline.transformer import Branch
 
 

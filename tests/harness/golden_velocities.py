@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.parallel.share import Share
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
+from pipeline.share import Share
 from pipeline.transformer import Branch, compute_dtype, conditioning_vector, head, trunk
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline import denoise as module
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
-from pipeline.parallel.share import Share
+from pipeline.share import Share
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pipeline import denoise
 from pipeline.blocks import double_block, single_block
-from pipeline.parallel.share import Share
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
+from pipeline.share import Share
 from pipeline.step_cache import StepCache
 from pipeline.transformer import Branch, conditioning_vector, head, patchify, trunk
 
