@@ -9,9 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.memory.placement import onloaded
+from pipeline.options import StepCacheName
 from pipeline.shapes import whole_number
 from pipeline.share import Share
-from pipeline.step_cache import StepCache, StepCacheName, can_start_at, full_steps
+from pipeline.step_cache import StepCache, can_start_at, full_steps
 from pipeline.transformer import Branch, OnBlock, conditioning_vector, head, trunk
 
 

@@ -19,13 +19,13 @@ from pipeline.conditioning.encode import ConditionEncoder, Subject
 from pipeline.conditioning.identity_image import rgb_pixels
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
 from pipeline.memory.stored_model import has_fp8_layers, load_stored
+from pipeline.options import ALPHA, POSTERIOR, StepCacheName
 from pipeline.pacing import Pacer
 from pipeline.parallel.plan import check_heads, sharing
 from pipeline.parallel.ranks import Ranks
 from pipeline.progress import ProgressCallback, StageProgress
 from pipeline.rope import rotary_tables
 from pipeline.shapes import LatentShape, PixelShape, Strides, TokenGrid
-from pipeline.step_cache import StepCacheName
 from pipeline.transformer import Branch
 from pipeline.vae.codec import decode_chunks, decode_stream, decode_tile_count
 
@@ -62,9 +62,9 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         tokenizer: PreTrainedTokenizerFast,
         text_encoder_2: CLIPTextModel,
         tokenizer_2: CLIPTokenizer,
-        alpha: str = "white",
+        alpha: str = ALPHA,
         negative_subject_name: str = "person",
-        reference_posterior: str = "mode",
+        reference_posterior: str = POSTERIOR,
     ) -> None:
         super().__init__()
         self.register_modules(

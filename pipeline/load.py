@@ -11,8 +11,10 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.memory.placement import DtypePolicy, MemoryPlan, apply_memory_plan
+from pipeline.memory.dtypes import DtypePolicy
+from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.stored_model import load_stored
+from pipeline.options import MEMORY_PLAN, MemoryPlan
 from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ def load_pipeline(
     *,
     device: str,
     dtype: str,
-    memory_plan: MemoryPlan = "resident",
+    memory_plan: MemoryPlan = MEMORY_PLAN,
     on_progress: Callable[[str], None] = lambda message: None,  # noqa: ARG005
 ) -> HunyuanCustomPipeline:
     """Strictly, from the files straight to where the weights stay, never with two copies in host memory. No downloads.

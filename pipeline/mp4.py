@@ -16,6 +16,8 @@ from types import TracebackType
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 
+from pipeline.options import CRF
+
 FPS_RANGE = range(16, 31)
 STDERR_KEPT = 2000  # bytes
 GRACE_SECONDS = 5.0  # for an ffmpeg that closed its input to say why and exit
@@ -34,7 +36,7 @@ def write_mp4(
     width: int,
     height: int,
     threads: int,
-    crf: int = 16,
+    crf: int = CRF,
 ) -> int:
     """Encode exactly `num_frames` frames as `path` and return its size in bytes.
 

@@ -1,11 +1,10 @@
 """Reuse of the trunk between denoising steps. A cache belongs to one request and holds one entry per guidance row."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-StepCacheName: TypeAlias = Literal["reference"]
+from pipeline.options import StepCacheName
 
 
 def reference_schedule(steps: int) -> tuple[bool, ...]:

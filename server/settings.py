@@ -1,6 +1,7 @@
 """Every setting, read once: command line over environment over TOML file over the defaults below.
 
-A default exists here and nowhere else. Times are seconds and are settings so that tests can scale them.
+A default exists here and nowhere else; types and defaults that the pipeline shares come from `pipeline.options`.
+Times are seconds and are settings so that tests can scale them.
 Environment: `HUNYUAN_CUSTOM_` + name, sections joined by two underscores (`HUNYUAN_CUSTOM_API__PORT=9000`).
 """
 
@@ -9,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -30,6 +31,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from pipeline import options
 from server.errors import SettingsError
 
 ENV_PREFIX = "HUNYUAN_CUSTOM_"
@@ -38,7 +40,7 @@ if not CONFIGS.is_dir():  # a checkout: configs/ stands beside the packages; in 
     CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-MemoryPlan = Literal["resident", "offload_encoders", "stream_blocks"]
+MemoryPlan: TypeAlias = options.MemoryPlan
 
 RENDERER: Final = "server.generator.child.renderer:HunyuanCustomRenderer"
 _RENDERER_OF_0_1: Final = "server.renderer:HunyuanCustomRenderer"  # configuration files of version 0.1 may name it
@@ -126,19 +128,21 @@ class GeneratorSettings(Section):
     renderer: str = Field(default=RENDERER, description="module:class in the child")
     device: str = Field(default="cuda", description="torch device")
     ranks: int = Field(default=1, ge=1, description="GPUs that work on one job together")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="bfloat16", description="of the transformer; encoders and VAE are then fp16 (on a CPU fp32)"
+    dtype: options.Dtype = Field(
+        default=options.DTYPE, description="of the transformer; encoders and VAE are then fp16 (on a CPU fp32)"
     )
     torch_threads: int = Field(default=0, ge=0, description="0 leaves it to torch")
     render_divisor: int = Field(default=1, ge=1, description="delivered side / rendered side (demo: 4)")
-    step_cache: Literal["none", "reference"] = Field(default="none", description="skip blocks as the reference does")
+    step_cache: Literal["none", options.StepCacheName] = Field(
+        default="none", description="skip blocks as the reference does"
+    )
     load_timeout_s: float = Field(default=1800.0, gt=0, description="a model that takes longer is given up")
     first_block_timeout_s: float = Field(default=900.0, gt=0, description="until the first transformer block is done")
     stall_timeout_s: float = Field(default=120.0, gt=0, description="later silence for longer kills the generator")
     idle_unload_s: float = Field(default=0.0, ge=0, description="idle for so long frees the GPU; 0 keeps the model")
     checkpoint_every_steps: int = Field(default=1, ge=0, description="0 writes no checkpoints")
     memory_plan: MemoryPlan = Field(
-        default="resident", description="what stays on the GPU; OOM takes the next, until a restart"
+        default=options.MEMORY_PLAN, description="what stays on the GPU; OOM takes the next, until a restart"
     )
     cancel_grace_s: float = Field(default=30.0, gt=0, description="then a cancelled generator is killed")
     restart_delay_s: float = Field(default=1.0, ge=0, description="pause before a dead generator is replaced")
@@ -152,7 +156,7 @@ class GeneratorSettings(Section):
 class VideoSettings(Section):
     """The MP4 encoder."""
 
-    crf: int = Field(default=18, ge=0, le=51, description="x264 quality, lower is better")
+    crf: int = Field(default=options.CRF, ge=0, le=51, description="x264 quality, lower is better")
     encoder_threads: int = Field(default=2, ge=1, description="of ffmpeg; pinned, for the same bytes everywhere")
 
 
@@ -168,7 +172,7 @@ class ImageSettings(Section):
     decode_memory_bytes: int = Field(default=1536 * 2**20, gt=0, description="address space of a decoding process")
     decode_timeout_s: float = Field(default=20.0, gt=0, description="of a decoding process, wall and processor time")
     decode_concurrency: int = Field(default=2, ge=1, description="decoding processes at once")
-    alpha: Literal["white", "drop"] = Field(default="white", description='"drop" is what the reference does')
+    alpha: options.Alpha = Field(default=options.ALPHA, description='"drop" is what the reference does')
 
 
 class LimitSettings(Section):

@@ -3,14 +3,11 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline.options import MemoryPlan
 from weights.checks.loading_check import check_loadable
 from weights.disk import drop_from_cache
 from weights.process_memory import in_a_process
-
-if TYPE_CHECKING:
-    from pipeline.memory.placement import MemoryPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +27,7 @@ class LoadBench:
         ]
 
 
-def bench_load(folder: Path, *, device: str, memory_plan: "MemoryPlan") -> LoadBench:
+def bench_load(folder: Path, *, device: str, memory_plan: MemoryPlan) -> LoadBench:
     """Load the model in `folder` in bf16, with nothing of it in the page cache. Raises `WeightsError`."""
     check_loadable(folder)
     files = list(folder.rglob("*.safetensors"))
@@ -41,7 +38,7 @@ def bench_load(folder: Path, *, device: str, memory_plan: "MemoryPlan") -> LoadB
     return LoadBench(nbytes=nbytes, seconds=seconds, peak_rss_anon=peak)
 
 
-def _load(folder: Path, device: str, memory_plan: "MemoryPlan") -> float:
+def _load(folder: Path, device: str, memory_plan: MemoryPlan) -> float:
     from pipeline.load import load_pipeline
 
     started = time.monotonic()

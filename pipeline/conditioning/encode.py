@@ -12,6 +12,7 @@ from pipeline import guidance
 from pipeline.conditioning.encoders import TextStates, encode_pooled, encode_prompt, image_token_count
 from pipeline.conditioning.identity_image import llava_view, vae_view, white_pixels
 from pipeline.conditioning.prompt import tokenize
+from pipeline.options import Posterior
 from pipeline.progress import ProgressCallback, StageProgress
 from pipeline.shapes import PixelShape
 from pipeline.transformer import Branch
@@ -42,7 +43,7 @@ class ConditionEncoder:
         components: Any,
         *,
         device: torch.device,
-        posterior: vae.Posterior,
+        posterior: Posterior,
         generator: torch.Generator | None,
         callback: ProgressCallback | None,
     ) -> None:

@@ -1,16 +1,12 @@
 """The identity image and its two views: a square one for LLaVA, one in the size of the video for the VAE."""
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.conditioning.bilinear import resize_bilinear
-
-# "white" composites transparent pictures on white; "drop" keeps the colours below the alpha, as the reference does.
-Alpha: TypeAlias = Literal["white", "drop"]
+from pipeline.options import Alpha
 
 # OpenAI CLIP's pixel statistics, which LLaVA's vision tower was trained with.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.4082107)

@@ -1,47 +1,14 @@
-"""Where modules live and in which dtype they compute."""
+"""Where modules live: memory plans, and the offload hooks behind them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from diffusers.hooks import apply_group_offloading
 from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook
 
-
-@dataclass(frozen=True, slots=True)
-class DtypePolicy:
-    """Dtypes of the weights by component; what is computed with them, and how wide, is the same under every policy.
-
-    transformer: Linear layers and attention in its dtype, fp8 layers taken back to it one by one. As under the
-        autocast the reference runs in, LayerNorms and the scale and shift behind them are fp32 and rounded once; so are
-        the rotary tables and the text mean of the refiner. Velocities leave it as fp32.
-    latents, noise, guidance, Euler steps: fp32 always. (The reference mixes guidance in bf16.)
-    text_encoders: LLaVA and CLIP, fp16 as in the reference; their states enter the transformer in its dtype.
-    vae: fp16 as in the reference. A tile that overflows is done again in fp32; tiles are blended, and the identity's
-        posterior read, in fp32.
-    """
-
-    transformer: torch.dtype
-    text_encoders: torch.dtype
-    vae: torch.dtype
-
-    @classmethod
-    def named(cls, name: str, device: str) -> "DtypePolicy":
-        """ "float32" everywhere, or "bfloat16" as published: bf16 transformer, fp16 encoders and VAE.
-
-        fp16 convolutions have no fast CPU kernels, and a VAE is small: on the CPU those parts stay fp32.
-        """
-        if name == "float32":
-            return cls(torch.float32, torch.float32, torch.float32)
-        if name == "bfloat16":
-            half = torch.float32 if torch.device(device).type == "cpu" else torch.float16
-            return cls(torch.bfloat16, half, half)
-        raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {name!r}")
-
-
-MemoryPlan: TypeAlias = Literal["resident", "offload_encoders", "stream_blocks"]
+from pipeline.options import MemoryPlan
 
 
 def apply_memory_plan(pipe: Any, plan: MemoryPlan, device: str) -> None:
@@ -104,13 +71,3 @@ def onloaded(module: Any) -> Iterator[None]:
         for hook in reversed(entered):
             if completed or not isinstance(hook, LazyPrefetchGroupOffloadingHook):
                 hook.post_forward(module, None)
-
-
-@contextmanager
-def in_float32(module: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Holds `module` (of `dtype`, 16 bit) in fp32 for a while. Widening and narrowing again loses nothing."""
-    module.to(dtype=torch.float32)
-    try:
-        yield
-    finally:
-        module.to(dtype=dtype)

@@ -7,7 +7,7 @@ whether frames are kept from seeing later ones (absent from a diffusers config: 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.memory.placement import in_float32, onloaded
+from pipeline.memory.dtypes import in_float32
+from pipeline.memory.placement import onloaded
+from pipeline.options import Posterior
 from pipeline.vae import network as vae_network
 from pipeline.vae.tiling import Axis, TileFunction, Tiling, tiled
 
 OnTile: TypeAlias = Callable[[], None]
-# What stands for the posterior of the identity image: its mode, or a sample as in the reference.
-Posterior: TypeAlias = Literal["mode", "sample"]
 
 _SAMPLE_SIZE = 256
 _SAMPLE_TSIZE = 64

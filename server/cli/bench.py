@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.options import MEMORY_PLAN, MemoryPlan
 from server.logs import configure_logging
-from server.settings import MemoryPlan
 from weights.commands import bench_convert_command, one_line_errors
 
 
@@ -52,7 +52,7 @@ def bench_faults(
 def bench_load(
     folder: Annotated[Path, typer.Argument(help="A converted model.")],
     device: Annotated[str, typer.Option(help="Where to load it (generator.device).")] = "cpu",
-    memory_plan: Annotated[MemoryPlan, typer.Option(help="What stays there (generator.memory_plan).")] = "resident",
+    memory_plan: Annotated[MemoryPlan, typer.Option(help="What stays there (generator.memory_plan).")] = MEMORY_PLAN,
 ) -> None:
     """Measure how long a model takes to load, and how much memory of its own the process needs for it."""
     from pipeline.checks.load_time import bench_load as run

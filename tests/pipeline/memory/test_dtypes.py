@@ -15,7 +15,7 @@ from pipeline.conditioning.encoders import encode_pooled, encode_prompt
 from pipeline.conditioning.identity_image import llava_view, rgb_pixels, white_pixels
 from pipeline.conditioning.prompt import tokenize
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.memory.placement import DtypePolicy
+from pipeline.memory.dtypes import DtypePolicy, in_float32
 from pipeline.vae.codec import decode_chunks, encode_moments
 from tests.harness.golden_velocities import golden_velocities
 
@@ -29,6 +29,15 @@ def test_policies() -> None:
     assert DtypePolicy.named("float32", "cuda") == DtypePolicy(torch.float32, torch.float32, torch.float32)
     with pytest.raises(ValueError, match="dtype must be"):
         DtypePolicy.named("int8", "cpu")
+
+
+def test_widening_and_narrowing_loses_nothing() -> None:
+    module = torch.nn.Linear(3, 3).half()
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(KeyError), in_float32(module, torch.float16):
+        assert module.weight.dtype == torch.float32
+        raise KeyError
+    assert all(torch.equal(module.state_dict()[key], value) for key, value in before.items())
 
 
 def test_norm_and_modulation_are_fp32_in_a_bf16_block() -> None:

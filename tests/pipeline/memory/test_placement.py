@@ -13,20 +13,12 @@ from pipeline.demo.model import build_demo_model
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
 from pipeline.memory import placement as memory
-from pipeline.memory.placement import MemoryPlan, apply_memory_plan, in_float32, onloaded
+from pipeline.memory.placement import apply_memory_plan, onloaded
+from pipeline.options import MemoryPlan
 from pipeline.vae import network as vae_network
 from pipeline.vae.codec import decode_chunks
 
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2, "output_type": "latent"}
-
-
-def test_widening_and_narrowing_loses_nothing() -> None:
-    module = torch.nn.Linear(3, 3).half()
-    before = copy.deepcopy(module.state_dict())
-    with pytest.raises(KeyError), in_float32(module, torch.float16):
-        assert module.weight.dtype == torch.float32
-        raise KeyError
-    assert all(torch.equal(module.state_dict()[key], value) for key, value in before.items())
 
 
 @pytest.mark.parametrize("level", ["block_level", "leaf_level"])
