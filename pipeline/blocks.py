@@ -5,18 +5,17 @@ valid text only. Norms and modulation run in fp32, Linear layers in the dtype of
 autocast the model was trained and published with.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.components import AdaptiveNorm, DoubleBlock, SingleBlock
 from pipeline.memory.placement import onloaded
 
 Rope = tuple[Tensor, Tensor]  # cos, sin: fp32 [rows, head dim]
 
 
-def double_block(block: Any, image: Tensor, text: Tensor, vec: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+def double_block(block: DoubleBlock, image: Tensor, text: Tensor, vec: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     """image [1,N,C], text [1,L,C], vec [1,C] -> image, text. Rope covers the image tokens."""
     with onloaded(block):
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation(block.norm1, vec, 6)
@@ -35,7 +34,7 @@ def double_block(block: Any, image: Tensor, text: Tensor, vec: Tensor, rope: Rop
     return image, text
 
 
-def single_block(block: Any, x: Tensor, vec: Tensor, rope: Rope) -> Tensor:
+def single_block(block: SingleBlock, x: Tensor, vec: Tensor, rope: Rope) -> Tensor:
     """x [1,N+L,C] = [image, text], vec [1,C] -> x. Rope covers all rows; text rows turn by nothing."""
     with onloaded(block):
         shift, scale, gate = modulation(block.norm, vec, 3)
@@ -45,7 +44,7 @@ def single_block(block: Any, x: Tensor, vec: Tensor, rope: Rope) -> Tensor:
         return x + gate * block.proj_out(torch.cat([attended, mlp], dim=2))
 
 
-def modulation(norm: Any, vec: Tensor, parts: int) -> tuple[Tensor, ...]:
+def modulation(norm: AdaptiveNorm, vec: Tensor, parts: int) -> tuple[Tensor, ...]:
     """`parts` x [1,1,C] of one adaptive norm: shift, scale, gate (twice in double blocks)."""
     return norm.linear(F.silu(vec)).unsqueeze(1).chunk(parts, dim=-1)
 

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -26,7 +25,7 @@ class Checkpoint:
     latents: Tensor
 
 
-def fingerprint(facts: Mapping[str, Any]) -> str:
+def fingerprint(facts: Mapping[str, object]) -> str:
     """One string for all that decides the frames: request, weights, dtype, device. JSON values only."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from pipeline.components import Scheduler, Transformer
 from pipeline.memory.placement import onloaded
 from pipeline.options import StepCacheName
 from pipeline.shapes import whole_number
@@ -59,7 +59,7 @@ class Sampling:
         return full_steps(self.step_cache, self.steps)
 
 
-def sigma_schedule(scheduler: Any, steps: int) -> tuple[Tensor, Tensor]:
+def sigma_schedule(scheduler: Scheduler, steps: int) -> tuple[Tensor, Tensor]:
     """timesteps fp32 [steps] (0..1000) and sigmas fp32 [steps + 1] from 1 to 0, shifted as the scheduler's config says.
 
     The reference spaces steps + 1 points from 1 to 0; `set_timesteps(steps)` would end at 1/1000 instead.
@@ -68,7 +68,7 @@ def sigma_schedule(scheduler: Any, steps: int) -> tuple[Tensor, Tensor]:
     return scheduler.timesteps, scheduler.sigmas
 
 
-def block_count(transformer: Any, branches: int, sampling: Sampling) -> int:
+def block_count(transformer: Transformer, branches: int, sampling: Sampling) -> int:
     """How many transformer blocks a whole run takes."""
     trunk_blocks = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks) - 1
     ahead = sampling.full_steps[sampling.start_step :]
@@ -76,7 +76,7 @@ def block_count(transformer: Any, branches: int, sampling: Sampling) -> int:
 
 
 def denoise(
-    transformer: Any,
+    transformer: Transformer,
     latents: Tensor,
     branches: Sequence[Branch],
     *,
@@ -120,7 +120,7 @@ def denoise(
 
 
 def _predict(
-    transformer: Any,
+    transformer: Transformer,
     latents: Tensor,
     timestep: Tensor,
     branch: Branch,

@@ -7,11 +7,11 @@
 The velocity is v0 + guidance_scale * (v1 - v0) + ip_scale * (v2 - v1).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from pipeline.components import Transformer
+from pipeline.conditioning.encode import Conditions
 from pipeline.conditioning.encoders import TextStates
 from pipeline.transformer import Branch, compute_dtype
 
@@ -28,24 +28,16 @@ def unconditional_mask(mask: Tensor, image_tokens: int) -> Tensor:
     return rewritten
 
 
-def branches(
-    transformer: Any,
-    *,
-    positive: TextStates,
-    negative: TextStates | None,
-    identity: Tensor,
-    white: Tensor | None,
-    image_tokens: int,
-) -> list[Branch]:
-    """`negative` None: no guidance; `white` None: no guidance by the identity. Latents [1,16,1,h,w], already scaled."""
-    dtype = compute_dtype(transformer)
-    full = _branch(positive, positive.mask, identity, dtype)
+def branches(transformer: Transformer, given: Conditions, *, image_tokens: int) -> list[Branch]:
+    """One branch without guidance, two with it, three with guidance by the identity as well."""
+    dtype, positive, negative = compute_dtype(transformer), given.positive, given.negative
+    full = _branch(positive, positive.mask, given.identity, dtype)
     if negative is None:
         return [full]
     mask = unconditional_mask(negative.mask, image_tokens)
-    if white is None:
-        return [_branch(negative, mask, identity, dtype), full]
-    return [_branch(negative, mask, white, dtype), _branch(positive, positive.mask, white, dtype), full]
+    if given.white is None:
+        return [_branch(negative, mask, given.identity, dtype), full]
+    return [_branch(negative, mask, given.white, dtype), _branch(positive, positive.mask, given.white, dtype), full]
 
 
 def _branch(text: TextStates, mask: Tensor, reference: Tensor, dtype: torch.dtype) -> Branch:

@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from pipeline import guidance
 from pipeline.blocks import Rope
 from pipeline.conditioning.encode import ConditionEncoder, Subject
+from pipeline.conditioning.encoders import image_token_count
 from pipeline.conditioning.identity_image import rgb_pixels
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
 from pipeline.memory.stored_model import has_fp8_layers, load_stored
@@ -31,7 +33,7 @@ from pipeline.vae.codec import decode_chunks, decode_stream, decode_tile_count
 
 OutputType: TypeAlias = Literal["latent", "pt", "np", "pil"]
 Frames: TypeAlias = Tensor | np.ndarray | list[list[Image.Image]]
-StepEndCallback: TypeAlias = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
+StepEndCallback: TypeAlias = Callable[["HunyuanCustomPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass
@@ -132,7 +134,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         callback_on_progress: ProgressCallback | None = None,
         ip_cfg_scale: float = 0.0,
         return_dict: bool = True,
-    ) -> HunyuanCustomPipelineOutput | tuple[Any]:
+    ) -> HunyuanCustomPipelineOutput | tuple[Frames]:
         """Generates one video of `image`'s subject.
 
         height, width: multiples of 16; num_frames: 4n+1. guidance_scale: no guidance up to 1. ip_cfg_scale: guidance
@@ -202,7 +204,8 @@ class HunyuanCustomPipeline(DiffusionPipeline):
             generator=generator,
             callback=callback,
         )
-        return encoder.branches(subject, size)
+        conditions = encoder.encode(subject, size)
+        return guidance.branches(self.transformer, conditions, image_tokens=image_token_count(self.text_encoder.config))
 
     def denoise(
         self,

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-from transformers import CLIPTextModel, LlavaForConditionalGeneration
+from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy
@@ -19,6 +19,13 @@ from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
 
+LoadProgress: TypeAlias = Callable[[str], None]
+"""Called with "text_encoder", "transformer: file 2 of 5" and the like, in the order of loading."""
+
+
+def _log(part: str) -> None:
+    logger.info("loading %s", part)
+
 
 def load_pipeline(
     folder: Path,
@@ -26,29 +33,24 @@ def load_pipeline(
     device: str,
     dtype: str,
     memory_plan: MemoryPlan = MEMORY_PLAN,
-    on_progress: Callable[[str], None] = lambda message: None,  # noqa: ARG005
+    on_progress: LoadProgress = _log,
 ) -> HunyuanCustomPipeline:
     """Strictly, from the files straight to where the weights stay, never with two copies in host memory. No downloads.
 
     `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `memory_plan`: what stays on `device`, see `apply_memory_plan`.
-    `on_progress` hears what is being loaded, in words.
+    `on_progress` is called before each part is read, with one line that names it; by default the lines are logged.
 
     Raises:
         VerifyError: a file is missing, truncated or corrupt; known within seconds, and says which command to run.
         ValueError: a weight is missing, left over or of another shape.
     """
-
-    def report(message: str) -> None:
-        logger.info("loading %s", message)
-        on_progress(message)
-
     check_loadable(folder)
     policy = DtypePolicy.named(dtype, device)
     home = device if memory_plan == "resident" else "cpu"
-    stored = partial(load_stored, device=home, on_file=report)
-    report("text_encoder")
+    stored = partial(load_stored, device=home, on_file=on_progress)
+    on_progress("text_encoder")
     text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
-    report("text_encoder_2")
+    on_progress("text_encoder_2")
     text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
     pipe = HunyuanCustomPipeline.from_pretrained(
         folder,
@@ -62,8 +64,8 @@ def load_pipeline(
     return pipe
 
 
-def _pretrained(model_class: Any, folder: Path, dtype: torch.dtype, device: str) -> Any:
-    """A transformers model, whose loader knows the older names of its weights."""
+def _pretrained(model_class: type[PreTrainedModel], folder: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """A model of transformers, by its own loader, which knows the older names of its weights."""
     model, report = model_class.from_pretrained(
         folder,
         dtype=dtype,

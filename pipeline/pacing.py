@@ -2,19 +2,27 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import torch
 
 _BLOCKS_AHEAD = 2  # enough to keep the GPU busy while the CPU prepares the next block
 
 
+class Event(Protocol):
+    """`torch.cuda.Event`."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
 class Pacer:
     """Called after every block: waits until all but the latest two are done. On the CPU nothing is ever queued."""
 
-    def __init__(self, device: torch.device, event: Callable[[], Any] | None = None) -> None:
+    def __init__(self, device: torch.device, event: Callable[[], Event] | None = None) -> None:
         self._event = event or (torch.cuda.Event if device.type == "cuda" else None)
-        self._pending: deque[Any] = deque()
+        self._pending: deque[Event] = deque()
 
     def __call__(self) -> None:
         if self._event is None:

@@ -5,7 +5,8 @@ T frames, H W sides; `F = 1 + time * (T_latent - 1)`, because the causal VAE enc
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+
+from pipeline.components import TransformerConfig, VaeConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Strides:
     patch_time: int
 
     @classmethod
-    def of(cls, vae_config: Any, transformer_config: Any) -> "Strides":
+    def of(cls, vae_config: VaeConfig, transformer_config: TransformerConfig) -> "Strides":
         return cls(
             time=vae_config.temporal_compression_ratio,
             space=vae_config.spatial_compression_ratio,
@@ -81,7 +82,7 @@ class TokenGrid:
         return self.height * self.width
 
 
-def whole_number(name: str, value: Any) -> None:
+def whole_number(name: str, value: object) -> None:
     """Raises ValueError unless `value` is an integer of some type; 5.0 is none."""
     if not isinstance(value, Integral):
         raise ValueError(f"`{name}` must be a whole number, got {value!r}")  # noqa: TRY004 - as every bad argument

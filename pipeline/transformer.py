@@ -6,12 +6,12 @@ all blocks but the last, `head` the last block and the output layer, because the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.blocks import Rope, double_block, modulated, modulation, single_block
+from pipeline.components import Transformer
 from pipeline.share import Share
 
 OnBlock = Callable[[], None]
@@ -32,23 +32,30 @@ class Branch:
     valid: int
 
 
-def compute_dtype(transformer: Any) -> torch.dtype:
+def compute_dtype(transformer: Transformer) -> torch.dtype:
     """The dtype activations run in. Not `transformer.dtype`: that may name the storage of quantised weights."""
     return transformer.x_embedder.proj.weight.dtype
 
 
-def patchify(transformer: Any, latents: Tensor) -> Tensor:
+def patchify(transformer: Transformer, latents: Tensor) -> Tensor:
     """[1,16,T,h,w] -> [1,T*H*W,C]."""
     return transformer.x_embedder(latents.to(compute_dtype(transformer)))
 
 
-def conditioning_vector(transformer: Any, timestep: Tensor, branch: Branch) -> Tensor:
+def conditioning_vector(transformer: Transformer, timestep: Tensor, branch: Branch) -> Tensor:
     """[1,C]: timestep (0..1000) and pooled prompt. Reference tokens use it too: there is no clean-frame timestep."""
     return transformer.time_text_embed(timestep, branch.pooled)[0]
 
 
 def trunk(
-    transformer: Any, latents: Tensor, *, timestep: Tensor, vec: Tensor, branch: Branch, share: Share, on_block: OnBlock
+    transformer: Transformer,
+    latents: Tensor,
+    *,
+    timestep: Tensor,
+    vec: Tensor,
+    branch: Branch,
+    share: Share,
+    on_block: OnBlock,
 ) -> Tensor:
     """All blocks but the last: latents [1,16,T,h,w] -> [1,N+L,C], ordered [reference, video, text]."""
     image = share.tokens(patchify(transformer, torch.cat([branch.reference, latents], dim=2)))
@@ -56,18 +63,25 @@ def trunk(
     # cropping to it spares the joint attention any mask.
     text = transformer.context_embedder(branch.text, timestep, branch.mask)[:, : branch.valid]
     image_rope, joint_rope = _rows(share.rope, image.shape[1]), _rows(share.rope, image.shape[1] + text.shape[1])
-    for block in transformer.transformer_blocks:
-        image, text = double_block(block, image, text, vec, image_rope)
+    for double in transformer.transformer_blocks:
+        image, text = double_block(double, image, text, vec, image_rope)
         on_block()
     x = torch.cat([image, text], dim=1)
-    for block in transformer.single_transformer_blocks[:-1]:
-        x = single_block(block, x, vec, joint_rope)
+    for single in transformer.single_transformer_blocks[:-1]:
+        x = single_block(single, x, vec, joint_rope)
         on_block()
     return x
 
 
 def head(
-    transformer: Any, x: Tensor, *, vec: Tensor, branch: Branch, share: Share, size: torch.Size, on_block: OnBlock
+    transformer: Transformer,
+    x: Tensor,
+    *,
+    vec: Tensor,
+    branch: Branch,
+    share: Share,
+    size: torch.Size,
+    on_block: OnBlock,
 ) -> Tensor:
     """The last block and the output layer: [1,N+L,C] -> velocity fp32 of `size` [1,16,T,h,w]."""
     x = single_block(transformer.single_transformer_blocks[-1], x, vec, _rows(share.rope, x.shape[1]))
@@ -79,7 +93,7 @@ def head(
     return unpatchify(transformer, patches[:, per_frame:], size).float()
 
 
-def unpatchify(transformer: Any, patches: Tensor, size: torch.Size) -> Tensor:
+def unpatchify(transformer: Transformer, patches: Tensor, size: torch.Size) -> Tensor:
     """[1,T*H*W,16*pt*p*p] -> [1,16,T,h,w]; a token's vector is laid out as (c, pt, p, p)."""
     p, pt = transformer.config.patch_size, transformer.config.patch_size_t
     batch, channels, frames, height, width = size

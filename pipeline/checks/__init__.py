@@ -1,1 +1,1 @@
-"""What a machine can be asked about the model: a full-size forward, the time to load."""
+"""What an operator can measure about the model on a machine: a full-size forward, the time to load."""

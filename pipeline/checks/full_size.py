@@ -17,6 +17,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 from torch import Tensor
 
+from pipeline.components import Transformer
 from pipeline.denoise import Sampling, denoise, sigma_schedule
 from pipeline.memory.placement import stream_blocks
 from pipeline.memory.stored_model import load_stored
@@ -159,7 +160,7 @@ def _reads_are_counted(folder: Path) -> bool:
     return _read_bytes() > before
 
 
-def _one_step(transformer: Any) -> Tensor:
+def _one_step(transformer: Transformer) -> Tensor:
     """One unguided step from random inputs: latents [1,16,1,h,w]."""
     config = transformer.config
     generator = torch.Generator().manual_seed(0)

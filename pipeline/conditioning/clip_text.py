@@ -5,14 +5,15 @@ accents stay. The one of transformers 5 does not, and would give Chinese and Jap
 """
 
 import unicodedata
-from typing import Any
 
 from transformers import BasicTokenizer
+
+from pipeline.components import Tokenizer
 
 _WORDS = BasicTokenizer(do_lower_case=False, strip_accents=False, do_split_on_punc=False)
 
 
-def clip_ids(tokenizer: Any, prompt: str, length: int) -> list[int]:
+def clip_ids(tokenizer: Tokenizer, prompt: str, length: int) -> list[int]:
     """Exactly `length` ids: beginning, text (its end cut off where it is too long), end, padding."""
     ids = list(tokenizer(clip_text(prompt), verbose=False)["input_ids"])
     if len(ids) > length:

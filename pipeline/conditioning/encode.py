@@ -1,21 +1,19 @@
-"""The encode stage: prompts and pictures through LLaVA, CLIP and the VAE, composed into guidance branches."""
+"""The encode stage: prompts and pictures through LLaVA, CLIP and the VAE."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import guidance
-from pipeline.conditioning.encoders import TextStates, encode_pooled, encode_prompt, image_token_count
+from pipeline.components import ConditioningModels
+from pipeline.conditioning.encoders import TextStates, encode_pooled, encode_prompt
 from pipeline.conditioning.identity_image import llava_view, vae_view, white_pixels
 from pipeline.conditioning.prompt import tokenize
 from pipeline.options import Posterior
 from pipeline.progress import ProgressCallback, StageProgress
 from pipeline.shapes import PixelShape
-from pipeline.transformer import Branch
 from pipeline.vae import codec as vae
 
 
@@ -35,32 +33,45 @@ class Subject:
     identity_guidance: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """A subject, encoded. Latents fp32 [1,16,1,h,w] in the transformer's scale.
+
+    `negative` None: no guidance; `white`, the latent of a white image, None: no guidance by the identity.
+    """
+
+    positive: TextStates
+    negative: TextStates | None
+    identity: Tensor
+    white: Tensor | None
+
+
 class ConditionEncoder:
     """Runs the encoders of one pipeline for one request, reporting each pass and tile."""
 
     def __init__(
         self,
-        components: Any,
+        models: ConditioningModels,
         *,
         device: torch.device,
         posterior: Posterior,
         generator: torch.Generator | None,
         callback: ProgressCallback | None,
     ) -> None:
-        self._models = components
+        self._models = models
         self._device = device
-        self._posterior = posterior
+        self._posterior: Posterior = posterior
         self._generator = generator
         self._callback = callback
 
-    def branches(self, subject: Subject, size: PixelShape) -> list[Branch]:
-        """One branch without guidance, two with it, three with guidance by the identity as well (`guidance.py`)."""
-        models, white = self._models, white_pixels()
+    def encode(self, subject: Subject, size: PixelShape) -> Conditions:
+        """Prompts first, then pictures; the VAE reads those in the size of the video."""
+        white = white_pixels()
         guided = subject.negative_prompt is not None
         pictures = [] if subject.reference is not None else [subject.pixels]
         pictures += [white] if subject.identity_guidance else []
         views = [vae_view(picture, size.height, size.width).to(self._device) for picture in pictures]
-        tiles = sum(vae.encode_tiling(models.vae).count(*view.shape[2:]) for view in views)
+        tiles = sum(vae.encode_tiling(self._models.vae).count(*view.shape[2:]) for view in views)
         progress = StageProgress("encode", 2 * (1 + guided) + tiles, self._callback)
 
         positive = self._text(subject.prompt, subject.subject_name, subject.pixels, progress)
@@ -72,13 +83,11 @@ class ConditionEncoder:
         references = [self._reference(view, progress) for view in views]
         if subject.reference is not None:
             references.insert(0, subject.reference.to(self._device, torch.float32))
-        return guidance.branches(
-            models.transformer,
+        return Conditions(
             positive=positive,
             negative=negative,
             identity=references[0],
             white=references[1] if subject.identity_guidance else None,
-            image_tokens=image_token_count(models.text_encoder.config),
         )
 
     def _text(self, prompt: str, name: str, pixels: NDArray[np.uint8], progress: StageProgress) -> TextStates:

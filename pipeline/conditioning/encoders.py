@@ -6,11 +6,11 @@ the refiner, and the mask marks the right number of rows at the wrong positions.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.components import ClipText, Llava, LlavaConfig, Tokenizer
 from pipeline.conditioning.clip_text import clip_ids
 from pipeline.conditioning.prompt import TEXT_LENGTH, PromptTokens
 from pipeline.memory.placement import onloaded
@@ -28,13 +28,13 @@ class TextStates:
     pooled: Tensor
 
 
-def image_token_count(llava_config: Any) -> int:
+def image_token_count(llava_config: LlavaConfig) -> int:
     """Vision tokens one image becomes: its patches, and the class token unless the config drops it."""
     vision = llava_config.vision_config
     return (vision.image_size // vision.patch_size) ** 2 + (llava_config.vision_feature_select_strategy == "full")
 
 
-def encode_prompt(text_encoder: Any, tokens: PromptTokens, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+def encode_prompt(text_encoder: Llava, tokens: PromptTokens, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
     """pixel_values [1,3,S,S] normalised for CLIP -> states [1,R,D], mask [1,R]; R = TEXT_LENGTH + image tokens - 1."""
     config, device, dtype = text_encoder.config, pixel_values.device, text_encoder.dtype
     images = image_token_count(config)
@@ -83,7 +83,7 @@ def _positional_mask(kept: int, images: int) -> Tensor:
     return torch.cat([tokens, torch.ones(images - 1, dtype=torch.bool)]).long()[None]
 
 
-def encode_pooled(text_encoder_2: Any, tokenizer_2: Any, prompt: str, *, device: torch.device) -> Tensor:
+def encode_pooled(text_encoder_2: ClipText, tokenizer_2: Tokenizer, prompt: str, *, device: torch.device) -> Tensor:
     """The bare prompt -> [1,P], CLIP's state at the end of the text. Longer prompts are cut."""
     ids = clip_ids(tokenizer_2, prompt, text_encoder_2.config.max_position_embeddings)
     return text_encoder_2(torch.tensor([ids], device=device)).pooler_output

@@ -4,8 +4,8 @@ p tokens in all (BOS and one image token included); the first `crop_start` are t
 """
 
 from dataclasses import dataclass
-from typing import Any
 
+from pipeline.components import Tokenizer
 from weights.originals.prompt_template import TEMPLATE
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - not a password
@@ -29,7 +29,7 @@ class PromptTokens:
         return len(self.ids) - self.crop_start
 
 
-def tokenize(tokenizer: Any, prompt: str, subject_name: str, *, image_token_id: int) -> PromptTokens:
+def tokenize(tokenizer: Tokenizer, prompt: str, subject_name: str, *, image_token_id: int) -> PromptTokens:
     """A prompt that is too long loses its own end, never the ending of the template with the image.
 
     An `<image>` typed by the user is dropped: there is one image, and it has its place.
@@ -53,7 +53,7 @@ def _without_image(text: str) -> str:
     return text
 
 
-def _check_tokenizer(tokenizer: Any, image_token_id: int) -> None:
+def _check_tokenizer(tokenizer: Tokenizer, image_token_id: int) -> None:
     """Some classes load Llama-3's files and silently misread text: LlamaTokenizerFast of transformers 5 does."""
     ids = _ids(tokenizer, TEMPLATE + IMAGE_TOKEN, special=False)
     if ids[-1] != image_token_id:
@@ -64,6 +64,6 @@ def _check_tokenizer(tokenizer: Any, image_token_id: int) -> None:
         )
 
 
-def _ids(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, *, special: bool = True) -> list[int]:
     """`special`: whether the tokenizer puts its beginning-of-text token in front."""
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])

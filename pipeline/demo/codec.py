@@ -7,10 +7,9 @@ Normalisation would bend a linear path. Two constant channels of +-ANCHOR, far l
 statistics still: a normalised signal is the signal divided by a known number.
 """
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from diffusers import AutoencoderKLHunyuanVideo
+from torch import Tensor, nn
 
 ANCHOR = 64.0
 PICTURE = 6  # channels: Y, Y_x, Y_y, Y_xy, Cb, Cr; the anchors follow
@@ -28,7 +27,7 @@ _HALVE = torch.tensor([[[0, 0.5, 0.5], [0, 0, 0]], [[0, -1.6, 1.6], [0, 0.2, 0.2
 _DOUBLE = torch.tensor([[[0.25, 0.5, 0.25], [0.144, 0, -0.144]], [[-1.095, 0, 1.095], [-0.442, 0.289, -0.442]]])
 
 
-def set_vae(vae: Any) -> None:
+def set_vae(vae: AutoencoderKLHunyuanVideo) -> None:
     """Make an `AutoencoderKLHunyuanVideo` with one norm group and three resampling levels the codec."""
     for module in vae.modules():
         if hasattr(module, "conv_shortcut"):  # a residual block
@@ -58,13 +57,13 @@ def set_vae(vae: Any) -> None:
     _linear_output(decoder, rgb_of_picture)
 
 
-def zero(module: Any) -> None:
+def zero(module: nn.Linear | nn.Conv3d) -> None:
     module.weight.zero_()
     if module.bias is not None:
         module.bias.zero_()
 
 
-def _resample(conv: Any, side: Tensor) -> None:
+def _resample(conv: nn.Conv3d, side: Tensor) -> None:
     """3x3x3 resampling `conv` with `side` along both sides; in time it keeps the newest frame."""
     zero(conv)
     # Luma channels are numbered slope-in-x + 2 * slope-in-y.
@@ -73,13 +72,13 @@ def _resample(conv: Any, side: Tensor) -> None:
         conv.weight[channel, channel, -1] = torch.outer(side[0, 0], side[0, 0])
 
 
-def _linear_input(conv: Any, matrix: Tensor) -> None:
+def _linear_input(conv: nn.Conv3d, matrix: Tensor) -> None:
     """`matrix` [PICTURE, in] of each pixel, and the anchors."""
     _pointwise(conv, matrix)
     conv.bias[PICTURE : PICTURE + 2] = torch.tensor([ANCHOR, -ANCHOR])
 
 
-def _linear_output(coder: Any, matrix: Tensor) -> None:
+def _linear_output(coder: nn.Module, matrix: Tensor) -> None:
     """conv_norm_out, silu and conv_out of `coder` as `matrix` [out, PICTURE].
 
     The norm takes the mean of all channels away; the mean of the two anchors tells it, and rows that sum to zero
@@ -92,7 +91,7 @@ def _linear_output(coder: Any, matrix: Tensor) -> None:
     _pointwise(coder.conv_out.conv, torch.cat([matrix, -matrix.sum(1, keepdim=True).expand(-1, 2) / 2], dim=1))
 
 
-def _pointwise(conv: Any, matrix: Tensor) -> None:
+def _pointwise(conv: nn.Conv3d, matrix: Tensor) -> None:
     """A causal 3x3x3 `conv` that maps each pixel by `matrix` [out, in] and leaves other channels at zero."""
     zero(conv)
     conv.weight[: matrix.shape[0], : matrix.shape[1], -1, 1, 1] = matrix

@@ -9,7 +9,12 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pipeline.hunyuan_custom import HunyuanCustomPipeline
 
 MARKER = "demo.json"
 NOTE = (
@@ -78,7 +83,7 @@ def _move_into_place(built: Path, folder: Path, facts: dict[str, Any]) -> None:
             raise
 
 
-def _pipeline(seed: int) -> Any:
+def _pipeline(seed: int) -> "HunyuanCustomPipeline":
     import torch
     from diffusers import (
         AutoencoderKLHunyuanVideo,
@@ -139,7 +144,7 @@ VAE: dict[str, Any] = {
 }
 
 
-def _llava_config(tokenizer: Any) -> dict[str, Any]:
+def _llava_config(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     return {
         "text_config": {
             "model_type": "llama",
@@ -174,7 +179,7 @@ def _llava_config(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _clip_config(tokenizer: Any) -> dict[str, Any]:
+def _clip_config(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": POOLED_WIDTH,

@@ -5,7 +5,6 @@ Llama 3's tokenizer.
 """
 
 import json
-from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
@@ -41,7 +40,7 @@ Realistic, High-quality. A woman is playing a violin. The man is walking a dog o
 """
 
 
-def llama_tokenizer() -> Any:
+def llama_tokenizer() -> PreTrainedTokenizerFast:
     """A `PreTrainedTokenizerFast` with Llama 3's special tokens, `<image>` and `<pad>`; BOS by the post-processor."""
     split = pre_tokenizers.Split(Regex(_LLAMA_SPLIT), behavior="isolated")
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -63,7 +62,7 @@ def llama_tokenizer() -> Any:
     )
 
 
-def clip_tokenizer() -> Any:
+def clip_tokenizer() -> CLIPTokenizer:
     """A `CLIPTokenizer`: lower case, 77 tokens, `<|startoftext|>` and `<|endoftext|>` as the two highest ids."""
     bare = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix=_WORD_END))
@@ -76,7 +75,7 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocab, merges=[tuple(merge) for merge in learned["merges"]], model_max_length=77)
 
 
-def _learn(tokenizer: Any, *, suffix: str = "") -> None:
+def _learn(tokenizer: Tokenizer, *, suffix: str = "") -> None:
     """Merge until every word of `_CORPUS` is one token; the byte alphabet comes first."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(

@@ -8,10 +8,11 @@ All other blocks run with their seeded random weights behind gates of zero.
 Hidden channels: own picture, target picture, and anchors as in `demo/codec.py`, which keep LayerNorm linear.
 """
 
-from typing import Any
-
 import torch
+from diffusers import HunyuanVideoTransformer3DModel
+from torch import nn
 
+from pipeline.components import TransformerConfig
 from pipeline.demo.codec import ANCHOR, COLOURS, PICTURE, zero
 
 PULL = 2.4  # velocity = PULL * (latents - photo): 30 steps at shift 13 leave a few per cent of the noise, as grain
@@ -30,7 +31,7 @@ NEARBY: Scores = ((0, (0, 2, 0, 0)), (0, (0, 0, 8, 0, 0, 0)), (0, (0, 0, 8, 0, 0
 ALWAYS: Scores = ((0, (0, 0, 0, 0)), (0, (0, 0, 8, 0, 0, 0)), (0, (0, 0, 8, 0, 0, 4)))
 
 
-def set_transformer(transformer: Any) -> None:
+def set_transformer(transformer: HunyuanVideoTransformer3DModel) -> None:
     """Set a `HunyuanVideoTransformer3DModel` with two heads and two double blocks as described above."""
     config = transformer.config
     hidden, width = config.num_attention_heads * config.attention_head_dim, config.attention_head_dim
@@ -77,12 +78,12 @@ def set_transformer(transformer: Any) -> None:
     transformer.proj_out.weight[:signal, target] = -PULL * norm * keep
 
 
-def _gate(block: Any, hidden: int, value: float) -> None:
+def _gate(block: nn.Module, hidden: int, value: float) -> None:
     """How much of its image attention a double block adds: the third of norm1's six parts."""
     block.norm1.linear.bias[2 * hidden : 3 * hidden] = value
 
 
-def _look_by_distance(attention: Any, config: Any, heads: list[Scores]) -> None:
+def _look_by_distance(attention: nn.Module, config: TransformerConfig, heads: list[Scores]) -> None:
     """Constant queries and keys, so that the score of two image tokens depends on their RoPE distance alone."""
     queries, keys = [], []
     for scores in heads:

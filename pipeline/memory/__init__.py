@@ -1,1 +1,1 @@
-"""Where modules live, in which dtype they compute, and how they come from files."""
+"""Where modules are kept, the dtypes of their weights, and how they are loaded from files."""

@@ -5,7 +5,6 @@ layer by layer. Activations are not quantised.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,7 @@ class Fp8Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype) * self.weight_scale.to(x.dtype), self.bias)
 
 
-def load_fp8_state_dict(transformer: Any, state_dict: Mapping[str, Tensor]) -> None:
+def load_fp8_state_dict(transformer: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Strictly loads a state dict in which some Linear layers have a `weight_scale`; those become `Fp8Linear`.
 
     Their weights are cast to float8_e4m3fn whatever they were stored as: checkpoints may hold them wider, already

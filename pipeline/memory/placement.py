@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.hooks import apply_group_offloading
 from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook
 
 from pipeline.options import MemoryPlan
 
 
-def apply_memory_plan(pipe: Any, plan: MemoryPlan, device: str) -> None:
+def apply_memory_plan(pipe: DiffusionPipeline, plan: MemoryPlan, device: str) -> None:
     """Decide what stays on `device`, from fast and large to slow and small; the frames are the same.
 
     resident: everything. offload_encoders: one model at a time (diffusers' model offload): the encoders leave before
@@ -32,7 +33,7 @@ def apply_memory_plan(pipe: Any, plan: MemoryPlan, device: str) -> None:
     apply_group_offloading(pipe.vae, offload_type="block_level", num_blocks_per_group=1, onload_device=home)
 
 
-def stream_blocks(transformer: Any, device: str) -> None:
+def stream_blocks(transformer: torch.nn.Module, device: str) -> None:
     """One block at a time on `device`; between its turns a block is where it was loaded: mapped to its file."""
     apply_group_offloading(transformer, offload_type="block_level", num_blocks_per_group=1, **_streams(device))
 
@@ -47,7 +48,7 @@ def _streams(device: str) -> dict[str, Any]:
 
 
 @contextmanager
-def onloaded(module: Any) -> Iterator[None]:
+def onloaded(module: object) -> Iterator[None]:
     """Fires the offload hooks of `module` around code that drives its submodules.
 
     Offloading of accelerate and diffusers hangs on a module's `forward`, which this pipeline does not call for the

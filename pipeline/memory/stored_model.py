@@ -3,9 +3,9 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -17,13 +17,13 @@ _BOOKKEEPING = ("_class_name", "_diffusers_version", "_name_or_path")
 
 
 def load_stored(
-    model_class: Any,
+    model_class: type[ModelMixin],
     folder: Path,
     dtype: torch.dtype | None,
     *,
     device: str = "cpu",
     on_file: Callable[[str], None] = lambda message: None,  # noqa: ARG005
-) -> Any:
+) -> ModelMixin:
     """Built without memory of its own, the model takes over the tensors of the files, converted to `dtype` if given.
 
     On the CPU tensors of that dtype stay mapped to their files: no copy, and processes share the pages. For another

@@ -1,1 +1,4 @@
-"""One request on several GPUs: ranks, Ulysses attention, and which share of a forward each computes."""
+"""One request on several GPUs: the group of ranks, attention over split tokens, and what each rank computes.
+
+Built on the transformer, which does not know of it: see `pipeline.share` for the interface between the two.
+"""

@@ -6,13 +6,13 @@ The transformer knows nothing of it: its attention gets another processor for th
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.blocks import Rope
+from pipeline.components import Transformer
 from pipeline.parallel.ranks import Ranks
 from pipeline.parallel.ulysses import TokenSplit, UlyssesProcessor
 from pipeline.share import Share
@@ -24,7 +24,7 @@ def ranks_per_branch(count: int, branches: int) -> int:
     return count // 2 if branches == 2 and count % 2 == 0 else count
 
 
-def check_heads(transformer: Any, ranks: int, branches: int) -> None:
+def check_heads(transformer: Transformer, ranks: int, branches: int) -> None:
     """Raises ValueError if so many ranks cannot share the attention heads of a request with so many branches."""
     heads, sharing = transformer.config.num_attention_heads, ranks_per_branch(ranks, branches)
     if heads % sharing:
@@ -32,7 +32,7 @@ def check_heads(transformer: Any, ranks: int, branches: int) -> None:
 
 
 @contextmanager
-def sharing(transformer: Any, rope: Rope, branches: Sequence[Branch], ranks: Ranks | None) -> Iterator[Share]:
+def sharing(transformer: Transformer, rope: Rope, branches: Sequence[Branch], ranks: Ranks | None) -> Iterator[Share]:
     """The share of this process in a request; with several ranks, `transformer` computes as one of them meanwhile.
 
     Raises:
@@ -46,7 +46,8 @@ def sharing(transformer: Any, rope: Rope, branches: Sequence[Branch], ranks: Ran
     if share.split is None:
         yield share
         return
-    attentions = [block.attn for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)]
+    attentions = [block.attn for block in transformer.transformer_blocks]
+    attentions += [block.attn for block in transformer.single_transformer_blocks]
     whole = [attention.processor for attention in attentions]
     for attention in attentions:
         attention.set_processor(UlyssesProcessor(share.split, attention.processor._attention_backend))

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,7 +28,7 @@ class Ranks:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=timeout)
         backend = "nccl" if device.type == "cuda" else "gloo"
 
-        def connect(groups: Sequence[Sequence[int]]) -> Any:
+        def connect(groups: Sequence[Sequence[int]]) -> dist.ProcessGroup | None:
             """The group that this rank is in; None where groups have one member each."""
             if len(groups) in {0, count}:
                 return None

@@ -4,22 +4,21 @@ N image tokens of which n are here, L text tokens, H heads of D channels, P proc
 works on single tokens, so that each process does it for its own. The few text tokens are everywhere.
 """
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from pipeline.blocks import Rope
+from pipeline.components import JointAttention
 
 
 class TokenSplit:
     """N image tokens in P consecutive parts, which differ by one token at most."""
 
-    def __init__(self, group: Any, count: int) -> None:
+    def __init__(self, group: dist.ProcessGroup, count: int) -> None:
         self._group = group
         self._size, self._index = group.size(), group.rank()
         if count < self._size:
@@ -62,13 +61,13 @@ class TokenSplit:
 class UlyssesProcessor:
     """diffusers' `HunyuanVideoAttnProcessor2_0` with the exchange around its attention."""
 
-    def __init__(self, split: TokenSplit, backend: Any) -> None:
+    def __init__(self, split: TokenSplit, backend: AttentionBackendName | None) -> None:
         self._split = split
         self._attention_backend = backend
 
     def __call__(
         self,
-        attn: Any,
+        attn: JointAttention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: None = None,  # noqa: ARG002 - the signature is diffusers'; there never is a mask

@@ -1,1 +1,1 @@
-"""Frames <-> latents: the VAE's network, and the overlapping tiles it works on."""
+"""Frames <-> latents: one pass of the VAE's network, and the overlapping tiles it works on."""

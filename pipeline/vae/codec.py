@@ -7,7 +7,7 @@ whether frames are kept from seeing later ones (absent from a diffusers config: 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.components import Vae
 from pipeline.memory.dtypes import in_float32
 from pipeline.memory.placement import onloaded
 from pipeline.options import Posterior
@@ -27,7 +28,7 @@ _SAMPLE_SIZE = 256
 _SAMPLE_TSIZE = 64
 
 
-def encode_tiling(vae: Any) -> Tiling:
+def encode_tiling(vae: Vae) -> Tiling:
     size, frames = vae.config.get("sample_size", _SAMPLE_SIZE), vae.config.get("sample_tsize", _SAMPLE_TSIZE)
     return Tiling(
         space=Axis.of(size, size // vae.spatial_compression_ratio),
@@ -35,7 +36,7 @@ def encode_tiling(vae: Any) -> Tiling:
     )
 
 
-def decode_tiling(vae: Any) -> Tiling:
+def decode_tiling(vae: Vae) -> Tiling:
     size, frames = vae.config.get("sample_size", _SAMPLE_SIZE), vae.config.get("sample_tsize", _SAMPLE_TSIZE)
     return Tiling(
         space=Axis.of(size // vae.spatial_compression_ratio, size),
@@ -43,12 +44,12 @@ def decode_tiling(vae: Any) -> Tiling:
     )
 
 
-def decode_tile_count(vae: Any, latents: Tensor) -> int:
+def decode_tile_count(vae: Vae, latents: Tensor) -> int:
     return decode_tiling(vae).count(*latents.shape[2:])
 
 
 @torch.no_grad()
-def encode_moments(vae: Any, pixels: Tensor, *, on_tile: OnTile | None = None) -> Tensor:
+def encode_moments(vae: Vae, pixels: Tensor, *, on_tile: OnTile | None = None) -> Tensor:
     """[B,3,F,H,W] in -1..1 -> fp32 moments [B,32,T,h,w]. Overlapping tiles blend their moments."""
     with onloaded(vae):
         function = _tile_function(vae, vae_network.encode, on_tile)
@@ -56,7 +57,7 @@ def encode_moments(vae: Any, pixels: Tensor, *, on_tile: OnTile | None = None) -
 
 
 def encode_reference(
-    vae: Any, pixels: Tensor, *, posterior: Posterior, generator: torch.Generator | None, on_tile: OnTile | None = None
+    vae: Vae, pixels: Tensor, *, posterior: Posterior, generator: torch.Generator | None, on_tile: OnTile | None = None
 ) -> Tensor:
     """Identity image [1,3,1,H,W] in -1..1 -> fp32 latent [1,16,1,h,w] in the transformer's scale."""
     distribution = DiagonalGaussianDistribution(encode_moments(vae, pixels, on_tile=on_tile))
@@ -65,7 +66,7 @@ def encode_reference(
 
 
 @torch.no_grad()  # as a decorator it lets go of grad mode while the generator waits; a `with` block would not
-def decode_chunks(vae: Any, latents: Tensor, *, on_tile: OnTile | None = None) -> Iterator[Tensor]:
+def decode_chunks(vae: Vae, latents: Tensor, *, on_tile: OnTile | None = None) -> Iterator[Tensor]:
     """Latents [1,16,T,h,w] -> fp32 chunks [1,3,n,H,W] in 0..1, in order, one temporal tile at a time."""
     with onloaded(vae):
         function = _tile_function(vae, vae_network.decode, on_tile)
@@ -73,7 +74,7 @@ def decode_chunks(vae: Any, latents: Tensor, *, on_tile: OnTile | None = None) -
             yield (chunk / 2 + 0.5).clamp(0, 1)
 
 
-def decode_stream(vae: Any, latents: Tensor, *, on_tile: OnTile | None = None) -> Iterator[NDArray[np.uint8]]:
+def decode_stream(vae: Vae, latents: Tensor, *, on_tile: OnTile | None = None) -> Iterator[NDArray[np.uint8]]:
     """Latents [1,16,T,h,w] on the VAE's device -> uint8 frames [n,H,W,3], in order, one temporal tile at a time.
 
     `on_tile` is called after each of `decode_tile_count` spatial tiles and may raise to stop.
@@ -87,7 +88,7 @@ def to_uint8(chunk: Tensor) -> NDArray[np.uint8]:
     return (chunk[0] * 255).to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
-def _tile_function(vae: Any, network: Callable[..., Tensor], on_tile: OnTile | None) -> TileFunction:
+def _tile_function(vae: Vae, network: Callable[..., Tensor], on_tile: OnTile | None) -> TileFunction:
     """One tile through the network in the VAE's dtype; a 16-bit overflow is done again in fp32."""
     causal = vae.config.get("mid_block_causal_attn", True)
 

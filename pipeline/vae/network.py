@@ -4,14 +4,14 @@ B C T H W. Driven here instead of through diffusers' forward for its middle atte
 (T*H*W)^2 entries, gigabytes per tile at full size, and cannot leave it out.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.components import MiddleBlock, SpatialAttention, Vae
 
-def encode(vae: Any, x: Tensor, *, causal: bool) -> Tensor:
+
+def encode(vae: Vae, x: Tensor, *, causal: bool) -> Tensor:
     """[B,3,F,H,W] in -1..1 -> moments [B,32,T,h,w] (mean, log variance)."""
     encoder = vae.encoder
     x = encoder.conv_in(x)
@@ -21,7 +21,7 @@ def encode(vae: Any, x: Tensor, *, causal: bool) -> Tensor:
     return vae.quant_conv(encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(x))))
 
 
-def decode(vae: Any, z: Tensor, *, causal: bool) -> Tensor:
+def decode(vae: Vae, z: Tensor, *, causal: bool) -> Tensor:
     """[B,16,T,h,w] in the VAE's own scale -> [B,3,F,H,W] in about -1..1."""
     decoder = vae.decoder
     x = decoder.conv_in(vae.post_quant_conv(z))
@@ -31,7 +31,7 @@ def decode(vae: Any, z: Tensor, *, causal: bool) -> Tensor:
     return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
 
 
-def _middle(block: Any, x: Tensor, *, causal: bool) -> Tensor:
+def _middle(block: MiddleBlock, x: Tensor, *, causal: bool) -> Tensor:
     x = block.resnets[0](x)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
         if attention is not None:
@@ -40,7 +40,7 @@ def _middle(block: Any, x: Tensor, *, causal: bool) -> Tensor:
     return x
 
 
-def _attend(attention: Any, x: Tensor, *, causal: bool) -> Tensor:
+def _attend(attention: SpatialAttention, x: Tensor, *, causal: bool) -> Tensor:
     """Single-head self attention over all positions of [B,C,T,H,W].
 
     Causal means that a frame sees itself and earlier frames, all positions of each: frame by frame it needs no mask.
