@@ -1,6 +1,6 @@
-"""What each of several processes does for `test_parallel.py`: the same requests, its latents into a file."""
+"""What each rank does for `tests/pipeline/parallel/test_plan.py`: the same requests, its latents into a file."""
 
-import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from pipeline.denoise import Sampling
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.parallel.ranks import Ranks
 from pipeline.transformer import Branch
-from tests.pipeline.conftest import TINY_DIT, build_tiny_dit, build_tiny_vae, golden
+from tests.harness.tiny_model import DIT_CONFIG
+from tests.harness.tiny_pipeline import golden, tiny_transformer, tiny_vae
 
 # name -> size of the latents (odd numbers of tokens: 45 and 5 with the reference), heads, sampling
 REQUESTS: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
@@ -62,14 +63,14 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
 
 
 def _pipeline(heads: int) -> HunyuanCustomPipeline:
-    if heads == TINY_DIT["num_attention_heads"]:
-        transformer = build_tiny_dit()
+    if heads == DIT_CONFIG["num_attention_heads"]:
+        transformer = tiny_transformer()
     else:
         torch.manual_seed(0)
-        transformer = HunyuanVideoTransformer3DModel(**(TINY_DIT | {"num_attention_heads": heads})).eval()
+        transformer = HunyuanVideoTransformer3DModel(**(DIT_CONFIG | {"num_attention_heads": heads})).eval()
     return HunyuanCustomPipeline(
         transformer=transformer,
-        vae=build_tiny_vae(),
+        vae=tiny_vae(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
         text_encoder=None,
         tokenizer=None,
@@ -110,13 +111,11 @@ def _branch(text: dict[str, Tensor], reference: Tensor) -> Branch:
     )
 
 
-def main(rank: int, count: int, folder: Path) -> None:
+def run_rank(rank: int, count: int, folder: Path) -> None:
+    """In a process of its own: all requests, and the answers as `rank`.safetensors in `folder`."""
+    warnings.simplefilter("error")
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), count)
     ranks = Ranks(rank=rank, count=count, store=store, device=torch.device("cpu"), timeout_s=60)
     save_file({name: latents.contiguous() for name, latents in requests(ranks).items()}, folder / f"{rank}.safetensors")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

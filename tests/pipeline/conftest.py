@@ -7,28 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from tests.harness import tiny_pipeline
 from tests.harness.golden_runs import identity_photo
-from weights.originals.key_map import convert_transformer_state_dict, strip_vae_prefix
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-
-TINY_DIT = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 32,
-    "num_layers": 2,
-    "num_single_layers": 2,
-    "rope_axes_dim": (8, 12, 12),
-    "text_embed_dim": 32,
-    "pooled_projection_dim": 24,
-    "guidance_embeds": False,
-}
+from tests.harness.tiny_model import GOLDEN
+from tests.harness.tiny_pipeline import golden
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,10 +28,6 @@ def _one_thread() -> None:
 def _no_grad() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-def golden(name: str) -> dict[str, Tensor]:
-    return load_file(GOLDEN / f"{name}.safetensors")
 
 
 @pytest.fixture(scope="session")
@@ -73,14 +57,7 @@ def pipeline_io() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="session")
 def dit() -> Any:
-    return build_tiny_dit()
-
-
-def build_tiny_dit() -> Any:
-    """The reference's tiny transformer."""
-    model = HunyuanVideoTransformer3DModel(**TINY_DIT)
-    model.load_state_dict(convert_transformer_state_dict(golden("dit_tiny_weights")), strict=True)
-    return model.eval()
+    return tiny_pipeline.tiny_transformer()
 
 
 @pytest.fixture(scope="session")
@@ -110,26 +87,12 @@ def clip_tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def build_vae() -> Callable[..., Any]:
-    return build_tiny_vae
-
-
-def build_tiny_vae(**tiling: Any) -> Any:
-    """The tiny VAE; `tiling` overrides keys of the original config that diffusers' class does not know."""
-    config = json.loads((GOLDEN / "vae_tiny_config.json").read_text())
-    vae = AutoencoderKLHunyuanVideo(
-        block_out_channels=config["block_out_channels"],
-        layers_per_block=config["layers_per_block"],
-        norm_num_groups=config["norm_num_groups"],
-    )
-    vae.load_state_dict(strip_vae_prefix(golden("vae_tiny_weights")), strict=True)
-    own = {key: config[key] for key in ("sample_size", "sample_tsize", "mid_block_causal_attn")}
-    vae.register_to_config(**(own | tiling))
-    return vae.eval()
+    return tiny_pipeline.tiny_vae
 
 
 @pytest.fixture(scope="session")
 def tiny_vae() -> Any:
-    return build_tiny_vae()
+    return tiny_pipeline.tiny_vae()
 
 
 @pytest.fixture

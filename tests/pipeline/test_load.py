@@ -1,5 +1,4 @@
 import copy
-import multiprocessing
 import os
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
 from pipeline.memory.stored_model import load_stored
+from tests.harness.forked import FORKED
 from weights.checks.synthetic import write_converted_transformer
 from weights.errors import VerifyError
 from weights.originals.plan_transformer import FULL_SIZE
@@ -119,9 +119,8 @@ def load_and_touch(folder: Path, both: Any, answers: Any) -> None:
 def test_ranks_of_one_box_share_the_weights_and_none_copies_them(tmp_path: Path) -> None:
     folder = tmp_path / "transformer"
     nbytes = write_converted_transformer(folder, MEDIUM)
-    context = multiprocessing.get_context("spawn")
-    both, answers = context.Barrier(2, timeout=120), context.Queue()
-    other = context.Process(target=load_and_touch, args=(folder, both, answers))
+    both, answers = FORKED.Barrier(2, timeout=120), FORKED.Queue()
+    other = FORKED.Process(target=load_and_touch, args=(folder, both, answers))
     other.start()
     load_and_touch(folder, both, answers)
     for own, mapped in [answers.get(timeout=120) for _ in range(2)]:

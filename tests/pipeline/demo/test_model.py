@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pipeline.demo.model import build_demo_model, demo_facts, render_size
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
 from pipeline.vae.codec import decode_stream, encode_reference
+from tests.harness.forked import FORKED
 
 WIDTH, HEIGHT = 224, 128
 
@@ -98,8 +98,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_two_processes_at_once(tmp_path: Path, folder: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=build_demo_model, args=(tmp_path / "model",)) for _ in range(2)]
+    processes = [FORKED.Process(target=build_demo_model, args=(tmp_path / "model",)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -1,7 +1,5 @@
 """Several real processes on one request: the same latents on all of them, and those of a single one."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch import Tensor
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.parallel.plan import check_heads
 from tests.harness import ranks_at_work
-from tests.harness.live_server import ROOT
+from tests.harness.forked import FORKED
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +24,16 @@ def alone() -> dict[str, Tensor]:
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     """Per rank: its latents of every request."""
     count, folder = request.param, tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", "-m", "tests.harness.ranks_at_work"]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(count), str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for rank in range(count)
-    ]
+    processes = [FORKED.Process(target=ranks_at_work.run_rank, args=(rank, count, folder)) for rank in range(count)]
+    for process in processes:
+        process.start()
     try:
-        said = [process.communicate(timeout=240)[1] for process in processes]
+        for process in processes:
+            process.join(240)
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * count, "\n".join(said)
+    assert [process.exitcode for process in processes] == [0] * count
     return [load_file(folder / f"{rank}.safetensors") for rank in range(count)]
 
 
