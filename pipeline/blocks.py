@@ -35,7 +35,7 @@ def double_block(block: DoubleBlock, image: Tensor, text: Tensor, vec: Tensor, r
 
 
 def single_block(block: SingleBlock, x: Tensor, vec: Tensor, rope: Rope) -> Tensor:
-    """x [1,N+L,C] = [image, text], vec [1,C] -> x. Rope covers all rows; text rows turn by nothing."""
+    """x [1,N+L,C] = [image, text], vec [1,C] -> x. Rope covers all rows; text rows are not rotated."""
     with onloaded(block):
         shift, scale, gate = modulation(block.norm, vec, 3)
         normed = modulated(x, shift, scale)

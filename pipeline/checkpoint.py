@@ -1,7 +1,7 @@
-"""Where an interrupted generation goes on: the latents before a step, and what they belong to.
+"""From where an interrupted generation can be resumed: the latents before a step, and what they belong to.
 
-Everything else follows from the request: conditions are encoded again, noise is not drawn again. A step that the
-step cache would serve from an earlier one cannot be a starting point (its cache is hundreds of megabytes).
+Everything else follows from the request: conditions are encoded again; the noise is not needed again. A step that the
+step cache serves from an earlier one cannot be a starting point: its cached trunk is hundreds of megabytes.
 """
 
 import hashlib
@@ -38,8 +38,8 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, belongs_to: str) -> None:
-    """Replace the checkpoint at `path`, durably and at once: a killed writer leaves the one before."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")  # a frozen writer may wake up beside this one
+    """Replace the checkpoint at `path`, durably and atomically: a killed writer leaves the previous one."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")  # a suspended writer may resume beside this one
     metadata = {"next_step": str(checkpoint.next_step), "belongs_to": belongs_to}
     try:
         with part.open("wb") as handle:

@@ -28,7 +28,7 @@ class Sampling:
     guidance_scale: float
     ip_cfg_scale: float
     step_cache: StepCacheName | None
-    start_step: int = 0  # above 0: go on from latents that a stopped run had before that step
+    start_step: int = 0  # above 0: resume with the latents that a stopped run had before that step
 
     def __post_init__(self) -> None:
         whole_number("num_inference_steps", self.steps)
@@ -51,7 +51,7 @@ class Sampling:
         return self.guidance_scale > 1
 
     def ip_scale(self, step: int) -> float:
-        """Guidance by the identity runs out to about 1 at the last step, as in the reference."""
+        """Decreases linearly to about 1 at the last step, as in the reference."""
         return self.ip_cfg_scale - step * (self.ip_cfg_scale - 1) / (self.steps - 1 + 1e-3)
 
     @property
@@ -69,7 +69,7 @@ def sigma_schedule(scheduler: Scheduler, steps: int) -> tuple[Tensor, Tensor]:
 
 
 def block_count(transformer: Transformer, branches: int, sampling: Sampling) -> int:
-    """How many transformer blocks a whole run takes."""
+    """How many transformer blocks a whole run computes."""
     trunk_blocks = len(transformer.transformer_blocks) + len(transformer.single_transformer_blocks) - 1
     ahead = sampling.full_steps[sampling.start_step :]
     return branches * (sum(ahead) * trunk_blocks + len(ahead))
@@ -89,7 +89,7 @@ def denoise(
     """latents: fp32 noise [1,16,T,h,w] -> fp32 latents. Branches go from least to most conditioned (`guidance.py`)."""
     cache = StepCache(sampling.full_steps)
     timesteps, sigmas = schedule
-    on_device = timesteps.to(latents.device)  # once: a copy waits for all that the device has still to do
+    on_device = timesteps.to(latents.device)  # copied once: a copy waits for everything queued on the device
     for step in range(sampling.start_step, sampling.steps):
         timestep = on_device[step : step + 1]
         try:

@@ -19,7 +19,8 @@ from pipeline.transformer import Branch, compute_dtype
 def unconditional_mask(mask: Tensor, image_tokens: int) -> Tensor:
     """[1,R] -> [1,R]: as many leading ones as the prompt has tokens.
 
-    The negative branch therefore sees its text and only the first token of its (white) image.
+    The negative branch therefore attends to its text and to the first token of its (white) image only, as in the
+    reference.
     """
     kept = int(mask.sum()) - (image_tokens - 1)
     rewritten = mask.clone()

@@ -85,9 +85,9 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         self._ranks: Ranks | None = None
 
     def enable_ranks(self, ranks: Ranks) -> None:
-        """From now on denoise together with the other processes of `ranks`, which make the same calls.
+        """From now on denoise together with the other processes of `ranks`, which must make the same calls.
 
-        Every rank gets the same latents. What ends a call early must do so on all ranks at the same block.
+        Every rank gets the same latents. A callback that ends a call early must do so on all ranks at the same block.
 
         Raises:
             ValueError: the attention heads cannot be shared by so many ranks, not even with guidance.
@@ -97,7 +97,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "HunyuanCustomPipeline":
-        """diffusers' own, which would read fp8 layers without their scales: those are loaded here."""
+        """As in diffusers, except for a transformer with fp8 layers, whose scales diffusers would not read."""
         stored = Path(pretrained_model_name_or_path) / "transformer"
         if "transformer" not in kwargs and has_fp8_layers(stored):
             dtype = kwargs.get("torch_dtype")
@@ -140,9 +140,9 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         height, width: multiples of 16; num_frames: 4n+1. guidance_scale: no guidance up to 1. ip_cfg_scale: guidance
         by the identity, off at 0. latents: the initial noise [1,16,T,h,w], or with a `start_step` what an interrupted
         run had before that step; ref_latents: the encoded identity image [1,16,1,h,w], already scaled. step_cache:
-        "reference" spares the blocks of 8 steps in 30. callback_on_step_end: diffusers' protocol, over "latents".
-        callback_on_progress: called after every encoder pass, block and tile; what it raises ends the call and leaves
-        the pipeline ready for the next.
+        "reference" reuses the blocks in 8 steps of 30. callback_on_step_end: diffusers' protocol, over "latents".
+        callback_on_progress: called after every encoder pass, block and tile; an exception it raises
+        ends the call and leaves the pipeline usable.
         """
         self._interrupt = False
         _check_types(prompt, negative_prompt, image)
@@ -156,7 +156,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
             start_step=start_step,
         )
         if start_step > 0 and latents is None:
-            raise ValueError("`start_step` needs the `latents` of the run it goes on with")
+            raise ValueError("`start_step` needs the `latents` of the run to resume")
         subject = Subject(
             pixels=rgb_pixels(image, alpha=self.config.alpha),
             prompt=prompt,

@@ -1,8 +1,8 @@
 """Frames in, one H.264 MP4 out: streamed through ffmpeg, renamed into place only when it is complete.
 
 Frames are uint8 RGB `[n, h, w, 3]` chunks. The file is yuv420p, BT.709 limited range, faststart, one constant frame
-rate; the same frames, options and ffmpeg give the same bytes. ffmpeg comes with imageio-ffmpeg, whose own writer keeps
-no stderr, hence the process here.
+rate; the same frames, options and ffmpeg give the same bytes. ffmpeg is that of imageio-ffmpeg, whose own writer does
+not keep stderr, hence the process here.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pipeline.options import CRF
 
 FPS_RANGE = range(16, 31)
 STDERR_KEPT = 2000  # bytes
-GRACE_SECONDS = 5.0  # for an ffmpeg that closed its input to say why and exit
+GRACE_SECONDS = 5.0  # for an ffmpeg that closed its input to print why and exit
 
 
 class Mp4Error(RuntimeError):
@@ -45,7 +45,7 @@ def write_mp4(
     reference writes 10, i.e. quality 8 of imageio). Neither a partial file nor an ffmpeg process survives an error.
 
     Raises ValueError for arguments or chunks that can never be encoded, Mp4Error for everything that fails on the way,
-    and whatever `frames` itself raises.
+    and what `frames` itself raises.
     """
     if fps not in FPS_RANGE:
         raise ValueError(f"fps must be {FPS_RANGE.start}..{FPS_RANGE.stop - 1}, not {fps}")
@@ -73,7 +73,7 @@ def write_mp4(
             ffmpeg.finish()
         return _publish(part, path)
     finally:
-        with contextlib.suppress(OSError):  # most often it is gone; never hide the error that led here
+        with contextlib.suppress(OSError):  # usually it no longer exists; the error that led here must not be hidden
             part.unlink()
 
 
@@ -126,7 +126,7 @@ class _Ffmpeg:
 
     def __init__(self, arguments: list[str]) -> None:
         try:
-            # A process group of its own: Ctrl-C at a terminal is for the server to handle, not for its encoder.
+            # A process group of its own: Ctrl-C at a terminal is handled by the server, not by its encoder.
             self._process = subprocess.Popen(
                 [get_ffmpeg_exe(), *arguments],
                 stdin=subprocess.PIPE,
@@ -139,8 +139,8 @@ class _Ffmpeg:
         assert self._process.stdin is not None and self._process.stderr is not None  # noqa: S101
         self._stdin = self._process.stdin
         self._stderr = self._process.stderr
-        self._last_words = b""
-        # A reader of its own: ffmpeg would stop for ever on a full stderr pipe while we wait for room in its stdin.
+        self._stderr_tail = b""
+        # A thread reads stderr: ffmpeg would block on a full stderr pipe while we wait to write to its stdin.
         self._reader = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
         self._reader.start()
 
@@ -152,20 +152,20 @@ class _Ffmpeg:
     ) -> None:
         self._process.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):  # what was still buffered has no reader any more
+        with contextlib.suppress(OSError):  # what was still buffered can no longer be delivered
             self._stdin.close()
         self._reader.join(GRACE_SECONDS)
         self._stderr.close()
 
     def write(self, chunk: np.ndarray) -> None:
-        """Send a chunk `[n, h, w, 3]`; blocks while ffmpeg is busy. Raises Mp4Error when ffmpeg is gone."""
+        """Send a chunk `[n, h, w, 3]`; blocks while ffmpeg is busy. Raises Mp4Error if ffmpeg has ended."""
         try:
             self._stdin.write(np.ascontiguousarray(chunk).data)
         except OSError as error:
             raise self._failure() from error
 
     def finish(self) -> None:
-        """End the stream and wait for the complete file. Raises Mp4Error unless ffmpeg says it is."""
+        """End the stream and wait for the complete file. Raises Mp4Error unless ffmpeg succeeds."""
         try:
             self._stdin.close()
         except OSError as error:
@@ -181,9 +181,9 @@ class _Ffmpeg:
             code = self._process.wait()
         self._reader.join(GRACE_SECONDS)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        lines = self._last_words.decode("utf-8", errors="replace").strip()
+        lines = self._stderr_tail.decode("utf-8", errors="replace").strip()
         return Mp4Error(f"ffmpeg {how}: {lines or 'it gave no reason'}")
 
     def _read_stderr(self) -> None:
         while block := os.read(self._stderr.fileno(), 4096):
-            self._last_words = (self._last_words + block)[-STDERR_KEPT:]
+            self._stderr_tail = (self._stderr_tail + block)[-STDERR_KEPT:]

@@ -1,4 +1,8 @@
-"""Keeps the CPU close to the GPU: kernels are only queued, and a queue of blocks knows neither progress nor cancel."""
+"""Keeps the CPU at most two blocks ahead of the GPU.
+
+Launching a kernel only queues it. Without a limit the CPU would queue whole steps in advance: progress would be
+reported before the work is done, and a cancel would wait for all that is queued.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +22,7 @@ class Event(Protocol):
 
 
 class Pacer:
-    """Called after every block: waits until all but the latest two are done. On the CPU nothing is ever queued."""
+    """Called after every block: waits until all but the latest two have been computed. On the CPU nothing is queued."""
 
     def __init__(self, device: torch.device, event: Callable[[], Event] | None = None) -> None:
         self._event = event or (torch.cuda.Event if device.type == "cuda" else None)

@@ -1,4 +1,4 @@
-"""What the pipeline reports while it works. No torch here: the value crosses into processes that never load it."""
+"""What the pipeline reports while it works. No torch here: the values are used in processes that never load it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Stage: TypeAlias = Literal["encode", "denoise", "decode"]
 class Progress:
     """One finished unit of work: an encoder pass or VAE tile (encode), a transformer block (denoise), a tile (decode).
 
-    Steps would be too coarse: one takes minutes at full size, and cancelling must not wait for it.
+    Steps would be too coarse: one takes up to minutes at full size, and a cancel must not wait for it.
     """
 
     stage: Stage
@@ -19,7 +19,7 @@ class Progress:
     total: int
 
 
-# Called after every unit; whatever it raises ends the generation and reaches the caller.
+# Called after every unit; an exception it raises ends the generation and reaches the caller.
 ProgressCallback: TypeAlias = Callable[[Progress], None]
 
 

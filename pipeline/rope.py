@@ -13,8 +13,8 @@ def rotary_tables(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """cos, sin: fp32 [(1 + T) * H * W + text_rows, sum(axes_dim)], in the order [reference, video, text].
 
-    Video tokens sit at (t, y, x). The reference frame sits before them, at t = -1, and beside them: its columns go on
-    from the video's width. Text is not rotated: its rows are cos 1, sin 0.
+    Video tokens sit at (t, y, x). The reference frame is placed before them in time, at t = -1, and beside them in
+    space: its columns continue after the video's width. Text is not rotated: its rows are cos 1, sin 0.
     Always computed on the CPU, so that every device rotates by the same bits.
     """
     video = torch.cartesian_prod(*(torch.arange(n) for n in (grid.frames, grid.height, grid.width)))

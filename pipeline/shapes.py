@@ -1,4 +1,4 @@
-"""Pixels -> latents -> tokens. The only place that knows strides; they come from the models' configs.
+"""Pixels -> latents -> tokens. Strides are used only here and come from the models' configs.
 
 T frames, H W sides; `F = 1 + time * (T_latent - 1)`, because the causal VAE encodes the first frame alone.
 """
@@ -47,7 +47,7 @@ class LatentShape:
 
     @classmethod
     def from_pixels(cls, pixels: PixelShape, strides: Strides) -> "LatentShape":
-        """Raises ValueError for a shape the model cannot make; the message says which sizes it can."""
+        """Raises ValueError for a shape the model cannot generate; the message says which it can."""
         side = strides.space * strides.patch
         for name, value in (("height", pixels.height), ("width", pixels.width)):
             if value < side or value % side:
@@ -83,6 +83,6 @@ class TokenGrid:
 
 
 def whole_number(name: str, value: object) -> None:
-    """Raises ValueError unless `value` is an integer of some type; 5.0 is none."""
+    """Raises ValueError unless `value` is an integer of some type; 5.0 is not."""
     if not isinstance(value, Integral):
         raise ValueError(f"`{name}` must be a whole number, got {value!r}")  # noqa: TRY004 - as every bad argument

@@ -1,4 +1,7 @@
-"""Which part of each forward this process computes. Here: all of it, as one device does."""
+"""Which part of each forward this process computes: with one device all of it.
+
+The interface between the transformer and `parallel/plan.py`, which has the share of one rank among several.
+"""
 
 from torch import Tensor
 
@@ -6,24 +9,21 @@ from pipeline.blocks import Rope
 
 
 class Share:
-    """Everything. `parallel/plan.py` has the share of one rank among several.
-
-    rope: of the image tokens that are computed here, then of the longest text.
-    """
+    """Everything. `rope`: for the image tokens that are computed here, then for the longest text."""
 
     def __init__(self, rope: Rope) -> None:
         self.rope = rope
 
     def rows(self, branches: int) -> range:
-        """Which of so many guidance branches are computed here."""
+        """Indices of the guidance branches that are computed here."""
         return range(branches)
 
     def tokens(self, image: Tensor) -> Tensor:
-        """The image tokens computed here: of [1,N,C], along N."""
+        """[1,N,C] -> [1,n,C]: the image tokens computed here."""
         return image
 
     def joined(self, patches: Tensor) -> Tensor:
-        """What was computed of each image token, everywhere: [1,N,C]."""
+        """[1,n,C] -> [1,N,C]: the results for all image tokens, from every process."""
         return patches
 
     def predictions(self, own: list[Tensor]) -> list[Tensor]:

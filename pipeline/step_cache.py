@@ -1,4 +1,7 @@
-"""Reuse of the trunk between denoising steps. A cache belongs to one request and holds one entry per guidance row."""
+"""Reuse of the trunk between denoising steps, after the reference's "deepcache" option.
+
+A cache belongs to one request and holds one entry per guidance branch.
+"""
 
 from collections.abc import Sequence
 
@@ -26,19 +29,19 @@ def full_steps(name: StepCacheName | None, steps: int) -> tuple[bool, ...]:
 
 
 def can_start_at(step: int, full_steps: Sequence[bool]) -> bool:
-    """Whether a run can begin, or go on, at this step: it is there and needs no earlier one's trunk."""
+    """Whether a run can begin or resume at this step: it exists and needs no earlier step's trunk."""
     return 0 <= step < len(full_steps) and full_steps[step]
 
 
 class StepCache:
-    """Keeps, per guidance row, the input of the last block: [reference, video, text] after all others."""
+    """Keeps, per guidance branch, the input of the last block: [reference, video, text] after all others."""
 
     def __init__(self, full_steps: Sequence[bool]) -> None:
         self.full_steps = tuple(full_steps)
         self._trunks: dict[int, Tensor] = {}
 
     def recall(self, step: int, row: int) -> Tensor | None:
-        """What to go on from at a cached step; None at a full one."""
+        """The trunk to use at a cached step; None at a full one."""
         return None if self.full_steps[step] else self._trunks[row]
 
     def remember(self, step: int, row: int, trunk: Tensor) -> None:

@@ -60,7 +60,7 @@ def trunk(
     """All blocks but the last: latents [1,16,T,h,w] -> [1,N+L,C], ordered [reference, video, text]."""
     image = share.tokens(patchify(transformer, torch.cat([branch.reference, latents], dim=2)))
     # The refiner reads the mask position by position, padding rows included; afterwards only its sum counts, and
-    # cropping to it spares the joint attention any mask.
+    # cropping to it makes a mask in the joint attention unnecessary.
     text = transformer.context_embedder(branch.text, timestep, branch.mask)[:, : branch.valid]
     image_rope, joint_rope = _rows(share.rope, image.shape[1]), _rows(share.rope, image.shape[1] + text.shape[1])
     for double in transformer.transformer_blocks:
@@ -88,7 +88,7 @@ def head(
     on_block()
     per_frame = branch.reference[0, 0].numel() // transformer.config.patch_size**2
     image = x[:, : x.shape[1] - branch.valid]
-    scale, shift = modulation(transformer.norm_out, vec, 2)  # this order, other than in the blocks: diffusers swaps
+    scale, shift = modulation(transformer.norm_out, vec, 2)  # in this order: diffusers swaps them, unlike in the blocks
     patches = share.joined(transformer.proj_out(modulated(image, shift, scale)))
     return unpatchify(transformer, patches[:, per_frame:], size).float()
 

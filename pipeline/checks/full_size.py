@@ -1,10 +1,10 @@
 """`hunyuan-custom doctor --full-size`: the 13B transformer on a machine without a GPU and without its weights.
 
 Synthetic weights of the real names and shapes are written to disk, mapped (not copied) into the real model class and
-run through one step of a few tokens by the very code that generates videos, under the memory plan for small GPUs.
-That plan moves a block from its file's mapping to the GPU; on the CPU there is nowhere to move it to, and the mapping
-itself is the offload to disk: a page is read when a layer wants it and may be dropped afterwards, so the machine needs
-far less memory than the model has weights.
+run through one step of a few tokens by the code that generates videos, under the memory plan for small GPUs.
+That plan copies a block from the mapping of its file to the GPU. On the CPU no copy is made, and the mapping acts as an
+offload to disk: a page is read when a layer needs it and may be dropped afterwards, so that the machine needs far less
+memory than the model has weights.
 """
 
 import time
@@ -41,7 +41,7 @@ MAX_RSS_ANON = 12_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """What one forward showed. `unread`: names of weights whose layer was never called."""
+    """What was measured in one forward. `unread`: names of weights whose layer was never called."""
 
     load_seconds: float
     forward_seconds: float
@@ -69,7 +69,7 @@ class FullSizeCheck:
         return all_read and self.forward.finite and self.peak_rss_anon <= MAX_RSS_ANON
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For the terminal."""
         forward = self.forward
         called = forward.tensors - len(forward.unread)
         first_unread = f", NOT: {forward.unread[0]}" if forward.unread else ""
@@ -94,7 +94,7 @@ def full_size_check(
     config: Mapping[str, Any] = FULL_SIZE,
     say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> FullSizeCheck:
-    """Run in `directory`, which needs 26 GB free; everything is removed again. Takes minutes.
+    """Run in `directory`, which needs 26 GB of free space; everything is removed afterwards. Takes minutes.
 
     `config` holds diffusers' transformer keys. Raises `TargetError` without the space, `WeightsError` if the child
     process dies.
@@ -114,7 +114,7 @@ def full_size_check(
 
 
 def one_forward(folder: Path) -> Forward:
-    """Load the transformer in `folder` and run one step, watching which layers are called and what the disk gives."""
+    """Load the transformer in `folder` and run one step; records which layers are called and what is read from disk."""
     read_before, started = _read_bytes(), time.monotonic()
     transformer = load_stored(HunyuanVideoTransformer3DModel, folder, torch.bfloat16)
     loaded = time.monotonic()
@@ -142,7 +142,7 @@ def _grid(patch: int) -> TokenGrid:
 
 
 def _read_bytes() -> int:
-    """What disks have given this process, pages of mapped files included; 0 where the kernel does not count."""
+    """Bytes this process has read from disks, pages of mapped files included; 0 where the kernel does not count."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
@@ -151,7 +151,7 @@ def _read_bytes() -> int:
 
 
 def _reads_are_counted(folder: Path) -> bool:
-    """Not on file systems in memory, and on some in the network."""
+    """False on file systems in memory and on some network file systems."""
     probe = folder / "probe"
     probe.write_bytes(bytes(2**20))
     drop_from_cache(probe)

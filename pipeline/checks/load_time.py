@@ -19,7 +19,7 @@ class LoadBench:
     peak_rss_anon: int
 
     def lines(self) -> list[str]:
-        """For people."""
+        """For the terminal."""
         return [
             f"weights        {self.nbytes / 1e9:.2f} GB",
             f"loaded in      {self.seconds:.1f} s, from the disk",

@@ -1,7 +1,7 @@
 """OpenCV's INTER_LINEAR for 8-bit images, bit for bit, in numpy.
 
-The model was trained on pictures resized this way: no antialiasing, half-pixel centres, clamped edges, 11-bit
-fixed-point weights. PIL's BILINEAR antialiases and differs by up to 33 levels.
+The model was trained on pictures resized this way: no antialiasing, half-pixel centres, clamped edges, weights in
+fixed point with 11 bits. PIL's BILINEAR antialiases and differs by up to 33 levels.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ def resize_bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArra
     rows, cols = image.shape[:2]
     if (rows, cols) == (height, width):
         return image
-    if (rows, cols) == (2 * height, 2 * width):  # OpenCV silently takes its area filter at exactly one half
+    if (rows, cols) == (2 * height, 2 * width):  # OpenCV uses its area filter at exactly one half
         quads = image.reshape(height, 2, width, 2, -1).astype(np.int32).sum(axis=(1, 3))
         return ((quads + 2) >> 2).astype(np.uint8)
 

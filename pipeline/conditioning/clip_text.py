@@ -1,7 +1,8 @@
 """Text as CLIP's tokenizer of transformers 4.41 read it, which is what the transformer was trained with.
 
-That tokenizer went through BERT's basic tokenizer first: ideographs stand alone, control and format characters go,
-accents stay. The one of transformers 5 does not, and would give Chinese and Japanese prompts other ids.
+That tokenizer applied BERT's basic tokenizer first: every ideograph becomes a word, control and format characters are
+removed, accents are kept. The tokenizer of transformers 5 does not, and would give Chinese and Japanese prompts other
+ids.
 """
 
 import unicodedata
@@ -27,9 +28,10 @@ def clip_text(prompt: str) -> str:
 
 
 def _lower(word: str) -> str:
-    """Here and not by the tokenizer, which goes letter by letter and knows no final sigma.
+    """Lowered here and not by the tokenizer, which lowers single letters and does not handle the Greek final sigma.
 
-    It composes before it lowers, as 4.41 did; what lowering makes composable (J\u030c) is left to it.
+    The tokenizer composes (NFC) before it lowers, as 4.41 did; a word that can be composed only once it is lowered
+    (J\u030c) is therefore left to it.
     """
     lowered = word.lower()
     return lowered if unicodedata.is_normalized("NFC", lowered) else word

@@ -1,8 +1,9 @@
 """Prompt and identity image -> text states (LLaVA) and pooled prompt (CLIP).
 
-Rows of the states: the kept prompt tokens, the image tokens, then padding up to TEXT_LENGTH + image tokens - 1. The
-transformer was trained on what transformers 4.41 made of that input, and two oddities of it matter: padding rows enter
-the refiner, and the mask marks the right number of rows at the wrong positions.
+The R rows of the states are the kept prompt tokens, the image tokens, then padding: R = TEXT_LENGTH + image tokens - 1
+(256 + 576 - 1 = 831 as published). The transformer was trained on what transformers 4.41 computed from that input,
+which is peculiar in two ways that matter: padding rows enter the token refiner, and the mask marks the right number of
+rows at the wrong positions.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def encode_prompt(text_encoder: Llava, tokens: PromptTokens, pixel_values: Tenso
     with onloaded(text_encoder):
         ids = torch.tensor([tokens.ids[:-1]], device=device)
         text = text_encoder.get_input_embeddings()(ids)
-        # 4.41 empties padding wherever it is, and so a padding token that stands in the prompt: a row of nothing.
+        # 4.41 zeroes the embedding of every padding token, including one that the user typed.
         padding = getattr(config, "pad_token_id", None)
         if padding is not None:
             text = text.masked_fill((ids == padding)[..., None], 0)
@@ -54,8 +55,8 @@ def encode_prompt(text_encoder: Llava, tokens: PromptTokens, pixel_values: Tenso
                 vision_feature_select_strategy=config.vision_feature_select_strategy,
             ).pooler_output
         )
-        # All padding rows are alike in 4.41: a zero embedding at position 1 that sees every valid row and no padding,
-        # itself included. One stands for all.
+        # All padding rows are equal in 4.41: a zero embedding at position 1 that attends to every valid row and to no
+        # padding row, itself included. One is computed and repeated.
         embeds = torch.cat([text, image.to(dtype), torch.zeros_like(text[:, :1])], dim=1)
         length = embeds.shape[1]
         position_ids = torch.arange(length, device=device)
@@ -76,8 +77,8 @@ def encode_prompt(text_encoder: Llava, tokens: PromptTokens, pixel_values: Tenso
 
 
 def _positional_mask(kept: int, images: int) -> Tensor:
-    """[1,R]: the mask of the unexpanded tokens with one image's worth of ones behind. Its sum is right; its
-    positions leave out image rows and let padding in.
+    """[1,R]: the mask of the tokens before the image was expanded, followed by one image's worth of ones. Its sum is
+    right; its positions leave out image rows and include padding.
     """
     tokens = torch.arange(TEXT_LENGTH) < kept
     return torch.cat([tokens, torch.ones(images - 1, dtype=torch.bool)]).long()[None]

@@ -1,6 +1,6 @@
 """The text LLaVA reads: a fixed template around the prompt, with the identity image at the very end.
 
-p tokens in all (BOS and one image token included); the first `crop_start` are the template's and are cut off later.
+The first `crop_start` tokens, BOS included, are the template's; their hidden states are cut off later.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class PromptTokens:
 def tokenize(tokenizer: Tokenizer, prompt: str, subject_name: str, *, image_token_id: int) -> PromptTokens:
     """A prompt that is too long loses its own end, never the ending of the template with the image.
 
-    An `<image>` typed by the user is dropped: there is one image, and it has its place.
+    An `<image>` typed by the user is dropped: the template has one image, at its end.
     """
     prompt, subject_name = (_without_image(text) for text in (prompt, subject_name))
     _check_tokenizer(tokenizer, image_token_id)
@@ -47,7 +47,7 @@ def tokenize(tokenizer: Tokenizer, prompt: str, subject_name: str, *, image_toke
 
 
 def _without_image(text: str) -> str:
-    """Until none is left: dropping one may join the halves of another."""
+    """Repeated until none is left: removing one may join the halves of another."""
     while IMAGE_TOKEN in text:
         text = text.replace(IMAGE_TOKEN, "")
     return text

@@ -1,7 +1,7 @@
 """Linear layers stored in float8_e4m3fn with a scale, as Tencent publishes them: smaller, not faster.
 
-The weight in use is `weight * scale`, both taken in the activations' dtype (bf16) and the product rounded to it,
-layer by layer. Activations are not quantised.
+Each layer computes with `weight * scale`, both cast to the activations' dtype (bf16) and the product rounded to it.
+Activations are not quantised.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def load_fp8_state_dict(transformer: nn.Module, state_dict: Mapping[str, Tensor]
     """Strictly loads a state dict in which some Linear layers have a `weight_scale`; those become `Fp8Linear`.
 
     Their weights are cast to float8_e4m3fn whatever they were stored as: checkpoints may hold them wider, already
-    divided by the scale. The tensors are taken over, not copied, so `transformer` may be on the meta device.
+    divided by the scale. The tensors are assigned, not copied, so `transformer` may be on the meta device.
     """
     state = dict(state_dict)
     suffix = f".{SCALE_NAME}"

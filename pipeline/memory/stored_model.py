@@ -1,4 +1,4 @@
-"""A diffusers model from its folder, strictly: every weight of the files finds its place and none is left over."""
+"""A diffusers model from its folder, strictly: the files hold every weight of the model and no other."""
 
 import inspect
 from collections.abc import Callable
@@ -24,11 +24,14 @@ def load_stored(
     device: str = "cpu",
     on_file: Callable[[str], None] = lambda message: None,  # noqa: ARG005
 ) -> ModelMixin:
-    """Built without memory of its own, the model takes over the tensors of the files, converted to `dtype` if given.
+    """The model is created without memory of its own and takes over the tensors of the files, cast to `dtype` if given.
 
-    On the CPU tensors of that dtype stay mapped to their files: no copy, and processes share the pages. For another
-    device each goes there straight from its file. fp8 layers stay what they are. `on_file` hears of every file
-    before it is read. Raises ValueError naming the weights that are missing, left over or misshapen.
+    On the CPU, tensors of that dtype stay mapped to their files: no copy, and processes share the pages. For another
+    device each is read straight onto it. fp8 layers keep their dtype. `on_file` is called with a line about every file
+    before it is read.
+
+    Raises:
+        ValueError: names the weights that are missing, left over or of another shape.
     """
     config = model_class.load_config(folder, local_files_only=True)
     known = inspect.signature(model_class.__init__).parameters

@@ -1,7 +1,7 @@
 """One request on several ranks: guidance branches on halves of them, the image tokens of a branch split within.
 
-The transformer knows nothing of it: its attention gets another processor for the time of a request
-(`parallel/ulysses.py`), and `Share` says which branches and tokens are computed here.
+The transformer itself is unchanged: for the duration of a request its attention has another processor
+(`parallel/ulysses.py`), and a `Share` says which branches and tokens this rank computes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,9 @@ from pipeline.transformer import Branch
 
 
 def ranks_per_branch(count: int, branches: int) -> int:
-    """Two branches go to half of an even number of ranks each. Otherwise all ranks take one branch after another."""
+    """Two branches are computed by one half of the ranks each, if their number is even. Otherwise all ranks compute one
+    branch after another.
+    """
     return count // 2 if branches == 2 and count % 2 == 0 else count
 
 
@@ -33,7 +35,7 @@ def check_heads(transformer: Transformer, ranks: int, branches: int) -> None:
 
 @contextmanager
 def sharing(transformer: Transformer, rope: Rope, branches: Sequence[Branch], ranks: Ranks | None) -> Iterator[Share]:
-    """The share of this process in a request; with several ranks, `transformer` computes as one of them meanwhile.
+    """The share of this process in a request; with several ranks, `transformer` computes as one of them until the end.
 
     Raises:
         ValueError: the heads cannot be shared by so many ranks.

@@ -13,15 +13,15 @@ _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 class Ranks:
-    """All of them, seen from one. Made once per process, by all at the same time.
+    """The groups that one rank is in. Created once per process, by all processes at the same time.
 
-    Tensors of the model travel by NCCL between GPUs and by gloo between CPUs, what the ranks agree on always by gloo:
-    no GPU is waited for. Everybody must make the same calls in the same order; who waits for longer than `timeout_s`
-    raises.
+    Tensors of the model are exchanged by NCCL between GPUs and by gloo between CPUs; what the ranks agree on always by
+    gloo, which waits for no GPU. All ranks must make the same calls in the same order; a call that waits for longer
+    than `timeout_s` raises.
     """
 
     def __init__(self, *, rank: int, count: int, store: dist.Store, device: torch.device, timeout_s: float) -> None:
-        for library in ("GLOO", "NCCL"):  # they would listen on the network
+        for library in ("GLOO", "NCCL"):  # by default they listen on the network
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", _LOOPBACK)
         self.rank, self.count = rank, count
         timeout = timedelta(seconds=timeout_s)
@@ -34,7 +34,7 @@ class Ranks:
                 return None
             made = [dist.new_group(list(members), timeout=timeout, backend=backend) for members in groups]
             own = next(group for group, members in zip(made, groups, strict=True) if rank in members)
-            # The first exchange makes the connection: what is wrong with it is known before there is a request.
+            # The first exchange connects the ranks: a fault shows here and not in the first request.
             sent = torch.zeros(1, device=device)
             received = sent.new_empty(own.size())
             dist.all_gather_single(received, sent, group=own)
@@ -44,16 +44,16 @@ class Ranks:
         halves = [range(count // 2), range(count // 2, count)] if count % 2 == 0 else []
         self.all = connect([range(count)])
         self.half = connect(halves)
-        self.pair = connect(list(zip(*halves, strict=True)))  # this rank and its like in the other half
+        self.pair = connect(list(zip(*halves, strict=True)))  # this rank and its counterpart in the other half
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says yes."""
+        """Whether `flag` is true on any rank."""
         votes = torch.tensor([flag], dtype=torch.int32)
         dist.all_reduce(votes, dist.ReduceOp.MAX)
         return bool(votes)
 
     def as_first(self, value: Tensor) -> Tensor:
-        """What rank 0 has; elsewhere `value` only says which shape and dtype that is."""
+        """Rank 0's value, on all ranks; on the others `value` only gives shape and dtype."""
         shared = value.cpu().clone(memory_format=torch.contiguous_format)
         dist.broadcast(shared, 0)
         return shared.to(value.device)

@@ -1,7 +1,7 @@
 """Attention over tokens that are split over several processes ("Ulysses"): tokens are exchanged for heads.
 
-N image tokens of which n are here, L text tokens, H heads of D channels, P processes. Everything outside of attention
-works on single tokens, so that each process does it for its own. The few text tokens are everywhere.
+N image tokens of which n are here, L text tokens, H heads of D channels, P processes. Everything outside
+of attention works on single tokens, so that each process does it for its own. All processes hold the few text tokens.
 """
 
 import torch
@@ -32,7 +32,7 @@ class TokenSplit:
 
     def joined(self, own: Tensor) -> Tensor:
         """[1,n,C] -> [1,N,C]."""
-        longest = self._parts[0]  # all must send as much
+        longest = self._parts[0]  # every process must send as much
         padded = F.pad(own[0], (0, 0, 0, longest - self._own)).contiguous()
         received = padded.new_empty(self._size * longest, padded.shape[1])
         dist.all_gather_single(received, padded, group=self._group)
@@ -48,7 +48,7 @@ class TokenSplit:
         return torch.cat([image, by_process[self._own :, self._index]])[None]
 
     def tokens_here(self, x: Tensor) -> Tensor:
-        """[1,N+L,H/P,D] -> [1,n+L,H,D]: back again; text tokens get their other heads as well."""
+        """[1,N+L,H/P,D] -> [1,n+L,H,D]: the inverse; text tokens receive the heads of the other processes."""
         count, per_process = sum(self._parts), x.shape[1] - sum(self._parts) + self._own
         image, text = x[0, :count], x[0, count:]
         sent = torch.cat([rows for part in image.split(self._parts) for rows in (part, text)])

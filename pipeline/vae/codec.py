@@ -1,9 +1,9 @@
 """Frames <-> latents through the tiled VAE. B C T H W; latents outside are in the transformer's scale.
 
-The original VAE config has three keys that diffusers' class does not declare; it keeps them in its config all the same
-(and says so in the log when loading), and this module reads them there, under their original names:
+The original VAE config has three keys that diffusers' class does not declare. It keeps them in its config (with a
+warning in the log when loading), and this module reads them there under their original names:
 `sample_size` and `sample_tsize`, pixels and frames of a tile (256 and 64 where absent), and `mid_block_causal_attn`,
-whether frames are kept from seeing later ones (absent from a diffusers config: they are, as that class always does).
+whether frames attend to earlier frames only (true where absent, as in diffusers' class).
 """
 
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def encode_reference(
     return latents * vae.config.scaling_factor
 
 
-@torch.no_grad()  # as a decorator it lets go of grad mode while the generator waits; a `with` block would not
+@torch.no_grad()  # as a decorator it restores grad mode at every yield; a `with` block would not
 def decode_chunks(vae: Vae, latents: Tensor, *, on_tile: OnTile | None = None) -> Iterator[Tensor]:
     """Latents [1,16,T,h,w] -> fp32 chunks [1,3,n,H,W] in 0..1, in order, one temporal tile at a time."""
     with onloaded(vae):
@@ -89,7 +89,7 @@ def to_uint8(chunk: Tensor) -> NDArray[np.uint8]:
 
 
 def _tile_function(vae: Vae, network: Callable[..., Tensor], on_tile: OnTile | None) -> TileFunction:
-    """One tile through the network in the VAE's dtype; a 16-bit overflow is done again in fp32."""
+    """One tile through the network in the VAE's dtype; a 16-bit result that overflows is computed again in fp32."""
     causal = vae.config.get("mid_block_causal_attn", True)
 
     def run(tile: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Overlapping tiles over a clip, blended linearly: the geometry the VAE was published with.
 
 B C T H W throughout. The same code encodes and decodes; only the strides of input and output swap roles. Tiles are
-made and blended in reading order and handed out one temporal tile at a time, so a long clip never exists as a whole.
+computed and blended in reading order and yielded one temporal tile at a time, so that a long clip is never held as a
+whole.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ class Tiling:
     def time_starts(self, frames: int) -> range:
         """First input frame of each temporal tile; one tile when all fit into it.
 
-        None starts at the very last frame, which would be its context alone: nothing of it would be kept.
+        No tile starts at the last frame: that frame would only be its context, and none of its output would be kept.
         """
         return range(0, frames - 1, self.time.stride) if frames > self.time.tile else range(1)
 

@@ -19,7 +19,7 @@ def test_going_on_equals_not_having_stopped(pipe: Any, identity: Any, options: d
         before.append(tensors["latents"].clone())
         return tensors
 
-    call = {"height": 64, "width": 96, "num_frames": 5, "num_inference_steps": steps, "output_type": "latent"} | options
+    call = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": steps, "output_type": "latent"} | options
     whole = pipe(
         "a woman", identity, generator=torch.Generator().manual_seed(3), callback_on_step_end=keep, **call
     ).frames
@@ -38,10 +38,10 @@ def test_a_cached_step_is_no_starting_point(pipe: Any, identity: Any) -> None:
         pipe(
             "p",
             identity,
-            height=64,
-            width=96,
+            height=32,
+            width=48,
             num_frames=5,
-            latents=torch.zeros(1, 16, 2, 8, 12),
+            latents=torch.zeros(1, 16, 2, 4, 6),
             start_step=11,
             step_cache="reference",
         )

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from pipeline.conditioning.bilinear import resize_bilinear
 from pipeline.conditioning.identity_image import fit_on_white, llava_view, rgb_pixels, vae_view, white_pixels
 
 # The reference decodes with OpenCV; other JPEG and WebP decoders may differ by two levels.
@@ -22,8 +22,6 @@ def cases(golden_folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def images_io(golden_folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(golden_folder / "images_io.safetensors")
 
 
@@ -77,23 +75,6 @@ def test_a_thin_gradient_becomes_one_line_of_its_samples(upright: bool) -> None:
     assert np.abs(drawn - samples[:, None]).max() <= 1
     white = np.delete(fitted, 47 if upright else 31, axis=1 if upright else 0)
     assert (white == 255).all()
-
-
-def test_exactly_half_size_averages_quads() -> None:
-    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    expected = np.floor(image.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3)) + 0.5)
-    assert np.array_equal(resize_bilinear(image, 2, 3), expected)
-
-
-def test_same_size_is_untouched() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    assert np.array_equal(resize_bilinear(image, 5, 7), image)
-
-
-def test_a_flat_image_stays_flat_at_any_size() -> None:
-    image = np.full((7, 5, 3), 200, dtype=np.uint8)
-    for size in ((1, 1), (3, 9), (64, 2), (100, 100)):
-        assert (resize_bilinear(image, *size) == 200).all()
 
 
 class TestModes:
