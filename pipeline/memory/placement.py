@@ -30,7 +30,7 @@ def apply_memory_plan(pipe: DiffusionPipeline, plan: MemoryPlan, device: str) ->
     for model in (pipe.text_encoder, pipe.text_encoder_2):
         apply_group_offloading(model, offload_type="leaf_level", **_streams(device))
     # The VAE has no list of blocks at its top level, so all of it is one group, on the device from its first tile to
-    # its last. Offloaded layer by layer, it would get 16-bit weights back in the middle of a pass in fp32 (`in_float32`).
+    # its last. Offloaded layer by layer, it would get 16-bit weights back in the middle of a pass in fp32.
     home = torch.device(device)
     apply_group_offloading(pipe.vae, offload_type="block_level", num_blocks_per_group=1, onload_device=home)
 

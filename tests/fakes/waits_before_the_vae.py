@@ -1,16 +1,17 @@
 """The real renderer, held up before it reads the VAE's weights until a file appears in the data directory."""
 
+import importlib
 import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.memory import stored_model
 from server.generator.child.renderer import HunyuanCustomRenderer
 from server.generator.messages import Load
 
 
 class Renderer(HunyuanCustomRenderer):
     def __init__(self, load: Load) -> None:
+        stored_model: Any = importlib.import_module("pipeline.memory.stored_model")
         read = stored_model.load_file
 
         def held_up(file: Path, **options: Any) -> Any:

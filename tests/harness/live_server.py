@@ -153,7 +153,7 @@ def launch(
     return server
 
 
-FAST = {
+FAST: dict[str, Any] = {
     "jobs__engine_poll_s": 0.3,
     "jobs__cancel_poll_s": 0.05,
     "jobs__heartbeat_s": 0.3,
@@ -175,7 +175,7 @@ ON_CPU = FAST | {
 }
 
 # For what is refused after a while, and what is tried again.
-SHORT_LIMITS = {
+SHORT_LIMITS: dict[str, Any] = {
     "api__header_timeout_s": 1,
     "api__body_idle_s": 0.6,
     "api__body_timeout_s": 1.5,

@@ -32,10 +32,11 @@ def _run(
     """The loop over branches that always predict `velocities`."""
     monkeypatch.setattr(module, "_predict", lambda _model, _latents, _timestep, branch, **_: branch)
     scales = {"guidance_scale": options.get("guidance_scale", 1.0), "ip_cfg_scale": options.get("ip_cfg_scale", 0.0)}
+    predicted_by: Any = None
     return denoise(
-        None,
+        predicted_by,
         noise,
-        velocities,  # type: ignore[arg-type]
+        velocities,
         share=Share((noise, noise)),
         schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), steps),
         sampling=Sampling(steps=steps, step_cache=None, **scales),

@@ -44,8 +44,8 @@ def test_whole_runs_equal_the_reference(
         close("latents after each of 10 steps", torch.stack(steps), pipeline_io[f"{tag}.latents_per_step"], 1e-4)
 
     expected = pipeline_io[f"{tag}.video"]
-    video = pipe.decode(latents, "pt", None).transpose(1, 2)
-    close(f"video, {tag}", video, expected, 1e-4 if expected.dtype == torch.float32 else 5e-4)
+    video: Any = pipe.decode(latents, "pt", None)
+    close(f"video, {tag}", video.transpose(1, 2), expected, 1e-4 if expected.dtype == torch.float32 else 5e-4)
     frames = torch.from_numpy(np.stack([np.asarray(frame) for frame in pipe.decode(latents, "pil", None)[0]]))
     expected = pipeline_io[f"{tag}.video_u8"]
     close("frames in uint8", frames.permute(3, 0, 1, 2)[None], expected, 1, unit="levels of 255")

@@ -112,9 +112,9 @@ def test_same_frames_same_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_that_can_never_work(tmp_path: Path, wrong: dict[str, int], why: str) -> None:
-    options = {"fps": 25, "num_frames": 5, "width": 96, "height": 64, "threads": 1} | wrong
+    options: dict[str, int] = {"fps": 25, "num_frames": 5, "width": 96, "height": 64, "threads": 1} | wrong
     with pytest.raises(ValueError, match=why):
-        write_mp4(clip(5), tmp_path / "video.mp4", **options)  # type: ignore[arg-type]
+        write_mp4(clip(5), tmp_path / "video.mp4", **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +166,7 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, name: str, why: str)
 def test_a_full_disk(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small tmpfs needs privileges")
     try:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pipeline.options import StepCacheName
 from pipeline.step_cache import StepCache, full_steps, reference_schedule
 
 
@@ -10,7 +11,7 @@ def test_thirty_steps_are_the_reference_s(pipeline_io: dict[str, torch.Tensor]) 
     tags = [key for key in pipeline_io if key.endswith(".is_cache")]
     assert len(tags) == 6
     for tag in tags:
-        name = "reference" if "deepcache" in tag else None
+        name: StepCacheName | None = "reference" if "deepcache" in tag else None
         is_cache = pipeline_io[tag].tolist()
         assert [not runs for runs in full_steps(name, len(is_cache))] == is_cache, tag
 

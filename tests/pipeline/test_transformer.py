@@ -46,7 +46,7 @@ def _forward(
 ) -> Tensor:
     counted = [] if counted is None else counted
     latents, timestep = io["in.x"][:1], io["in.t"][:1]
-    shared = {"branch": branch, "share": Share(rope), "on_block": lambda: counted.append(None)}
+    shared: dict[str, Any] = {"branch": branch, "share": Share(rope), "on_block": lambda: counted.append(None)}
     vec = conditioning_vector(dit, timestep, branch)
     x = trunk(dit, latents, timestep=timestep, vec=vec, **shared)
     return head(dit, x, vec=vec, size=latents.shape, **shared)

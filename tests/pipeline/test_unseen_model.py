@@ -74,7 +74,8 @@ def test_latents_and_frames(folders: tuple[Path, Path], portrait: Image.Image, g
     assert expected.std() > 2  # tolerances mean something
     close("unseen model, latents", latents, expected, 2e-4)
     frames = (vae.decode(expected / scale).sample / 2 + 0.5).clamp(0, 1)
-    close("unseen model, frames", pipe.decode(latents, "pt", None).transpose(1, 2), frames, 2e-4)
+    video: Any = pipe.decode(latents, "pt", None)
+    close("unseen model, frames", video.transpose(1, 2), frames, 2e-4)
 
 
 def _tiled_vae(converted: Path) -> Any:

@@ -37,7 +37,7 @@ def redirect_hosts(base_url: str) -> None:
         really_connect(self, (target.hostname, target.port) if address[:2] == (target.hostname, 443) else address)
 
     socket.getaddrinfo = resolve
-    socket.socket.connect = connect  # type: ignore[method-assign]
+    socket.socket.connect = connect  # type: ignore[method-assign, assignment]
 
 
 def use_helper(base_url: str) -> None:
@@ -59,7 +59,7 @@ class Calls:
 
         self.fal = fal_client
         self.photo = photo
-        self.arguments = {"prompt": "a colour", "image_url": fal_client.encode_file(photo), **QUICK}
+        self.arguments = {"prompt": "a colour", "image_url": fal_client.encode_file(Path(photo)), **QUICK}
 
     def run(self) -> None:
         output = self.fal.run(APP, arguments={**self.arguments, "seed": 5})
@@ -73,7 +73,7 @@ class Calls:
         assert isinstance(seen[-1], self.fal.Completed), seen[-1]
         for update in seen:
             assert isinstance(update, self.fal.Queued) or isinstance(update.logs, list), update
-        lines = [line["message"] for line in seen[-1].logs]
+        lines = [line["message"] for line in seen[-1].logs or []]
         assert any(line.startswith("Denoising step") for line in lines), lines
 
     def submit_status_result(self) -> None:
@@ -94,8 +94,12 @@ class Calls:
         self.fails(lambda: self.fal.cancel(APP, handle.request_id), 400)
 
     def invalid_input(self) -> None:
-        for call in (self.fal.run, self.fal.subscribe):
-            error = self.fails(lambda call=call: call(APP, arguments={**self.arguments, "fps": 99}), 422)
+        arguments = {**self.arguments, "fps": 99}
+        for call in (
+            lambda: self.fal.run(APP, arguments=arguments),
+            lambda: self.fal.subscribe(APP, arguments=arguments),
+        ):
+            error = self.fails(call, 422)
             assert "fps" in str(error), error
 
     def unknown_request(self) -> None:
@@ -115,7 +119,7 @@ class Calls:
         self.fails(lambda: self.fal.result(APP, request_id), 499)
 
     def upload_file(self) -> None:
-        url = self.fal.upload_file(self.photo)
+        url = self.fal.upload_file(Path(self.photo))
         output = self.fal.subscribe(APP, arguments={**self.arguments, "image_url": url})
         assert output["video"]["file_size"] > 0
 

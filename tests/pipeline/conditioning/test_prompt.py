@@ -7,7 +7,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaTokenizerFast
 
-from pipeline.conditioning.prompt import ENDING, IMAGE_TOKEN, TEMPLATE, TEXT_LENGTH, tokenize
+from pipeline.conditioning.prompt import ENDING, IMAGE_TOKEN, TEXT_LENGTH, tokenize
+from weights.originals.prompt_template import TEMPLATE
 
 CASES = ["woman", "empty_neg", "gradio"]
 

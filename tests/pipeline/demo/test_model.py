@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.conditioning.prompt import ENDING, TEMPLATE
+from pipeline.conditioning.prompt import ENDING
 from pipeline.demo.model import build_demo_model, demo_facts, render_size
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
 from pipeline.vae.codec import decode_stream, encode_reference
 from tests.harness.forked import FORKED
+from weights.originals.prompt_template import TEMPLATE
 
 WIDTH, HEIGHT = 224, 128
 

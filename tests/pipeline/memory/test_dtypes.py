@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from pipeline import blocks, denoise
+from pipeline import denoise
 from pipeline.blocks import modulated
 from pipeline.conditioning.encoders import encode_pooled, encode_prompt
 from pipeline.conditioning.identity_image import llava_view, rgb_pixels, white_pixels
@@ -52,13 +53,13 @@ def test_every_norm_of_a_bf16_transformer_is_fp32_the_final_one_included(
 ) -> None:
     narrow = copy.deepcopy(dit).bfloat16()
     seen: list[torch.dtype] = []
-    layer_norm = blocks.F.layer_norm
+    layer_norm = F.layer_norm
 
     def record(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
         seen.append(x.dtype)
         return layer_norm(x, *arguments, **options)
 
-    monkeypatch.setattr(blocks.F, "layer_norm", record)
+    monkeypatch.setattr(F, "layer_norm", record)
     entered: list[tuple[Tensor, ...]] = []
     hook = narrow.proj_out.register_forward_pre_hook(lambda _layer, inputs: entered.append(inputs))
     assert golden_velocities(narrow, dit_io).dtype == torch.float32

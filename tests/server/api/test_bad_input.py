@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from server.fal.example import PHOTO
 from tests.harness.harmless import harmless
-from tests.harness.live_server import APP, PHOTO, Server, example, photo_uri
+from tests.harness.live_server import APP, Server, example, photo_uri
 from tests.server.untrusted.test_image_sanitise import bomb
 
 FIELDS = [

@@ -199,7 +199,7 @@ def test_lines_that_nobody_read_before_a_job_was_given_back_come_later() -> None
 
     async def told() -> tuple[list[str], int] | None:
         update = await watch.next()
-        return update and ([line.message for line in update.lines], update.last_line)
+        return None if update is None else ([line.message for line in update.lines], update.last_line)
 
     assert asyncio.run(told()) == ([], 0)
     watch.update(state, None, [LogLine(2, "two", "INFO", 0.0)])

@@ -76,7 +76,7 @@ def make_version_1(database: sa.Engine) -> None:
             if statement.strip():
                 transaction.exec_driver_sql(statement)
         for table, row in (("request", waiting), ("webhook", {**lost, "outcome": ""})):
-            columns = [sa.column(name) for name in row]
+            columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in row]
             transaction.execute(sa.table(table, *columns).insert().values(**row))
 
 

@@ -206,7 +206,8 @@ def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
         attempt = store.claim(job.id, "w")
         assert attempt is not None
         video = render(store, attempt, engine)
-        start, outcome = threading.Barrier(2), {}
+        start = threading.Barrier(2)
+        outcome: dict[str, Any] = {}
 
         def finish(video: Job = video, start: threading.Barrier = start, outcome: dict[str, Any] = outcome) -> None:
             start.wait()
@@ -294,7 +295,7 @@ def test_work_of_a_worker_that_never_registered_is_taken_over(database: sa.Engin
     store, engine, now = JobStore(database), engine_client(database), [0.0]
     job = new_job()
     store.add(job, engine)
-    columns = [sa.column(name) for name in ("name", "status", "executor_id")]
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in ("name", "status", "executor_id")]
     workflow = sa.table("workflow_status", *columns, schema="dbos" if database.dialect.name == "postgresql" else None)
     dequeued = workflow.update().where(workflow.c.name == "prepare").values(status="PENDING", executor_id="x")
     with database.begin() as transaction:

@@ -148,7 +148,8 @@ def test_what_could_not_be_compared_is_said(original: Path) -> None:
 
 
 def test_progress_covers_every_byte(converted: Path) -> None:
-    total, done = [], []
+    total: list[int] = []
+    done: list[int] = []
     verify(converted, start=total.append, progress=done.append)
     record = json.loads((converted / MARKER).read_text())
     assert sum(done) == total[0] == sum(file["size"] for file in record["files"])

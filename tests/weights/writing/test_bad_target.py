@@ -16,7 +16,6 @@ from weights.commands import app
 from weights.errors import (
     TargetError,
 )
-from weights.writing import convert as convert_module
 from weights.writing import direct_file
 from weights.writing.convert import convert
 
@@ -43,7 +42,7 @@ def test_the_disk_fills_up_at_60_percent(
 
     monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
     monkeypatch.setattr(direct_file, "write_all", full_soon)
-    monkeypatch.setattr(convert_module.os, "link", _cannot_link)  # the encoders are copied
+    monkeypatch.setattr(os, "link", _cannot_link)  # the encoders are copied
     refused(original, good, TargetError, f"/{place}/", "the disk is full")
 
 

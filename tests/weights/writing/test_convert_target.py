@@ -16,7 +16,6 @@ from tests.harness.original_files import DIT
 from weights.checks.loading_check import check_loadable
 from weights.checks.verify import verify
 from weights.errors import TargetError
-from weights.writing import convert as convert_module
 from weights.writing import staging
 from weights.writing.convert import convert, is_current
 from weights.writing.staging import MARKER
@@ -162,7 +161,7 @@ def test_killed_between_the_two_renames_the_older_conversion_comes_back(original
     shutil.rmtree(original)
     with pytest.raises(Exception, match="missing"):
         convert(original, tmp_path / "out")
-    with convert_module.staged_folder(tmp_path / "out"):
+    with staging.staged_folder(tmp_path / "out"):
         assert (tmp_path / "out/model_index.json").is_file()
 
 

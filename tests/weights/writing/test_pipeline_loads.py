@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,8 +72,8 @@ def test_the_converted_folder_repeats_the_references_runs(
     latents = golden_latents(tag, pipe, io=io, cases=cases, identity=identity)
     close("converted folder, latents", latents, io[f"{tag}.final_latents"], 1e-4)
     expected = io[f"{tag}.video"]
-    video = pipe.decode(latents, "pt", None).transpose(1, 2)
-    close("converted folder, video", video, expected, 1e-4 if expected.dtype == torch.float32 else 5e-4)
+    video: Any = pipe.decode(latents, "pt", None)
+    close("converted folder, video", video.transpose(1, 2), expected, 1e-4 if expected.dtype == torch.float32 else 5e-4)
 
 
 @pytest.mark.parametrize("tokenizer_class", ["LlamaTokenizerFast", "LlamaTokenizer", "PreTrainedTokenizerFast"])

@@ -11,7 +11,7 @@ from tests.harness.in_process import open_api
 from tests.harness.live_server import APP
 
 URL = "/api/openapi/queue/openapi.json"
-FIELDS = {
+FIELDS: dict[str, dict[str, Any]] = {
     "prompt": {"type": "string", "maxLength": 500},
     "negative_prompt": {"type": "string", "maxLength": 10_000},
     "image_url": {"type": "string"},
