@@ -1,4 +1,4 @@
-"""The whole runs that the reference left, as calls of the pipeline."""
+"""The whole runs of the reference in tests/golden, as calls of the pipeline."""
 
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 Reference and video go through the stock class as one clip, all guidance rows as one padded batch with an attention
 mask; only its rotary embedding is replaced, by a plain loop. A cached step is a whole forward whose last single block
-is handed what it was given at the last full step.
+gets its input of the last full step.
 """
 
 from collections.abc import Collection, Sequence
@@ -89,8 +89,8 @@ class _PlainRope(nn.Module):
                     position = (frame - 1, y, x + (width if frame == 0 else 0))
                     rows.append(
                         [
-                            place * self.theta ** (-2 * (index // 2) / size)
-                            for place, size in zip(position, self.axes, strict=True)
+                            coordinate * self.theta ** (-2 * (index // 2) / size)
+                            for coordinate, size in zip(position, self.axes, strict=True)
                             for index in range(size)
                         ]
                     )

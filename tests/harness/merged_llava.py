@@ -1,4 +1,4 @@
-"""LLaVA's hidden states the long way, as transformers 4.41 merged prompt, image and padding: an oracle of them."""
+"""LLaVA's hidden states with prompt, image and padding merged as in transformers 4.41: an oracle for ours."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ def merged_states(llava: Any, ids: list[int], crop: int, pixel_values: Tensor) -
         vision_feature_select_strategy=config.vision_feature_select_strategy,
     ).pooler_output[0]
     text = llava.get_input_embeddings()(padded).masked_fill((padded == config.pad_token_id)[:, None], 0)
-    place = int((padded == config.image_token_id).nonzero())
-    embeds = torch.cat([text[:place], features, text[place + 1 :]])
-    seen = torch.cat([present[:place], torch.ones(len(features), dtype=torch.bool), present[place + 1 :]])
+    at = int((padded == config.image_token_id).nonzero())
+    embeds = torch.cat([text[:at], features, text[at + 1 :]])
+    seen = torch.cat([present[:at], torch.ones(len(features), dtype=torch.bool), present[at + 1 :]])
     positions = (seen.long().cumsum(0) - 1).masked_fill(~seen, 1)
     hidden = llava.model.language_model(
         inputs_embeds=embeds[None],

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer in plain Python, step by step as transformers 4.41 had it (without ftfy): an oracle of ids."""
+"""CLIP's tokenizer in plain Python, step by step as in transformers 4.41 (without ftfy): an oracle for token ids."""
 
 import itertools
 import json

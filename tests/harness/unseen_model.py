@@ -23,7 +23,7 @@ from weights.originals.key_map import original_shapes
 from weights.originals.plan_transformer import FULL_SIZE
 from weights.originals.structure import transformer_shapes
 
-# Keys that differ from the full-size model; the others are left to their defaults.
+# Keys that differ from the full-size model; the others keep their defaults.
 DIT = {
     "num_attention_heads": 3,
     "attention_head_dim": 24,

@@ -1,4 +1,4 @@
-"""The whole sampler against diffusers' own masked forward of the same weights, on shapes the reference never saw."""
+"""The whole sampler against diffusers' own masked forward of the same weights, on shapes that no golden tensor has."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""A generation that goes on from a checkpoint ends in the same latents as an undisturbed one."""
+"""A generation resumed from a checkpoint ends in the same latents as one that was not interrupted."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from pipeline.step_cache import can_start_at, full_steps
 
 
 @pytest.mark.parametrize("options", [{}, {"step_cache": "reference"}, {"ip_cfg_scale": 3.0}])
-def test_going_on_equals_not_having_stopped(pipe: Any, identity: Any, options: dict[str, Any]) -> None:
-    steps = 10
+def test_a_resumed_run_equals_an_uninterrupted_one(pipe: Any, identity: Any, options: dict[str, Any]) -> None:
+    steps = 6
     before: list[torch.Tensor] = []
 
     def keep(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Every tensor and fact that the reference left is compared by some test, or stands here with the reason why not."""
+"""Every tensor and fact in tests/golden is compared by some test, or is listed here with the reason why not."""
 
 import json
 from fnmatch import fnmatchcase
@@ -140,7 +140,7 @@ def _keys(golden: Path, name: str) -> list[str]:
         return list(file.keys())
 
 
-def test_no_file_is_forgotten(golden_folder: Path) -> None:
+def test_every_file_is_listed(golden_folder: Path) -> None:
     present = {path.name for path in golden_folder.glob("*.safetensors")}
     assert present - WEIGHTS == {name for name in COMPARED if name.endswith(".safetensors")}
 

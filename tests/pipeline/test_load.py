@@ -1,4 +1,5 @@
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_weights_that_do_not_fit_exactly_are_refused(change: str, file: str, fol
     if change == "missing":
         del state[key]
     elif change == "extra":
-        state["nobody.knows"] = torch.zeros(1)
+        state["no.such.weight"] = torch.zeros(1)
     else:
         state[key] = state[key][:-1].clone()
     save_file(state, folder / file, metadata={"format": "pt"})
@@ -68,18 +69,18 @@ def test_a_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
 
 def test_a_truncated_file_is_refused_by_name_before_anything_is_loaded(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
-    heard: list[str] = []
+    reported: list[str] = []
     with pytest.raises(
         VerifyError, match=r"transformer/diffusion_pytorch_model.safetensors: truncated.* weights prepare"
     ):
-        load_pipeline(folder, device="cpu", dtype="float32", on_progress=heard.append)
-    assert heard == []
+        load_pipeline(folder, device="cpu", dtype="float32", on_progress=reported.append)
+    assert reported == []
 
 
 def test_progress_names_every_file_and_weights_of_the_right_dtype_stay_in_them(folder: Path) -> None:
-    heard: list[str] = []
-    loaded = load_pipeline(folder, device="cpu", dtype="float32", on_progress=heard.append)
-    assert heard == ["text_encoder", "text_encoder_2", "transformer: file 1 of 1", "vae: file 1 of 1"]
+    reported: list[str] = []
+    loaded = load_pipeline(folder, device="cpu", dtype="float32", on_progress=reported.append)
+    assert reported == ["text_encoder", "text_encoder_2", "transformer: file 1 of 1", "vae: file 1 of 1"]
     mapped = Path("/proc/self/maps").read_text()
     assert str(folder / WEIGHTS) in mapped
     assert loaded.device.type == "cpu"
@@ -112,6 +113,14 @@ def test_fp8_layers_load_with_their_scales(
     close(piece, loaded("x", identity, **arguments).frames, frames, tolerance)
     loaded.save_pretrained(tmp_path / "again")
     close(piece, load(tmp_path / "again")("x", identity, **arguments).frames, frames, tolerance)
+
+
+def test_progress_is_logged_unless_it_is_asked_for(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pipeline.load")
+    load_pipeline(folder, device="cpu", dtype="float32", on_progress=lambda _part: None)
+    assert not caplog.messages
+    load_pipeline(folder, device="cpu", dtype="float32")
+    assert caplog.messages[-1] == "loading vae: file 1 of 1"
 
 
 def test_a_scale_without_its_layer_is_refused(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What computes in which dtype, as far as a CPU can show it: `DtypePolicy` says why."""
+"""What is computed in which dtype, as far as a CPU can show it; the reasons stand at `DtypePolicy`."""
 
 import copy
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_every_norm_of_a_bf16_transformer_is_fp32_the_final_one_included(
 def test_guidance_and_euler_steps_of_a_bf16_transformer_are_fp32(
     pipe: HunyuanCustomPipeline, identity: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference mixes in bf16; what is left of its rounding is the noise this avoids."""
+    """The reference mixes in bf16, whose rounding errors this avoids."""
     narrow = HunyuanCustomPipeline(**(pipe.components | {"transformer": copy.deepcopy(pipe.transformer).bfloat16()}))
     velocities: list[Tensor] = []
     predict = denoise._predict

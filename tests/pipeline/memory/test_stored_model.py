@@ -18,7 +18,7 @@ MEDIUM = FULL_SIZE | {"num_attention_heads": 8, "num_layers": 2, "num_single_lay
 
 
 def load_and_touch(folder: Path, both: Any, answers: Any) -> None:
-    """One rank: its own memory for loading, and what the system says of its mapping while both have all of it."""
+    """One rank: what loading added to its own memory, and the kernel's view of the mapping once both have read it."""
     before = rss_anon(os.getpid())
     model = load_stored(HunyuanVideoTransformer3DModel, folder, torch.bfloat16)
     for parameter in model.parameters():
@@ -37,7 +37,7 @@ def load_and_touch(folder: Path, both: Any, answers: Any) -> None:
     answers.put((own, sums))
 
 
-def test_ranks_of_one_box_share_the_weights_and_none_copies_them(tmp_path: Path) -> None:
+def test_ranks_on_one_machine_share_the_weights_and_none_copies_them(tmp_path: Path) -> None:
     folder = tmp_path / "transformer"
     nbytes = write_converted_transformer(folder, MEDIUM)
     both, answers = FORKED.Barrier(2, timeout=120), FORKED.Queue()
