@@ -22,7 +22,9 @@ from server.storage.local import open_storage
 from server.storage.uploads import Uploads
 from server.webhooks.sender import WebhookSender
 from server.worker.orphan_files import Leftovers
-from server.worker.render import Workflows
+from server.worker.prepare import PrepareWorkflow
+from server.worker.publish import PublishWorkflow
+from server.worker.render import RenderWorkflow
 from server.worker.retention import Retention
 from server.worker.takeover import Reaper, reconcile
 from server.worker.worker_lock import lock_worker_id
@@ -44,7 +46,7 @@ class WorkerProcess:
         storage = open_storage(settings)
         self._storage = storage
         self._engine = engine_client(database)
-        self._workflows = Workflows(self._store, storage, self._generator, self._engine, settings=settings)
+        self._render = RenderWorkflow(self._store, storage, self._generator, self._engine, settings=settings)
         self._retention = Retention(database, storage, self._engine, settings.retention)
         self._leftovers = Leftovers(database, storage, settings.retention)
         self._uploads = Uploads(database, storage, settings.limits)
@@ -58,7 +60,11 @@ class WorkerProcess:
         self._said: object = None
         self._said_at = self._reconciled_at = self._swept_at = -float("inf")
         DBOS(config=engine_config(database, executor_id=settings.worker_id))
-        _register(self._workflows)
+        _register(
+            PrepareWorkflow(self._store, storage, self._engine, settings),
+            self._render,
+            PublishWorkflow(self._store, storage, self._engine, settings),
+        )
 
     def start(self) -> None:
         """Load the model, take back the jobs of this worker's last life, and wait for new ones."""
@@ -119,19 +125,19 @@ class WorkerProcess:
 
     def finish(self, hurry: threading.Event) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
-        self._workflows.stop_claiming()
+        self._render.stop_claiming()
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
         while self._generator.busy and time.monotonic() < deadline and not hurry.wait(_TICK_S):
             with _unless_away():
                 self._say_that_it_lives()
         with _unless_away():
-            self._workflows.release_running()
+            self._render.release_running()
         self._webhooks.stop()
         DBOS.destroy()
 
     def _beat(self) -> None:
         draining = self._say_that_it_lives()
-        (self._workflows.stop_claiming if draining else self._workflows.claim_again)()
+        (self._render.stop_claiming if draining else self._render.claim_again)()
 
     def _say_that_it_lives(self) -> bool:
         state = self._generator.state
@@ -182,7 +188,7 @@ def _unless_away() -> Iterator[None]:
             raise
 
 
-def _register(workflows: Workflows) -> None:
+def _register(preparing: PrepareWorkflow, rendering: RenderWorkflow, publishing: PublishWorkflow) -> None:
     """Make the workflows known to the engine under the names that `jobs/dbos_queues.py` enqueues (functions only).
 
     How often one may be recovered is not for the engine to say: a job counts its own faults.
@@ -190,12 +196,12 @@ def _register(workflows: Workflows) -> None:
 
     @DBOS.workflow(name="prepare", max_recovery_attempts=None)
     def prepare(request_id: str) -> None:
-        workflows.prepare(request_id)
+        preparing.run(request_id)
 
     @DBOS.workflow(name="render", max_recovery_attempts=None)
     def render(request_id: str) -> None:
-        workflows.render(request_id)
+        rendering.run(request_id)
 
     @DBOS.workflow(name="publish", max_recovery_attempts=None)
     def publish(request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
-        workflows.publish(request_id, video_key, rendered, inference_time)
+        publishing.run(request_id, video_key, rendered, inference_time)

@@ -31,9 +31,11 @@ from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings, load_settings
 from server.storage.local import LocalStorage
-from server.worker import render as workflows
+from server.worker import render as render_module
 from server.worker.orphan_files import Leftovers
-from server.worker.render import Workflows
+from server.worker.prepare import PrepareWorkflow
+from server.worker.publish import PublishWorkflow
+from server.worker.render import RenderWorkflow
 from tests.harness.line import Line
 from tests.server.jobs.test_job_store import new_job
 
@@ -153,7 +155,7 @@ class World:
             raise Crashed
 
         def stop() -> None:
-            worker.release_running()
+            render.release_running()
             crash()
 
         def fail() -> None:
@@ -169,13 +171,16 @@ class World:
             "overtake": lambda: self.run(workflow),
         }
         wire = Wire(at, actions[mishap])
-        worker = Workflows(
-            Watched(self.store, wire),  # type: ignore[arg-type]
-            Watched(self.storage, wire),  # type: ignore[arg-type]
-            Generator(wire, mood),  # type: ignore[arg-type]
-            self.engine,  # called in the transactions of the store, which happen or do not
-            settings=self.settings,
-        )
+        store: Any = Watched(self.store, wire)
+        storage: Any = Watched(self.storage, wire)
+        generator: Any = Generator(wire, mood)
+        engine = self.engine  # called in the transactions of the store, which happen or do not
+        render = RenderWorkflow(store, storage, generator, engine, settings=self.settings)
+        workflows = {
+            "prepare": PrepareWorkflow(store, storage, engine, self.settings),
+            "render": render,
+            "publish": PublishWorkflow(store, storage, engine, self.settings),
+        }
         given_back = False
 
         def give_back(*_: object) -> None:
@@ -185,11 +190,13 @@ class World:
 
         try:
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(workflows, "running_workflow", lambda: workflow.workflow_id)
-                patched.setattr(workflows, "give_back_render", give_back)
-                patched.setattr(workflows, "_CLAIM_S", 0.0)  # a stop finds this very thread in the middle of a claim
+                patched.setattr(render_module, "running_workflow", lambda: workflow.workflow_id)
+                patched.setattr(render_module, "give_back_render", give_back)
+                patched.setattr(
+                    render_module, "_CLAIM_S", 0.0
+                )  # a stop finds this very thread in the middle of a claim
                 assert workflow.input is not None
-                getattr(worker, workflow.name)(*workflow.input["args"])
+                workflows[workflow.name].run(*workflow.input["args"])
         except Crashed:
             return wire.left
         if not given_back:

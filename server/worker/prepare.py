@@ -1,0 +1,50 @@
+"""The first workflow of a job: its identity image is fetched, checked and stored while the GPU does other work."""
+
+import logging
+
+from dbos import DBOSClient
+
+from server.db.outage import GivenUp
+from server.errors import ModelError
+from server.jobs.job import Job, Status
+from server.jobs.job_store import JobStore
+from server.settings import Settings
+from server.storage.local import Storage
+from server.worker.identity_images import IdentityImages
+from server.worker.workflow import Workflow, unexpected
+
+logger = logging.getLogger(__name__)
+
+
+class PrepareWorkflow(Workflow):
+    """Several run at once."""
+
+    def __init__(self, store: JobStore, storage: Storage, engine: DBOSClient, settings: Settings) -> None:
+        super().__init__(store, storage, settings)
+        self._engine = engine
+        self._images = IdentityImages(storage, settings)
+
+    def run(self, request_id: str) -> None:
+        """Fetch, check and store the identity image, then wait in line for the GPU."""
+        job = None
+        try:
+            job = self._store.get(request_id)
+            if job is not None and job.status is not Status.COMPLETED:
+                self._prepare(job)
+        except GivenUp:
+            logger.info("request %s was cancelled while its image was prepared", request_id)
+        except Exception as error:
+            response = unexpected(request_id, error)
+            if job is not None:
+                self._store.refuse(job, response)
+
+    def _prepare(self, job: Job) -> None:
+        try:
+            key = job.image_key or self.with_storage(job, lambda: self._images.check_in(job))
+        except ModelError as error:
+            self.say(job, str(error), "ERROR")
+            self._store.refuse(job, error.response())
+            return
+        kept = self._store.prepared(job, key, self._engine)
+        if key not in {kept, job.image_key}:  # the job is over, or another try was faster
+            self._storage.discard(key)

@@ -1,0 +1,63 @@
+"""The last workflow of a job: its video goes from the worker's disk into storage while the GPU does other work."""
+
+from pathlib import Path
+
+from dbos import DBOSClient
+
+from server.db.outage import GivenUp
+from server.jobs.job import Job, Status
+from server.jobs.job_store import JobStore
+from server.settings import Settings
+from server.storage.local import Storage
+from server.worker.workflow import Workflow, unexpected
+
+
+class PublishWorkflow(Workflow):
+    """Several run at once. No file without a result, no result without a file."""
+
+    def __init__(self, store: JobStore, storage: Storage, engine: DBOSClient, settings: Settings) -> None:
+        super().__init__(store, storage, settings)
+        self._engine = engine
+
+    def run(self, request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
+        """Move the video into storage and record the result."""
+        job = None
+        path = Path(rendered)
+        try:
+            job = self._store.get(request_id)
+            if job is not None and job.status is not Status.COMPLETED and job.video_key == video_key:
+                self._publish(job, path, inference_time)
+        except Exception as error:
+            response = unexpected(request_id, error)
+            if job is not None:
+                self._store.fail(job.id, response, attempt=job.attempt)
+        self._tidy_up(request_id, video_key, path)
+
+    def _publish(self, job: Job, path: Path, inference_time: float) -> None:
+        key = job.video_key or ""
+        try:
+            size = self.with_storage(job, lambda: self._put_once(path, key))
+        except GivenUp:
+            self._store.finish_cancelled(job)
+            return
+        if size is None:
+            self.say(job, "The video was lost with the machine that rendered it")
+            self._store.render_again(job, self._engine)
+        else:
+            self._store.complete(job, video_bytes=size, inference_time=inference_time)
+
+    def _put_once(self, path: Path, key: str) -> int | None:
+        """Bytes of the stored video; None when it is neither here nor, put by an earlier try, in storage."""
+        try:
+            return self._storage.put(path, key)
+        except FileNotFoundError:  # asking first would be of no use: a frozen publisher may do this at the same time
+            return self._storage.size(key)
+
+    def _tidy_up(self, request_id: str, video_key: str, path: Path) -> None:
+        """Remove what no result names: keys are of one attempt, so it is nobody else's."""
+        path.unlink(missing_ok=True)
+        job = self._store.get(request_id)
+        if job is None or job.video_key != video_key or job.video_bytes is None:
+            self._storage.discard(video_key)
+        if job is not None:
+            self.forget_checkpoint_if_over(job)

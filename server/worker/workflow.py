@@ -1,0 +1,60 @@
+"""What the three workflows of a job share: its log, its checkpoint, and a storage that may be away for a while."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from server.db.outage import outlast, ride_out
+from server.errors import ErrorResponse, InternalError, StorageAway, TryAgainLater
+from server.jobs.job import Job
+from server.jobs.job_store import JobStore
+from server.settings import Settings
+from server.storage.local import Storage
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+class Workflow:
+    """Prepare, render or publish.
+
+    Each may run again after a crash, so each looks at the job's row first and writes through the store's fences. No
+    exception leaves a workflow: DBOS would record it and forget the job.
+    """
+
+    def __init__(self, store: JobStore, storage: Storage, settings: Settings) -> None:
+        self._store = store
+        self._storage = storage
+        self._settings = settings
+
+    def with_storage(self, job: Job, call: Callable[[], R]) -> R:
+        """Call, and again for a while if the object store is away.
+
+        Raises:
+            GivenUp: the job was cancelled, or goes on elsewhere.
+        """
+        jobs = self._settings.jobs
+        return outlast(
+            call,
+            limit_s=jobs.storage_retry_s,
+            first_delay_s=jobs.storage_retry_delay_s,
+            say=lambda line: self.say(job, line),
+            given_up=lambda: self._store.is_unwanted(job),
+            look_every_s=jobs.cancel_poll_s,
+        )
+
+    def say(self, job: Job, line: str, level: str = "WARN") -> None:
+        """Add a line to the job's log, however long the database is away."""
+        ride_out(self._store.log, job, [(level, line)])
+
+    def forget_checkpoint_if_over(self, job: Job) -> None:
+        """Remove what the next attempt would have gone on from."""
+        if self._store.is_over(job.id):
+            self._storage.forget_checkpoint(job.id)
+
+
+def unexpected(request_id: str, error: Exception) -> ErrorResponse:
+    """What the user is told of an error that no workflow foresaw; the log has the rest."""
+    logger.error("request %s failed", request_id, exc_info=error)
+    return (TryAgainLater() if isinstance(error, StorageAway) else InternalError()).response()
