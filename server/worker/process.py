@@ -24,9 +24,10 @@ from server.webhooks.sender import WebhookSender
 from server.worker.orphan_files import Leftovers
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
+from server.worker.reconcile import reconcile
 from server.worker.render import RenderWorkflow
 from server.worker.retention import Retention
-from server.worker.takeover import Reaper, reconcile
+from server.worker.takeover import Reaper
 from server.worker.worker_lock import lock_worker_id
 
 logger = logging.getLogger(__name__)
