@@ -11,7 +11,7 @@ from server.jobs.job_store import JobStore
 from server.settings import Settings
 from server.storage.local import Storage
 from server.worker.identity_images import IdentityImages
-from server.worker.workflow import Workflow, unexpected
+from server.worker.workflow import Workflow, unexpected_error
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 class PrepareWorkflow(Workflow):
     """Several run at once."""
 
-    def __init__(self, store: JobStore, storage: Storage, engine: DBOSClient, settings: Settings) -> None:
+    def __init__(self, store: JobStore, storage: Storage, dbos: DBOSClient, settings: Settings) -> None:
         super().__init__(store, storage, settings)
-        self._engine = engine
+        self._dbos = dbos
         self._images = IdentityImages(storage, settings)
 
     def run(self, request_id: str) -> None:
@@ -34,17 +34,17 @@ class PrepareWorkflow(Workflow):
         except GivenUp:
             logger.info("request %s was cancelled while its image was prepared", request_id)
         except Exception as error:
-            response = unexpected(request_id, error)
+            response = unexpected_error(request_id, error)
             if job is not None:
                 self._store.refuse(job, response)
 
     def _prepare(self, job: Job) -> None:
         try:
-            key = job.image_key or self.with_storage(job, lambda: self._images.check_in(job))
+            key = job.image_key or self._with_storage(job, lambda: self._images.check_in(job))
         except ModelError as error:
-            self.say(job, str(error), "ERROR")
+            self._log(job, str(error), "ERROR")
             self._store.refuse(job, error.response())
             return
-        kept = self._store.prepared(job, key, self._engine)
+        kept = self._store.prepared(job, key, self._dbos)
         if key not in {kept, job.image_key}:  # the job is over, or another try was faster
             self._storage.discard(key)

@@ -126,19 +126,19 @@ class WorkerProcess:
 
     def finish(self, hurry: threading.Event) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
-        self._render.stop_claiming()
+        self._render.claims.allow(False)
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
         while self._generator.busy and time.monotonic() < deadline and not hurry.wait(_TICK_S):
             with _unless_away():
                 self._say_that_it_lives()
         with _unless_away():
-            self._render.release_running()
+            self._render.claims.release()
         self._webhooks.stop()
         DBOS.destroy()
 
     def _beat(self) -> None:
         draining = self._say_that_it_lives()
-        (self._render.stop_claiming if draining else self._render.claim_again)()
+        self._render.claims.allow(not draining)
 
     def _say_that_it_lives(self) -> bool:
         state = self._generator.state

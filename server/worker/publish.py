@@ -9,15 +9,15 @@ from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import Settings
 from server.storage.local import Storage
-from server.worker.workflow import Workflow, unexpected
+from server.worker.workflow import Workflow, unexpected_error
 
 
 class PublishWorkflow(Workflow):
     """Several run at once. No file without a result, no result without a file."""
 
-    def __init__(self, store: JobStore, storage: Storage, engine: DBOSClient, settings: Settings) -> None:
+    def __init__(self, store: JobStore, storage: Storage, dbos: DBOSClient, settings: Settings) -> None:
         super().__init__(store, storage, settings)
-        self._engine = engine
+        self._dbos = dbos
 
     def run(self, request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
         """Move the video into storage and record the result."""
@@ -28,7 +28,7 @@ class PublishWorkflow(Workflow):
             if job is not None and job.status is not Status.COMPLETED and job.video_key == video_key:
                 self._publish(job, path, inference_time)
         except Exception as error:
-            response = unexpected(request_id, error)
+            response = unexpected_error(request_id, error)
             if job is not None:
                 self._store.fail(job.id, response, attempt=job.attempt)
         self._tidy_up(request_id, video_key, path)
@@ -36,13 +36,13 @@ class PublishWorkflow(Workflow):
     def _publish(self, job: Job, path: Path, inference_time: float) -> None:
         key = job.video_key or ""
         try:
-            size = self.with_storage(job, lambda: self._put_once(path, key))
+            size = self._with_storage(job, lambda: self._put_once(path, key))
         except GivenUp:
             self._store.finish_cancelled(job)
             return
         if size is None:
-            self.say(job, "The video was lost with the machine that rendered it")
-            self._store.render_again(job, self._engine)
+            self._log(job, "The video was lost with the machine that rendered it")
+            self._store.render_again(job, self._dbos)
         else:
             self._store.complete(job, video_bytes=size, inference_time=inference_time)
 
@@ -60,4 +60,4 @@ class PublishWorkflow(Workflow):
         if job is None or job.video_key != video_key or job.video_bytes is None:
             self._storage.discard(video_key)
         if job is not None:
-            self.forget_checkpoint_if_over(job)
+            self._forget_checkpoint_if_over(job)

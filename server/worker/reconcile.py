@@ -38,4 +38,5 @@ def _reconcile(store: JobStore, engine: DBOSClient, job: Job, statuses: Sequence
         enqueue_again(engine, job)
     elif _ENDED.issuperset(statuses):
         logger.error("request %s was left behind by its workflows", job.id)
-        _ = store.finish_cancelled(job) or store.fail(job.id, InternalError().response(), attempt=job.attempt)
+        if not store.finish_cancelled(job):
+            store.fail(job.id, InternalError().response(), attempt=job.attempt)

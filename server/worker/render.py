@@ -1,24 +1,18 @@
 """The second workflow of a job, and the only one that holds the GPU slot: its video is rendered."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import assert_never
 
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
-from server.errors import (
-    ErrorResponse,
-    GenerationFailed,
-    GpuOutOfMemory,
-    RunnerDisconnected,
-    RunnerStalled,
-    StartTimeout,
-)
-from server.generator.messages import Finished, Generate
+from server.errors import GenerationFailed, GpuOutOfMemory, RunnerDisconnected, RunnerStalled
+from server.fal.video_size import video_size
+from server.generator.messages import Generate
 from server.generator.parent import (
     GenerationCancelled,
     GenerationError,
@@ -27,138 +21,121 @@ from server.generator.parent import (
     GeneratorStalled,
     OutOfMemory,
 )
-from server.jobs.dbos_queues import give_back_render, running_workflow
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
 from server.settings import Settings
 from server.storage.local import Storage
+from server.worker.attempt import (
+    Again,
+    Ended,
+    Made,
+    NotNow,
+    NotOurs,
+    Outcome,
+    Unwanted,
+    after_fault,
+    reason_not_to_start,
+)
+from server.worker.claims import Claims
 from server.worker.job_log import JobLog
-from server.worker.workflow import Workflow, unexpected
+from server.worker.workflow import Workflow, unexpected_error
 
 logger = logging.getLogger(__name__)
 
-# Delivered sizes (decision 10): width, height at 16:9.
-_SIZES = {"512p": (896, 512), "720p": (1280, 720)}
-_CLAIM_S = 1.0
-
 
 class RenderWorkflow(Workflow):
-    """One runs at a time."""
+    """One runs at a time. `clock` gives Unix seconds."""
 
     def __init__(
         self,
         store: JobStore,
         storage: Storage,
         generator: Generator,
-        engine: DBOSClient,
+        dbos: DBOSClient,
         *,
         settings: Settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(store, storage, settings)
         self._generator = generator
-        self._engine = engine
+        self._dbos = dbos
         self._clock = clock
-        self._open = threading.Event()
-        self._open.set()
-        self._claiming = threading.Lock()
-        self._rendering: tuple[Job, str] | None = None
+        self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
 
     def run(self, request_id: str) -> None:
         """Hold the GPU slot: have the generator make the video, then hand it on.
 
-        A job that has to wait goes back into the engine's line at once, for any worker, while this call stays: it
-        keeps the slot taken until this worker can take a job again.
+        A job that has to wait goes back to the queue at once, for any worker, while this call stays: it keeps the slot
+        taken until this worker can take a job again.
         """
         job = None
         try:
             job = self._store.get(request_id)
-            if job is None or self._attempt(job):
-                return
-            ride_out(give_back_render, self._engine, running_workflow(), self._settings.worker_id)
-            self._open.wait()
-            self._generator.wait_until_ready()
+            if job is not None and isinstance(self._attempt(job), Again | NotNow):
+                self.claims.requeue()
+                self.claims.wait_until_allowed()
+                self._generator.wait_until_ready()
         except Exception as error:
-            response = unexpected(request_id, error)
+            response = unexpected_error(request_id, error)
             if job is not None:
                 self._store.fail(job.id, response, attempt=job.attempt)
 
-    def stop_claiming(self) -> None:
-        """From now on every job waits where it is."""
-        self._open.clear()
-
-    def claim_again(self) -> None:
-        """Take jobs as before."""
-        self._open.set()
-
-    def release_running(self) -> None:
-        """Give the job that renders back to the queue, without blame. The last call: no claim succeeds after it."""
-        if not self._claiming.acquire(timeout=_CLAIM_S):
-            return  # the database is away: whoever finds the claim made counts it
-        rendering = self._rendering
-        if rendering is None:
-            return
-        job, workflow_id = rendering
-        if self._store.release(job):
-            self._store.log(job, [("WARN", "The worker is stopping; the job goes on with the next one")])
-        give_back_render(self._engine, workflow_id, self._settings.worker_id)
-
-    def _attempt(self, job: Job) -> bool:
-        """Claim a job and render it; False: it has to wait, for this worker or another."""
+    def _attempt(self, job: Job) -> Outcome:
+        """Claim a job, render it and record what came of it."""
         with self._generator.reserved() as ready:
-            if not ready:
-                return False
-            with self._claiming:
-                if not self._open.is_set():
-                    return False
-                claimed = self._store.claim(job.id, self._settings.worker_id, attempt=job.attempt)
-                self._rendering = (claimed, running_workflow()) if claimed else None
-            if claimed is None:
-                return True
-            if claimed.faults > job.faults:
-                self.say(claimed, "The worker was lost")
+            claimed = self.claims.claim(job) if ready else NotNow()
+            if not isinstance(claimed, Job):
+                return claimed
             try:
-                return self._render(claimed)
+                if claimed.faults > job.faults:
+                    self._log(claimed, "The worker was lost")
+                not_started = reason_not_to_start(claimed, self._settings.jobs, now=self._clock())
+                outcome = self._render(claimed) if not_started is None else not_started
+                self._record(claimed, outcome)
             except Exception as error:
-                return self._end(claimed, unexpected(job.id, error))
+                outcome = Ended(unexpected_error(job.id, error))
+                self._record(claimed, outcome)
             finally:
-                self._rendering = None
-                self.forget_checkpoint_if_over(claimed)
+                self.claims.attempt_ended()
+                self._forget_checkpoint_if_over(claimed)
+            return outcome
 
-    def _reason_not_to_run(self, job: Job) -> ErrorResponse | None:
-        if job.attempt == 1 and job.start_deadline is not None and self._clock() > job.start_deadline:
-            return StartTimeout().response()
-        if job.faults >= self._attempts_of(job):
-            return RunnerDisconnected().response()
-        return None
+    def _record(self, job: Job, outcome: Outcome) -> None:
+        """The one place that acts on an outcome."""
+        match outcome:
+            case Made():
+                self._hand_on(job, outcome)
+            case Ended():
+                self._store.fail(job.id, outcome.response, attempt=job.attempt)
+            case Unwanted():
+                self._store.finish_cancelled(job)
+            case Again():
+                ride_out(self._store.release, job, fault=outcome.fault)
+            case NotNow() | NotOurs():
+                pass  # nothing was claimed
+            case _:
+                assert_never(outcome)
 
-    def _attempts_of(self, job: Job) -> int:
-        return 1 if job.no_retry else self._settings.jobs.max_attempts
-
-    def _render(self, job: Job) -> bool:
-        """One attempt; False: the job waits for the next one."""
-        refused = self._reason_not_to_run(job)
-        if refused is not None:
-            return self._end(job, refused)
+    def _render(self, job: Job) -> Outcome:
+        limits = self._settings.jobs
         try:
-            message, finished = self._generate(job)
+            return self._generate(job)
         except (GenerationCancelled, GivenUp):
-            self._store.finish_cancelled(job)
+            return Unwanted()
         except GeneratorDied as error:
-            return self._count_fault(job, f"Generator lost: {error}", RunnerDisconnected().response())
+            self._log(job, f"Generator lost: {error}")
+            return after_fault(job, limits, RunnerDisconnected().response())
         except GeneratorStalled as error:
-            return self._count_fault(job, f"Generator stalled: {error}", RunnerStalled().response())
+            self._log(job, f"Generator stalled: {error}")
+            return after_fault(job, limits, RunnerStalled().response())
         except OutOfMemory as error:
             return self._make_room(job, error)
         except GenerationError as error:
             logger.warning("request %s: %s", job.id, error)
-            return self._end(job, GenerationFailed().response())
-        else:
-            self._hand_on(job, message.output, finished.seconds)
-        return True
+            return Ended(GenerationFailed().response())
 
-    def _generate(self, job: Job) -> tuple[Generate, Finished]:
+    def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image:
             for line in [f"Attempt {job.attempt}"] if job.attempt > 1 else _skipped(job):
                 log.add(line, "WARN")
@@ -166,52 +143,37 @@ class RenderWorkflow(Workflow):
             finished = self._generator.run(
                 message, on_message=log.on_message, cancel_requested=lambda: self._store.is_unwanted(job)
             )
-        return message, finished
+        return Made(message.output, finished.seconds)
 
-    def _hand_on(self, job: Job, path: str, inference_time: float) -> None:
-        key = self._storage.new_key("files", f"{job.id}.mp4")
-        rendered = Rendered(key, path, self._settings.worker_id, inference_time)
-        if not self._store.rendered(job, rendered, self._engine):
-            Path(path).unlink(missing_ok=True)
-
-    def _count_fault(self, job: Job, line: str, last: ErrorResponse) -> bool:
-        """An infrastructure fault: again in a fresh generator, up to `max_attempts` times."""
-        self.say(job, line)
-        if job.faults + 1 >= self._attempts_of(job):
-            return self._end(job, last)
-        ride_out(self._store.release, job, fault=True)
-        return False
-
-    def _make_room(self, job: Job, error: OutOfMemory) -> bool:
-        """Once per job: again in a fresh generator that keeps less on the GPU; no fault of anybody."""
-        again = not job.no_retry and self._made_room_for != job.id
-        plan = self._generator.shrink() if again else None
+    def _make_room(self, job: Job, error: OutOfMemory) -> Again | Ended:
+        """Once per job: again in a fresh generator that keeps less on the GPU; no fault is counted."""
+        may_retry = not job.no_retry and self._made_room_for != job.id
+        plan = self._generator.shrink() if may_retry else None
         if plan is None:
-            self.say(job, str(error), "ERROR")
-            return self._end(job, GpuOutOfMemory().response())
+            self._log(job, str(error), "ERROR")
+            return Ended(GpuOutOfMemory().response())
         self._made_room_for = job.id
-        self.say(job, f"Out of GPU memory; trying again with the memory plan {plan}")
-        ride_out(self._store.release, job)
-        return False
+        self._log(job, f"Out of GPU memory; trying again with the memory plan {plan}")
+        return Again(fault=False)
 
-    def _end(self, job: Job, error: ErrorResponse) -> bool:
-        self._store.fail(job.id, error, attempt=job.attempt)
-        return True
+    def _hand_on(self, job: Job, made: Made) -> None:
+        key = self._storage.new_key("files", f"{job.id}.mp4")
+        rendered = Rendered(key, made.path, self._settings.worker_id, made.inference_time)
+        if not self._store.rendered(job, rendered, self._dbos):
+            Path(made.path).unlink(missing_ok=True)
 
     @contextmanager
     def _local_image(self, job: Job) -> Iterator[Path]:
         """The identity image as a file of this machine."""
         with ExitStack() as stack:
-            image = self.with_storage(job, lambda: stack.enter_context(self._storage.local(job.image_key or "")))
+            image = self._with_storage(job, lambda: stack.enter_context(self._storage.local(job.image_key or "")))
             if image is None:
                 raise FileNotFoundError(f"the identity image of request {job.id} is gone")
             yield image
 
     def _message(self, job: Job, image: Path) -> Generate:
         wanted = job.input
-        width, height = _SIZES[wanted.resolution]
-        if wanted.aspect_ratio == "9:16":
-            width, height = height, width
+        width, height = video_size(wanted)
         return Generate(
             request_id=job.id,
             prompt=wanted.prompt,

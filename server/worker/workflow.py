@@ -28,7 +28,7 @@ class Workflow:
         self._storage = storage
         self._settings = settings
 
-    def with_storage(self, job: Job, call: Callable[[], R]) -> R:
+    def _with_storage(self, job: Job, call: Callable[[], R]) -> R:
         """Call, and again for a while if the object store is away.
 
         Raises:
@@ -39,22 +39,22 @@ class Workflow:
             call,
             limit_s=jobs.storage_retry_s,
             first_delay_s=jobs.storage_retry_delay_s,
-            say=lambda line: self.say(job, line),
+            say=lambda line: self._log(job, line),
             given_up=lambda: self._store.is_unwanted(job),
             look_every_s=jobs.cancel_poll_s,
         )
 
-    def say(self, job: Job, line: str, level: str = "WARN") -> None:
+    def _log(self, job: Job, line: str, level: str = "WARN") -> None:
         """Add a line to the job's log, however long the database is away."""
         ride_out(self._store.log, job, [(level, line)])
 
-    def forget_checkpoint_if_over(self, job: Job) -> None:
+    def _forget_checkpoint_if_over(self, job: Job) -> None:
         """Remove what the next attempt would have gone on from."""
         if self._store.is_over(job.id):
             self._storage.forget_checkpoint(job.id)
 
 
-def unexpected(request_id: str, error: Exception) -> ErrorResponse:
+def unexpected_error(request_id: str, error: Exception) -> ErrorResponse:
     """What the user is told of an error that no workflow foresaw; the log has the rest."""
     logger.error("request %s failed", request_id, exc_info=error)
     return (TryAgainLater() if isinstance(error, StorageAway) else InternalError()).response()

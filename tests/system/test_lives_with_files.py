@@ -31,7 +31,7 @@ from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings, load_settings
 from server.storage.local import LocalStorage
-from server.worker import render as render_module
+from server.worker import claims
 from server.worker.orphan_files import Leftovers
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
@@ -155,7 +155,7 @@ class World:
             raise Crashed
 
         def stop() -> None:
-            render.release_running()
+            render.claims.release()
             crash()
 
         def fail() -> None:
@@ -190,11 +190,9 @@ class World:
 
         try:
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(render_module, "running_workflow", lambda: workflow.workflow_id)
-                patched.setattr(render_module, "give_back_render", give_back)
-                patched.setattr(
-                    render_module, "_CLAIM_S", 0.0
-                )  # a stop finds this very thread in the middle of a claim
+                patched.setattr(claims, "running_workflow", lambda: workflow.workflow_id)
+                patched.setattr(claims, "give_back_render", give_back)
+                patched.setattr(claims, "_CLAIM_S", 0.0)  # a stop finds this very thread in the middle of a claim
                 assert workflow.input is not None
                 workflows[workflow.name].run(*workflow.input["args"])
         except Crashed:
