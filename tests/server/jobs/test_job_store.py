@@ -288,46 +288,6 @@ def test_a_claim_whose_answer_was_lost_is_repeated(database: sa.Engine) -> None:
     engine.destroy()
 
 
-def test_work_of_a_worker_that_never_registered_is_taken_over(database: sa.Engine) -> None:
-    from server.jobs.worker_registry import WorkerRegistry
-    from server.worker.takeover import Reaper
-
-    store, engine, now = JobStore(database), engine_client(database), [0.0]
-    job = new_job()
-    store.add(job, engine)
-    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in ("name", "status", "executor_id")]
-    workflow = sa.table("workflow_status", *columns, schema="dbos" if database.dialect.name == "postgresql" else None)
-    dequeued = workflow.update().where(workflow.c.name == "prepare").values(status="PENDING", executor_id="x")
-    with database.begin() as transaction:
-        transaction.execute(dequeued)
-    reaper = Reaper(WorkerRegistry(database), engine, own_id="observer", stale_s=20, clock=lambda: now[0])
-    for _ in range(12):
-        assert engine.list_workflows(executor_id="x", status="PENDING")
-        reaper.sweep()
-        now[0] += 2
-    reaper.sweep()
-    assert not engine.list_workflows(executor_id="x", status="PENDING")
-    store.fail(job.id, InternalError().response())
-    engine.destroy()
-
-
-def test_a_pause_of_the_observer_takes_no_work_away(database: sa.Engine) -> None:
-    from server.jobs.worker_registry import WorkerRegistry
-    from server.worker.takeover import Reaper
-
-    registry, engine, now = WorkerRegistry(database), engine_client(database), [0.0]
-    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: now[0])
-    registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail="")
-    reaper.sweep()
-    now[0] += 3600  # the whole machine was suspended
-    reaper.sweep()
-    now[0] += 2
-    reaper.sweep()
-    assert "frozen" in {worker.id for worker in registry.all()}
-    registry.forget("frozen")
-    engine.destroy()
-
-
 def test_a_draining_worker_is_not_forgotten(database: sa.Engine) -> None:
     from server.jobs.worker_registry import WorkerRegistry
 
@@ -353,33 +313,3 @@ def test_a_submit_that_fails_half_way_leaves_nothing(database: sa.Engine) -> Non
     with pytest.raises(OSError, match="disk full"):
         store.add(job, BrokenEngine())  # type: ignore[arg-type]
     assert store.get(job.id) is None
-
-
-@pytest.mark.parametrize("clock_jump_s", [-3600.0, 3600.0])
-def test_a_jumping_clock_takes_no_work_away(database: sa.Engine, clock_jump_s: float) -> None:
-    """Workers are judged by whether their heartbeat changes, on the observer's monotonic clock."""
-    from server.jobs.worker_registry import WorkerRegistry
-    from server.worker.takeover import Reaper
-
-    wall, monotonic = [1_000_000.0], [0.0]
-    registry = WorkerRegistry(database, clock=lambda: wall[0])
-    engine = engine_client(database)
-    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: monotonic[0])
-
-    def beat() -> None:
-        registry.beat("w", pid=1, generator_pid=2, state="ready", detail="")
-
-    beat()
-    reaper.sweep()
-    wall[0] += clock_jump_s
-    for _ in range(30):
-        monotonic[0] += 2
-        wall[0] += 2
-        beat()
-        reaper.sweep()
-    assert [worker.id for worker in registry.all()] == ["w"]
-    for _ in range(11):
-        monotonic[0] += 2
-        reaper.sweep()
-    assert registry.all() == []
-    engine.destroy()

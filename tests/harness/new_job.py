@@ -1,0 +1,13 @@
+"""A job as the API hands it to the store."""
+
+import uuid
+from typing import Any
+
+from server.fal.schemas import HunyuanCustomInput
+from server.fal.submit_headers import Priority
+from server.jobs.job import NewJob
+
+
+def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
+    body = HunyuanCustomInput(prompt="p", image_url="data:")
+    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1", **rest)

@@ -1,0 +1,217 @@
+"""What becomes of a job whose rendering ends in each possible way: its row, and its place in the queue."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.db.tables import create_engine, migrate
+from server.errors import GenerationFailed, GpuOutOfMemory, InternalError, RunnerDisconnected, RunnerStalled
+from server.generator.messages import Finished, Generate
+from server.generator.parent import (
+    GenerationCancelled,
+    GenerationError,
+    GeneratorDied,
+    GeneratorStalled,
+    OutOfMemory,
+)
+from server.jobs.dbos_queues import engine_client
+from server.jobs.job import Job, Status
+from server.jobs.job_store import JobStore
+from server.settings import load_settings
+from server.storage.local import LocalStorage
+from server.worker import claims
+from server.worker.attempt import NotNow
+from server.worker.render import RenderWorkflow
+from tests.harness.new_job import new_job
+
+Run = Callable[[Generate], Finished]
+
+
+class ScriptedGenerator:
+    """Does as it is told; `smaller_plans` are those that a lack of memory can still fall back on."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.run_job: Run = lambda _: Finished(seconds=1.0)
+        self.smaller_plans: list[str] = []
+
+    @contextmanager
+    def reserved(self) -> Iterator[bool]:
+        yield self.ready
+
+    def wait_until_ready(self) -> None:
+        pass
+
+    def run(self, job: Generate, **_: object) -> Finished:
+        return self.run_job(job)
+
+    def shrink(self) -> str | None:
+        return self.smaller_plans.pop(0) if self.smaller_plans else None
+
+
+class Worker:
+    """One worker's render workflow on a real database; `requeued` counts workflows that went back to the queue."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = f"sqlite:///{folder / 'x.sqlite'}"
+        migrate(url, folder / "lock")
+        self.database = create_engine(url)
+        self.store, self.dbos = JobStore(self.database), engine_client(self.database)
+        self.storage, self.generator = LocalStorage(folder), ScriptedGenerator()
+        self.requeued = 0
+        settings = load_settings(None, {"data_dir": folder, "jobs": {"max_attempts": 2}})
+        generator: Any = self.generator
+        self.render = RenderWorkflow(self.store, self.storage, generator, self.dbos, settings=settings)
+        monkeypatch.setattr(claims, "running_workflow", lambda: "workflow")
+        monkeypatch.setattr(claims, "give_back_render", self._count_requeued)
+
+    def _count_requeued(self, *_: object) -> None:
+        self.requeued += 1
+
+    def prepared_job(self, **options: Any) -> str:
+        job = new_job(**options)
+        key = self.storage.new_key("inputs", "image")
+        self.storage.put_bytes(b"image", key)
+        self.store.add(replace(job, source_key=key), self.dbos)
+        self.store.prepared(self.job(job.id), key, self.dbos)
+        return job.id
+
+    def job(self, request_id: str) -> Job:
+        job = self.store.get(request_id)
+        assert job is not None
+        return job
+
+    def messages(self, request_id: str) -> list[str]:
+        return [line.message for line in self.store.logs(request_id)]
+
+    def close(self) -> None:
+        self.dbos.destroy()
+        self.database.dispose()
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    made = Worker(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+def raising(error: Exception) -> Run:
+    def run(job: Generate) -> Finished:
+        Path(job.checkpoint).write_bytes(b"latents")
+        raise error
+
+    return run
+
+
+def test_a_video_is_handed_on(worker: Worker) -> None:
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.attempt, job.video_key is not None) == (Status.IN_PROGRESS, 1, True)
+    assert [one.name for one in worker.dbos.list_workflows(name="publish")] == ["publish"]
+    assert worker.requeued == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "last"), [(GeneratorDied("x"), RunnerDisconnected()), (GeneratorStalled("x"), RunnerStalled())]
+)
+def test_a_lost_generator_is_a_fault_of_which_a_job_has_so_many(
+    worker: Worker, error: Exception, last: RunnerDisconnected | RunnerStalled
+) -> None:
+    worker.generator.run_job = raising(error)
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 1, 1)
+    assert worker.storage.checkpoints() == [request_id], "the next attempt goes on from there"
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.response_status, worker.requeued) == (Status.COMPLETED, last.status, 1)
+    assert worker.storage.checkpoints() == []
+
+
+def test_a_job_that_must_not_be_retried_ends_with_its_first_fault(worker: Worker) -> None:
+    worker.generator.run_job = raising(GeneratorDied("x"))
+    request_id = worker.prepared_job(no_retry=True)
+    worker.render.run(request_id)
+    assert worker.job(request_id).response_status == RunnerDisconnected.status
+    assert worker.requeued == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(GenerationError("x"), GenerationFailed.status), (ValueError("unforeseen"), InternalError.status)],
+)
+def test_an_error_that_would_repeat_ends_the_job(worker: Worker, error: Exception, status: int) -> None:
+    worker.generator.run_job = raising(error)
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.response_status, worker.requeued) == (Status.COMPLETED, status, 0)
+
+
+def test_lack_of_memory_is_tried_again_once_with_a_smaller_plan_and_is_no_fault(worker: Worker) -> None:
+    worker.generator.run_job = raising(OutOfMemory("x"))
+    worker.generator.smaller_plans = ["offload_encoders", "stream_blocks"]
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 0, 1)
+    worker.render.run(request_id)
+    assert worker.job(request_id).response_status == GpuOutOfMemory.status
+    assert worker.generator.smaller_plans == ["stream_blocks"]
+
+
+def test_a_cancel_while_it_renders_ends_the_job(worker: Worker) -> None:
+    request_id = worker.prepared_job()
+
+    def cancelled(_: Generate) -> Finished:
+        worker.store.cancel(request_id)
+        raise GenerationCancelled
+
+    worker.generator.run_job = cancelled
+    worker.render.run(request_id)
+    assert worker.job(request_id).response_status == 499
+
+
+def test_a_job_past_its_start_deadline_is_not_rendered(worker: Worker) -> None:
+    worker.generator.run_job = raising(AssertionError("it was rendered"))
+    request_id = worker.prepared_job(start_deadline=1.0)
+    worker.render.run(request_id)
+    assert worker.job(request_id).response_status == 504
+
+
+def test_a_worker_without_a_model_claims_nothing(worker: Worker) -> None:
+    worker.generator.ready = False
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.attempt, worker.requeued) == (Status.IN_QUEUE, 0, 1)
+
+
+def test_a_worker_that_drains_claims_nothing_until_it_may_again(worker: Worker) -> None:
+    request_id = worker.prepared_job()
+    worker.render.claims.allow(False)
+    assert worker.render.claims.claim(worker.job(request_id)) == NotNow()
+    worker.render.claims.allow(True)
+    worker.render.run(request_id)
+    assert worker.job(request_id).attempt == 1
+
+
+def test_a_stop_in_the_middle_gives_the_job_back_without_a_fault(worker: Worker) -> None:
+    request_id = worker.prepared_job()
+
+    def stopped(_: Generate) -> Finished:
+        worker.render.claims.release()
+        raise GeneratorDied("it ends with its worker")
+
+    worker.generator.run_job = stopped
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.faults) == (Status.IN_QUEUE, 0)
+    assert "The worker is stopping; the job goes on with the next one" in worker.messages(request_id)
