@@ -5,14 +5,17 @@ import socket
 import subprocess
 import sys
 
+from server.generator.messages import Channel, FromGenerator, from_generator
 
-def start_generator_process() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The process and our end of its socket pair. The child dies with the thread that calls this."""
+
+def start_generator_process() -> tuple[subprocess.Popen[bytes], Channel[FromGenerator]]:
+    """The process and our end of its pipe. The child dies with the thread that calls this."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "server.generator.child.process", str(theirs.fileno()), str(os.getpid())]
     with theirs:
         try:
-            return subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL), ours
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         except OSError:
             ours.close()
             raise
+    return process, Channel(ours, from_generator)

@@ -1,12 +1,12 @@
 """Everything that crosses the pipe between the worker and its generator: few messages, typed, closed.
 
-One JSON object per line over a socket pair. The socket doubles as a life line: its end means the other side died.
+One JSON object per line over a socket pair. The end of the socket means that the other side has ended.
 """
 
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -19,10 +19,7 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# -- worker to generator -----------------------------------------------------------------------------------------
-
-
-class Meeting(_Message):
+class Rendezvous(_Message):
     """Where the ranks of a generator find each other: a port of 127.0.0.1. Rank 0 holds the listening socket."""
 
     port: int
@@ -30,9 +27,9 @@ class Meeting(_Message):
 
 
 class Load(_Message):
-    """First message: load the model. `data_dir` is where the demo model may be built.
+    """The worker's first message: load the model. `data_dir` is where the demo model may be built.
 
-    With several ranks the worker's message reaches rank 0, which passes it on with the `rank` and where to meet.
+    With several ranks the worker's message reaches rank 0, which passes it on with the `rank` and the rendezvous.
     """
 
     kind: Literal["load"] = "load"
@@ -41,7 +38,7 @@ class Load(_Message):
     image: ImageSettings
     data_dir: str
     rank: int = 0
-    meeting: Meeting | None = None
+    rendezvous: Rendezvous | None = None
 
 
 class Generate(_Message):
@@ -67,16 +64,14 @@ class Generate(_Message):
 
 
 class Cancel(_Message):
-    """Stop working on this request; a request that is not running is none of its business."""
+    """Stop working on this request; ignored when it is not running."""
 
     kind: Literal["cancel"] = "cancel"
     request_id: str
 
 
-ToGenerator = Annotated[Load | Generate | Cancel, Field(discriminator="kind")]
-
-
-# -- generator to worker -----------------------------------------------------------------------------------------
+ToGenerator: TypeAlias = Load | Generate | Cancel
+to_generator: TypeAdapter[ToGenerator] = TypeAdapter(Annotated[ToGenerator, Field(discriminator="kind")])
 
 
 class Ready(_Message):
@@ -127,7 +122,7 @@ class Finished(_Message):
 
 
 class Failed(_Message):
-    """No video. The process is well unless this is its `last` word; `reason` decides what the user is told."""
+    """No video. `last`: the process ends with this; `reason` decides what the user is told."""
 
     kind: Literal["failed"] = "failed"
     reason: Literal["cancelled", "out_of_memory", "error"]
@@ -135,12 +130,8 @@ class Failed(_Message):
     last: bool = False
 
 
-FromGenerator = Annotated[Ready | Loading | LoadFailed | Working | Log | Finished | Failed, Field(discriminator="kind")]
-
-to_generator: TypeAdapter[Load | Generate | Cancel] = TypeAdapter(ToGenerator)
-from_generator: TypeAdapter[Ready | Loading | LoadFailed | Working | Log | Finished | Failed] = TypeAdapter(
-    FromGenerator
-)
+FromGenerator: TypeAlias = Ready | Loading | LoadFailed | Working | Log | Finished | Failed
+from_generator: TypeAdapter[FromGenerator] = TypeAdapter(Annotated[FromGenerator, Field(discriminator="kind")])
 
 
 class Channel(Generic[Received]):
@@ -161,7 +152,7 @@ class Channel(Generic[Received]):
         """Messages until the other side is gone."""
         try:
             for line in self._lines:
-                if not line.endswith(b"\n"):  # it died in mid-sentence
+                if not line.endswith(b"\n"):  # it ended in the middle of a message
                     return
                 yield self._received.validate_json(line)
         except ConnectionError:

@@ -9,12 +9,12 @@ from server.settings import GeneratorSettings
 _LONGEST_LOOK_S = 1.0
 
 
-class Patience:
+class Watchdog:
     """The clocks of one request in the generator.
 
     Silence is judged by blocks and tiles, since a step can take minutes. Until the first transformer block is done a
-    longer limit holds: it covers text encoding, compilation and the first kernels. Somebody has to look every now and
-    then: time in which nobody did, because this process or the whole machine was frozen, is nobody's silence.
+    longer limit holds: it covers text encoding, compilation and the first kernels. `stalled` has to be called every now
+    and then: time in which it was not, because this process or the whole machine was frozen, does not count as silence.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class Patience:
         self._limit_s = limits.first_block_timeout_s
         self._cancelled_at: float | None = None
 
-    def saw(self, message: object) -> None:
-        """The child said something."""
+    def heard(self, message: object) -> None:
+        """The process has said something."""
         self._listened_at, self._silence_s = self._clock(), 0.0
         if isinstance(message, Working) and message.stage != "encode":
             self._limit_s = self._limits.stall_timeout_s
@@ -56,11 +56,11 @@ class Patience:
         return self.cancelled
 
     def cancel_ignored(self) -> bool:
-        """Whether the child has had its time to react to a cancel."""
+        """Whether the process has had its time to react to a cancel."""
         return self._cancelled_at is not None and self._clock() - self._cancelled_at > self._limits.cancel_grace_s
 
     def stalled(self) -> float | None:
-        """The limit that the child's silence has passed, in seconds."""
+        """The limit that the process's silence has passed, in seconds."""
         now = self._clock()
         self._silence_s += min(now - self._listened_at, _LONGEST_LOOK_S)
         self._listened_at = now

@@ -146,7 +146,7 @@ class WorkerProcess:
             self._settings.worker_id,
             pid=os.getpid(),
             generator_pid=state.pid,
-            state=state.name,
+            state=state.phase.value,
             detail=state.detail,
         )
 

@@ -10,6 +10,7 @@ from server.api.api_docs import READY
 from server.api.auth import current_owner
 from server.api.services import services
 from server.errors import Unauthorized
+from server.generator.state import Phase
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -30,7 +31,7 @@ async def ready(request: Request) -> JSONResponse:
     workers = await run_in_threadpool(parts.workers.fresh, parts.settings.jobs.heartbeat_stale_s)
     inside = set() if _is_known(request) else {"pid", "generator_pid", "detail"}
     shown = [{name: value for name, value in asdict(worker).items() if name not in inside} for worker in workers]
-    ok = any(worker.state in {"ready", "idle"} and not worker.draining for worker in workers)
+    ok = any(worker.state in {Phase.READY, Phase.IDLE} and not worker.draining for worker in workers)
     return JSONResponse({"status": "ready" if ok else "not ready", "workers": shown}, 200 if ok else 503)
 
 

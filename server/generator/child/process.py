@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import assert_never
 
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
-from server.generator.child.rank_processes import Gang
+from server.generator.child.rank_processes import RankProcesses
 from server.generator.messages import (
     Cancel,
     Channel,
@@ -28,6 +28,7 @@ from server.generator.messages import (
     Loading,
     Log,
     Ready,
+    ToGenerator,
     Working,
     to_generator,
 )
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 class GeneratorProcess:
     """Reads requests on one thread, works on them on the main thread. With several ranks, each is such a process."""
 
-    def __init__(self, channel: Channel[Load | Generate | Cancel]) -> None:
+    def __init__(self, channel: Channel[ToGenerator]) -> None:
         self._channel = channel
         self._requests: queue.SimpleQueue[Load | Generate] = queue.SimpleQueue()
         self._cancelled: str | None = None
@@ -50,12 +51,12 @@ class GeneratorProcess:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         load = self._requests.get()
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
-        gang = None
+        others = None
         if load.rank > 0:
             configure_logging(f"generator rank {load.rank}")
         elif load.generator.ranks > 1:
-            gang = Gang(load, self._channel)
-            load = gang.load
+            others = RankProcesses(load, self._channel)
+            load = others.load
         started = time.perf_counter()
         logging.getLogger("pipeline.load").addHandler(_LoadingLines(self._channel))
         try:
@@ -64,16 +65,16 @@ class GeneratorProcess:
             logger.exception("the model cannot be loaded")
             self._channel.send(LoadFailed(message=_one_line(error)))
             return 1
-        if gang is not None:
-            gang.wait_until_ready()
+        if others is not None:
+            others.wait_until_ready()
         self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
         while True:
             job = self._requests.get()
             assert isinstance(job, Generate)  # noqa: S101 - Load comes once
-            if gang is not None:
-                gang.begin(job)
+            if others is not None:
+                others.begin(job)
             answer = self._handle(renderer, job)
-            in_step = gang is None or gang.ended(answer)
+            in_step = others is None or others.finish(answer)
             self._channel.send(answer.model_copy(update={"last": not in_step}))
             if not in_step:
                 os._exit(1)
@@ -120,7 +121,7 @@ class GeneratorProcess:
 class _LoadingLines(logging.Handler):
     """Passes what the loader logs on to the worker, whose health answer then says how far it is."""
 
-    def __init__(self, channel: Channel[Load | Generate | Cancel]) -> None:
+    def __init__(self, channel: Channel[ToGenerator]) -> None:
         super().__init__()
         self._channel = channel
 

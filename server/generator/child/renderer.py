@@ -19,7 +19,7 @@ from pipeline.vae.codec import decode_stream, decode_tiling
 from server.generator.child.checkpoints import Checkpoints
 from server.generator.child.contract import DeviceLost, OutOfMemory, Report
 from server.generator.child.eta import Eta
-from server.generator.child.rendezvous import meet, own_device
+from server.generator.child.rendezvous import connected_ranks, own_device
 from server.generator.child.stop_together import StopTogether
 from server.generator.messages import Generate, Load, Log, Working
 
@@ -39,7 +39,7 @@ class HunyuanCustomRenderer:
         if settings.model == _DEMO:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
         device = own_device(load)
-        self._ranks = meet(load, device)
+        self._ranks = connected_ranks(load, device)
         self._pipe = load_pipeline(folder, device=str(device), dtype=settings.dtype, memory_plan=settings.memory_plan)
         if self._ranks is not None:
             self._pipe.enable_ranks(self._ranks)

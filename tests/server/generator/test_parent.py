@@ -1,6 +1,5 @@
 """The parent side of the generator alone, with a real child: what neither a request nor an answer shows."""
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 from server.fal.example import PHOTO
 from server.generator.messages import Generate, Log, Working
 from server.generator.parent import GenerationCancelled, Generator
-from server.generator.watchdog import Patience
-from server.settings import GeneratorSettings, load_settings
+from server.generator.state import Phase
+from server.settings import load_settings
 from tests.harness.live_server import until
 
 
@@ -41,30 +40,12 @@ def job(folder: Path) -> Generate:
     )
 
 
-def test_no_room_for_a_process_is_a_matter_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = subprocess.Popen
-    refusals = iter([OSError(12, "Cannot allocate memory"), OSError(24, "Too many open files")])
-
-    def refuse_twice(*args: Any, **options: Any) -> Any:
-        refusal = next(refusals, None)
-        if refusal is not None:
-            raise refusal
-        return start(*args, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", refuse_twice)
-    parent = generator(tmp_path, renderer="tests.fakes.renders_colour:Renderer")
-    parent.start()
-    until(lambda: parent.state.name == "ready")
-    with end_of(parent):
-        assert next(refusals, None) is None
-
-
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
     """The demo model in a real child."""
     parent = generator(tmp_path_factory.mktemp("real"), torch_threads=1, render_divisor=4)
     parent.start()
-    until(lambda: parent.state.name == "ready", timeout_s=120)
+    until(lambda: parent.state.phase is Phase.READY, timeout_s=120)
     with end_of(parent):
         yield parent
 
@@ -91,19 +72,6 @@ def test_a_cancel_is_seen_between_encoders_and_between_tiles(real: Generator, tm
     assert not (tmp_path / "x.mp4").exists()
 
 
-def test_a_pause_of_the_worker_is_not_the_generators_silence() -> None:
-    now = [0.0]
-    limits = GeneratorSettings(first_block_timeout_s=10, stall_timeout_s=3)
-    patience = Patience(limits, lambda: False, look_every_s=1, clock=lambda: now[0])
-    patience.saw(Working(stage="denoise", done=1, total=9))
-    now[0] += 3600  # this process was frozen, or the machine
-    assert patience.stalled() is None
-    for _ in range(3):
-        now[0] += 1
-        limit = patience.stalled()
-    assert limit == 3
-
-
 @contextmanager
 def end_of(parent: Generator) -> Iterator[None]:
     """The child is gone afterwards, and no other takes its place."""
@@ -111,4 +79,4 @@ def end_of(parent: Generator) -> Iterator[None]:
         yield
     finally:
         parent.unload_if_idle()
-        until(lambda: parent.state.name == "idle")
+        until(lambda: parent.state.phase is Phase.IDLE)

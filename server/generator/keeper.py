@@ -1,0 +1,236 @@
+"""Keeps one generator process running: starts it, has it load the model, starts another when it has ended.
+
+The end of the process is a normal case: the request it was working on hears of it, and a new process is started.
+"""
+
+import logging
+import queue
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final, TypeAlias, assert_never
+
+from server.generator.launch import start_generator_process
+from server.generator.messages import (
+    Cancel,
+    Channel,
+    Failed,
+    Finished,
+    FromGenerator,
+    Generate,
+    Load,
+    LoadFailed,
+    Loading,
+    Log,
+    Ready,
+    Working,
+)
+from server.generator.state import GeneratorState, Phase
+from server.settings import MemoryPlan, Settings
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_RESTART_DELAY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The end of the process, seen by the request that was running."""
+
+    exit_code: int
+
+    def __str__(self) -> str:
+        if self.exit_code < 0:
+            return f"killed by signal {-self.exit_code}"
+        return f"ended with exit code {self.exit_code}"
+
+
+Answer: TypeAlias = Working | Log | Finished | Failed | Died
+
+
+class GeneratorKeeper:
+    """One process after the other, on a thread of its own, which alone writes `state`.
+
+    Any thread may end the process. `usable` says whether it may be given a request: that thread sets it when the model
+    is loaded, and whatever ends the process clears it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._plan: MemoryPlan = settings.generator.memory_plan
+        self._state = GeneratorState(Phase.LOADING, "starting")
+        self._usable = threading.Event()
+        self._wanted = threading.Event()
+        self._wanted.set()
+        self._loaded_at = time.monotonic()
+        self._last_failure: str | None = None  # why the process before did not load; said until one does
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel[FromGenerator] | None = None
+        # Processes are started by this thread alone, since the kernel ends them with the thread that started them.
+        self._thread = threading.Thread(target=self._keep_running, name="generator-keeper", daemon=True)
+
+    @property
+    def state(self) -> GeneratorState:
+        """What the process is doing."""
+        return self._state
+
+    @property
+    def usable(self) -> bool:
+        """Whether the process may be given a request."""
+        return self._usable.is_set()
+
+    @property
+    def loaded_at(self) -> float:
+        """When the last process had its model loaded, on the monotonic clock."""
+        return self._loaded_at
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """The memory plan of the next process."""
+        return self._plan
+
+    def start(self) -> None:
+        """Keep a process running from now on."""
+        self._thread.start()
+
+    def wait_until_usable(self) -> None:
+        """Block until a model is loaded, however long that takes."""
+        self._wanted.set()
+        self._usable.wait()
+
+    def unload(self) -> None:
+        """End the process; there is none until one is waited for."""
+        self._wanted.clear()
+        self.kill()
+
+    def restart_with(self, plan: MemoryPlan) -> None:
+        """End the process; the next one has another memory plan."""
+        self._plan = plan
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process; another is started."""
+        self._usable.clear()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+
+    def send(self, message: Generate | Cancel) -> None:
+        """Give the process a message; one that has ended does not get it."""
+        try:
+            if self._channel is not None:
+                self._channel.send(message)
+        except OSError:
+            logger.warning("the generator is gone; its end will be seen by the reader")
+
+    def next_answer(self, timeout_s: float) -> Answer | None:
+        """What the process has said about its request; None when it says nothing for so long."""
+        try:
+            return self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def forget_answers(self) -> None:
+        """Drop what an earlier request left; a death among it is of the process before, unless none is usable now."""
+        while not self._answers.empty():
+            self._answers.get_nowait()
+        if not self.usable:
+            self._answers.put(Died(-1))
+
+    def _keep_running(self) -> None:
+        first = delay = self._settings.generator.restart_delay_s
+        while True:
+            try:
+                was_loaded = self._run_process()
+            except Exception as error:  # no memory for a process, say: this thread must outlive whatever it is
+                logger.exception("the generator could not be kept running; trying again")
+                self._state = GeneratorState(Phase.LOADING, f"restarting: {type(error).__name__}: {error}")
+                was_loaded = False
+            delay = first if was_loaded else min(delay * 2, _LONGEST_RESTART_DELAY_S)
+            if not self._wanted.is_set():
+                self._state = GeneratorState(Phase.IDLE, "unloaded until the next request")
+                self._wanted.wait()
+                self._state = GeneratorState(Phase.LOADING, "starting")
+            elif delay:
+                time.sleep(delay)
+
+    def _run_process(self) -> bool:
+        """One process from start to end; whether its model was ever loaded."""
+        process, channel = start_generator_process()
+        overdue = threading.Event()
+        limit_s = self._settings.generator.load_timeout_s
+        timer = threading.Timer(limit_s, self._kill_unless_loaded, [process, overdue])
+        timer.daemon = True
+        try:
+            self._process, self._channel = process, channel
+            self._say_loading("loading the model", process.pid)
+            timer.start()
+            self._begin_loading(channel)
+            for message in channel:
+                self._receive(message, process.pid)
+        except Exception:  # it says what cannot be understood, or there is no thread for the timer
+            process.kill()
+            raise
+        finally:
+            timer.cancel()
+            self._usable.clear()
+            channel.close()
+            died = Died(process.wait())
+            was_loaded = self._state.phase is Phase.READY
+            if overdue.is_set() and not was_loaded:
+                self._state = GeneratorState(Phase.FAILED, f"the model did not load within {limit_s:g} s")
+            failed = self._state.phase is Phase.FAILED
+            if not was_loaded:
+                self._last_failure = self._state.detail if failed else str(died)
+            if not failed:
+                self._state = GeneratorState(Phase.LOADING, f"restarting: {died}")
+            logger.warning("generator %d: %s", process.pid, died)
+            self._answers.put(died)
+        return was_loaded
+
+    def _begin_loading(self, channel: Channel[FromGenerator]) -> None:
+        settings = self._settings
+        load = Load(
+            generator=settings.generator.model_copy(update={"memory_plan": self._plan}),
+            video=settings.video,
+            image=settings.image,
+            data_dir=str(settings.data_dir),
+        )
+        try:
+            channel.send(load)
+        except OSError:
+            logger.warning("the generator ended before it could load")
+
+    def _receive(self, message: FromGenerator, pid: int) -> None:
+        match message:
+            case Ready():
+                logger.info("generator %d: %s loaded in %.1f s", pid, message.model, message.seconds)
+                self._last_failure = None
+                self._state = GeneratorState(Phase.READY, message.model, pid)
+                self._loaded_at = time.monotonic()
+                self._usable.set()
+            case Loading():
+                self._say_loading(message.message, pid)
+            case LoadFailed():
+                logger.error("generator %d: %s", pid, message.message)
+                self._state = GeneratorState(Phase.FAILED, message.message)
+            case Finished() | Failed():
+                if message.last:
+                    self._usable.clear()  # the next request must not be given to a process that ends
+                self._answers.put(message)
+            case Working() | Log():
+                self._answers.put(message)
+            case _:
+                assert_never(message)
+
+    def _say_loading(self, how_far: str, pid: int) -> None:
+        before = f"; before: {self._last_failure}" if self._last_failure else ""
+        self._state = GeneratorState(Phase.LOADING, how_far + before, pid)
+
+    def _kill_unless_loaded(self, process: subprocess.Popen[bytes], overdue: threading.Event) -> None:
+        """On the timer's thread; what it means for the state is for the keeper's thread to say."""
+        if not self.usable:
+            overdue.set()
+            process.kill()

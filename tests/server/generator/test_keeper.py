@@ -1,0 +1,67 @@
+"""The generator process is kept running whatever the machine lacks at the moment."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.generator.keeper import GeneratorKeeper
+from server.generator.state import Phase
+from server.settings import load_settings
+from tests.harness.live_server import until
+
+
+@contextmanager
+def running(data_dir: Path) -> Iterator[GeneratorKeeper]:
+    """A keeper with a loaded model; its process is gone afterwards, and no other is started."""
+    fast = {"restart_delay_s": 0.05, "renderer": "tests.fakes.renders_colour:Renderer"}
+    keeper = GeneratorKeeper(load_settings(None, {"data_dir": data_dir, "generator": fast}))
+    keeper.start()
+    keeper.wait_until_usable()
+    try:
+        yield keeper
+    finally:
+        keeper.unload()
+        until(lambda: keeper.state.phase is Phase.IDLE)
+
+
+def test_no_room_for_a_process_is_a_matter_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+    refusals = iter([OSError(12, "Cannot allocate memory"), OSError(24, "Too many open files")])
+
+    def refuse_twice(*args: Any, **options: Any) -> Any:
+        refusal = next(refusals, None)
+        if refusal is not None:
+            raise refusal
+        return start(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", refuse_twice)
+    with running(tmp_path):
+        assert next(refusals, None) is None
+
+
+def test_a_process_that_cannot_be_watched_does_not_stay_beside_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = subprocess.Popen, []
+
+    def remember(*args: Any, **options: Any) -> Any:
+        started.append(start(*args, **options))
+        return started[-1]
+
+    begin, refusals = threading.Timer.start, iter([RuntimeError("can't start new thread")])
+
+    def refuse_once(timer: threading.Timer) -> None:
+        refusal = next(refusals, None)
+        if refusal is not None:
+            raise refusal
+        begin(timer)
+
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    monkeypatch.setattr(threading.Timer, "start", refuse_once)
+    with running(tmp_path):
+        assert [process.poll() is None for process in started] == [False, True]
