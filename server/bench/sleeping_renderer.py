@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Log, Working
 
 BLOCKS_PER_STEP = 5
@@ -16,7 +16,7 @@ class SleepingRenderer:
     model = "sleeping (benchmark)"
     block_s: ClassVar[float] = 0.02
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         """Nothing to load."""
 
     def render(self, job: Generate, report: Report) -> None:

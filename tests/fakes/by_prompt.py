@@ -1,6 +1,6 @@
 """Behaves as the first word of the prompt says, so that one server can serve many tests."""
 
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load
 from tests.fakes import (
     exits,
@@ -37,9 +37,10 @@ _FAKES = {
 class Renderer:
     model = "fake: by prompt"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         self._load = load
+        self._on_loading = on_loading
 
     def render(self, job: Generate, report: Report) -> None:
         fake = _FAKES.get(job.prompt.split()[0], renders_colour)
-        fake.Renderer(self._load).render(job, report)
+        fake.Renderer(self._load, self._on_loading).render(job, report)

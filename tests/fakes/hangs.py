@@ -2,14 +2,14 @@
 
 import threading
 
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Working
 
 
 class Renderer:
     model = "fake: hangs"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         pass
 
     def render(self, job: Generate, report: Report) -> None:

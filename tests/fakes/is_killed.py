@@ -3,14 +3,14 @@
 import os
 import signal
 
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Working
 
 
 class Renderer:
     model = "fake: is killed"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         pass
 
     def render(self, job: Generate, report: Report) -> None:

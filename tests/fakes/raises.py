@@ -1,13 +1,13 @@
 """Raises in the middle of the work, as a model error does."""
 
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Working
 
 
 class Renderer:
     model = "fake: raises"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         pass
 
     def render(self, job: Generate, report: Report) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.mp4 import write_mp4
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Log, Working
 
 STEP_S = 0.02
@@ -15,7 +15,7 @@ STEP_S = 0.02
 class Renderer:
     model = "fake: renders a colour"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:  # noqa: ARG002
         self.load = load
 
     def render(self, job: Generate, report: Report) -> None:

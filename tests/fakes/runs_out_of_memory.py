@@ -1,6 +1,6 @@
 """Fits only once a smaller memory plan is in force."""
 
-from server.generator.child.contract import OutOfMemory, Report
+from server.generator.child.contract import OnLoading, OutOfMemory, Report
 from server.generator.messages import Generate, Load, Working
 from tests.fakes import renders_colour
 
@@ -8,8 +8,8 @@ from tests.fakes import renders_colour
 class Renderer(renders_colour.Renderer):
     model = "fake: runs out of memory"
 
-    def __init__(self, load: Load) -> None:
-        super().__init__(load)
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
+        super().__init__(load, on_loading)
         self._plan = load.generator.memory_plan
 
     def render(self, job: Generate, report: Report) -> None:

@@ -5,12 +5,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from server.generator.child.contract import OnLoading
 from server.generator.child.renderer import HunyuanCustomRenderer
 from server.generator.messages import Load
 
 
 class Renderer(HunyuanCustomRenderer):
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         stored_model: Any = importlib.import_module("pipeline.memory.stored_model")
         read = stored_model.load_file
 
@@ -20,4 +21,4 @@ class Renderer(HunyuanCustomRenderer):
             return read(file, **options)
 
         stored_model.load_file = held_up
-        super().__init__(load)
+        super().__init__(load, on_loading)

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Working
 from tests.fakes import renders_colour
 
@@ -11,9 +11,9 @@ from tests.fakes import renders_colour
 class Renderer:
     model = "fake: waits for a file"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         self._folder = Path(load.data_dir)
-        self._colour = renders_colour.Renderer(load)
+        self._colour = renders_colour.Renderer(load, on_loading)
 
     def render(self, job: Generate, report: Report) -> None:
         with (self._folder / "renders").open("a") as renders:

@@ -3,14 +3,14 @@
 import itertools
 import time
 
-from server.generator.child.contract import Report
+from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Log, Working
 
 
 class Renderer:
     model = "fake: works slowly"
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         pass
 
     def render(self, job: Generate, report: Report) -> None:

@@ -1,19 +1,20 @@
 """What a renderer is: the contract between the generator process and whatever makes the video in it."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from server.generator.messages import Generate, Load, Log, Working
 
-Report = Callable[[Working | Log], None]
+Report: TypeAlias = Callable[[Working | Log], None]
+OnLoading: TypeAlias = Callable[[str], None]  # hears what is being loaded, in words
 
 
 class Renderer(Protocol):
-    """What makes the video: the real one drives the pipeline, the tests' fakes are named after their failure."""
+    """Makes the video: the real one drives the pipeline, the fakes of the tests are named after their failure."""
 
     model: str
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         """Load the model; any exception means that it cannot be loaded."""
 
     def render(self, job: Generate, report: Report) -> None:
@@ -21,7 +22,7 @@ class Renderer(Protocol):
 
 
 class Cancelled(Exception):
-    """Raised by `report`: nobody wants the video any more."""
+    """Raised by `report`: the request was cancelled."""
 
 
 class OutOfMemory(Exception):

@@ -58,9 +58,8 @@ class GeneratorProcess:
             others = RankProcesses(load, self._channel)
             load = others.load
         started = time.perf_counter()
-        logging.getLogger("pipeline.load").addHandler(_LoadingLines(self._channel))
         try:
-            renderer = _renderer_class(load.generator.renderer)(load)
+            renderer = _renderer_class(load.generator.renderer)(load, self._say_loading)
         except Exception as error:
             logger.exception("the model cannot be loaded")
             self._channel.send(LoadFailed(message=_one_line(error)))
@@ -69,15 +68,22 @@ class GeneratorProcess:
             others.wait_until_ready()
         self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
         while True:
-            job = self._requests.get()
-            assert isinstance(job, Generate)  # noqa: S101 - Load comes once
-            if others is not None:
-                others.begin(job)
-            answer = self._handle(renderer, job)
-            in_step = others is None or others.finish(answer)
-            self._channel.send(answer.model_copy(update={"last": not in_step}))
-            if not in_step:
-                os._exit(1)
+            self._serve_one(renderer, others)
+
+    def _say_loading(self, what: str) -> None:
+        logger.info(what)
+        self._channel.send(Loading(message=what))
+
+    def _serve_one(self, renderer: Renderer, others: RankProcesses | None) -> None:
+        job = self._requests.get()
+        assert isinstance(job, Generate)  # noqa: S101 - Load comes once
+        if others is not None:
+            others.begin(job)
+        answer = self._handle(renderer, job)
+        in_step = others is None or others.finish(answer)
+        self._channel.send(answer.model_copy(update={"last": not in_step}))
+        if not in_step:
+            os._exit(1)
 
     def _handle(self, renderer: Renderer, job: Generate) -> Finished | Failed:
         started = time.perf_counter()
@@ -116,17 +122,6 @@ class GeneratorProcess:
                 case _:
                     assert_never(message)
         os._exit(0)  # the worker is gone
-
-
-class _LoadingLines(logging.Handler):
-    """Passes what the loader logs on to the worker, whose health answer then says how far it is."""
-
-    def __init__(self, channel: Channel[ToGenerator]) -> None:
-        super().__init__()
-        self._channel = channel
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._channel.send(Loading(message=record.getMessage()))
 
 
 def _renderer_class(path: str) -> type[Renderer]:

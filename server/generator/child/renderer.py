@@ -17,7 +17,7 @@ from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
 from pipeline.shapes import LatentShape, PixelShape, Strides
 from pipeline.vae.codec import decode_stream, decode_tiling
 from server.generator.child.checkpoints import Checkpoints
-from server.generator.child.contract import DeviceLost, OutOfMemory, Report
+from server.generator.child.contract import DeviceLost, OnLoading, OutOfMemory, Report
 from server.generator.child.eta import Eta
 from server.generator.child.rendezvous import connected_ranks, own_device
 from server.generator.child.stop_together import StopTogether
@@ -29,7 +29,7 @@ _DEMO = "demo"
 class HunyuanCustomRenderer:
     """One loaded pipeline; renders one request at a time."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
         settings = load.generator
         transformers_logging.disable_progress_bar()
         diffusers_logging.disable_progress_bar()
@@ -40,7 +40,13 @@ class HunyuanCustomRenderer:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
         device = own_device(load)
         self._ranks = connected_ranks(load, device)
-        self._pipe = load_pipeline(folder, device=str(device), dtype=settings.dtype, memory_plan=settings.memory_plan)
+        self._pipe = load_pipeline(
+            folder,
+            device=str(device),
+            dtype=settings.dtype,
+            memory_plan=settings.memory_plan,
+            on_progress=lambda part: on_loading(f"loading {part}"),
+        )
         if self._ranks is not None:
             self._pipe.enable_ranks(self._ranks)
         self._pipe.register_to_config(alpha=load.image.alpha)
