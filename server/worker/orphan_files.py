@@ -1,6 +1,6 @@
-"""Files that nobody will come back for: left by processes that were killed, or by requests that ended without them.
+"""Files that belong to no request any more: left by processes that were killed, or by requests that ended without them.
 
-Half of it is on this machine and found by every worker for itself; what is in storage is found by any of them.
+Scratch files are on this machine, and every worker finds its own; what is in storage is found by any of them.
 """
 
 import time
@@ -21,7 +21,7 @@ _SUCCESS: Final = 200
 _row = request_table.c
 
 
-class Leftovers:
+class OrphanFiles:
     """Removes them; `clock` measures how long ago it last looked through all of the storage."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The worker process: runs the workflows, owns one generator, and looks after what others left behind."""
+"""The worker process: runs the workflows, owns one generator, and takes over what other processes have left behind."""
 
 import logging
 import os
@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 from dbos import DBOS
@@ -21,12 +20,14 @@ from server.settings import Settings
 from server.storage.local import open_storage
 from server.storage.uploads import Uploads
 from server.webhooks.sender import WebhookSender
-from server.worker.orphan_files import Leftovers
+from server.worker.heartbeat import Heartbeat
+from server.worker.orphan_files import OrphanFiles
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
 from server.worker.reconcile import reconcile
 from server.worker.render import RenderWorkflow
 from server.worker.retention import Retention
+from server.worker.sweeper import Sweeper
 from server.worker.takeover import Reaper
 from server.worker.worker_lock import lock_worker_id
 
@@ -39,56 +40,52 @@ class WorkerProcess:
     """Everything a worker does beside the workflows, one tick after the other."""
 
     def __init__(self, settings: Settings) -> None:
-        database = create_engine(settings.database_url)
-        self._settings = settings
-        self._store = PatientJobStore(database)
-        self._registry = WorkerRegistry(database)
+        jobs, own_id = settings.jobs, settings.worker_id
+        database, storage = create_engine(settings.database_url), open_storage(settings)
+        store, registry = PatientJobStore(database), WorkerRegistry(database)
+        dbos = engine_client(database)
+        self._settings, self._storage, self._store, self._dbos = settings, storage, store, dbos
         self._generator = Generator(settings)
-        storage = open_storage(settings)
-        self._storage = storage
-        self._engine = engine_client(database)
-        self._render = RenderWorkflow(self._store, storage, self._generator, self._engine, settings=settings)
-        self._retention = Retention(database, storage, self._engine, settings.retention)
-        self._leftovers = Leftovers(database, storage, settings.retention)
-        self._uploads = Uploads(database, storage, settings.limits)
-        self._webhooks = WebhookSender(database, self._store, settings)
-        self._reaper = Reaper(
-            self._registry, self._engine, own_id=settings.worker_id, stale_s=settings.jobs.heartbeat_stale_s
+        self._heartbeat = Heartbeat(registry, self._generator, worker_id=own_id, every_s=jobs.heartbeat_s)
+        self._reaper = Reaper(registry, dbos, own_id=own_id, stale_s=jobs.heartbeat_stale_s)
+        self._webhooks = WebhookSender(database, store, settings)
+        expiring = (
+            Retention(database, storage, dbos, settings.retention),
+            Uploads(database, storage, settings.limits),
+            OrphanFiles(database, storage, settings.retention),
         )
-        self._sweeper = ThreadPoolExecutor(1, "sweeper")  # a slow object store must not delay a heartbeat
-        self._sweeping: Future[None] | None = None
+        self._sweeper = Sweeper([part.sweep for part in expiring], every_s=settings.retention.sweep_s)
+        self._reconciled_at = -float("inf")
         self._database_is_away = False
-        self._said: object = None
-        self._said_at = self._reconciled_at = self._swept_at = -float("inf")
-        DBOS(config=engine_config(database, executor_id=settings.worker_id))
+
+        render = RenderWorkflow(store, storage, self._generator, dbos, settings=settings)
+        self._claims = render.claims
+        DBOS(config=engine_config(database, executor_id=own_id))
         _register(
-            PrepareWorkflow(self._store, storage, self._engine, settings),
-            self._render,
-            PublishWorkflow(self._store, storage, self._engine, settings),
+            PrepareWorkflow(store, storage, dbos, settings), render, PublishWorkflow(store, storage, dbos, settings)
         )
 
     def start(self) -> None:
-        """Load the model, take back the jobs of this worker's last life, and wait for new ones."""
-        self._beat()  # before the first job is taken: a worker that nobody knows would not be missed
+        """Load the model, take back the jobs that this worker had when it last ended, and wait for new ones."""
+        self._beat()  # before the first job is taken: a worker that is not registered would not be missed
         self._generator.start()
-        own_queue = publish_queue(self._settings.worker_id)
-        DBOS.listen_queues([IO_QUEUE, GPU_QUEUE, own_queue])
+        jobs = self._settings.jobs
+        concurrency = {
+            IO_QUEUE: jobs.prepare_concurrency,
+            publish_queue(self._settings.worker_id): jobs.publish_concurrency,
+            GPU_QUEUE: 1,
+        }
+        DBOS.listen_queues(list(concurrency))
         DBOS.launch()
         self._webhooks.start()
-        jobs = self._settings.jobs
-        DBOS.register_queue(
-            IO_QUEUE, worker_concurrency=jobs.prepare_concurrency, polling_interval_sec=jobs.engine_poll_s
-        )
-        DBOS.register_queue(
-            own_queue, worker_concurrency=jobs.publish_concurrency, polling_interval_sec=jobs.engine_poll_s
-        )
-        DBOS.register_queue(GPU_QUEUE, worker_concurrency=1, polling_interval_sec=jobs.engine_poll_s)
+        for name, limit in concurrency.items():
+            DBOS.register_queue(name, worker_concurrency=limit, polling_interval_sec=jobs.engine_poll_s)
 
     def tick(self) -> None:
         """Called a few times a second; what fails while the database is away is done when it is back."""
         self._generator.unload_if_idle()
         try:
-            self._look_around()
+            self._maintain()
         except Exception as error:
             if not is_outage(error):
                 raise
@@ -101,58 +98,36 @@ class WorkerProcess:
                 logger.warning("the database is back")
             self._database_is_away = False
 
-    def _look_around(self) -> None:
-        now, jobs = time.monotonic(), self._settings.jobs
-        state = self._generator.state
-        if state != self._said or now - self._said_at >= jobs.heartbeat_s:
+    def _maintain(self) -> None:
+        if self._heartbeat.due:
             self._beat()
-            self._said, self._said_at = state, now
             self._reaper.sweep()
-        if now - self._reconciled_at >= jobs.reconcile_s:
+        now, every_s = time.monotonic(), self._settings.jobs.reconcile_s
+        if now - self._reconciled_at >= every_s:
             self._reconciled_at = now
-            reconcile(self._store, self._engine, older_than_s=jobs.reconcile_s)
+            reconcile(self._store, self._dbos, older_than_s=every_s)
             self._storage.sweep_scratch(older_than_s=self._settings.retention.scratch_s)
-        if now - self._swept_at >= self._settings.retention.sweep_s:
-            self._swept_at = now
-            if self._sweeping is None or self._sweeping.done():
-                self._sweeping = self._sweeper.submit(self._sweep)
+        self._sweeper.start_if_due()
 
-    def _sweep(self) -> None:
-        for part in (self._retention, self._uploads, self._leftovers):
-            try:
-                part.sweep()
-            except Exception:
-                logger.exception("what has expired could not be removed; trying again later")
+    def _beat(self) -> None:
+        draining = self._heartbeat.beat()
+        self._claims.allow(not draining)
 
     def finish(self, hurry: threading.Event) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
-        self._render.claims.allow(False)
+        self._claims.allow(False)
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
         while self._generator.busy and time.monotonic() < deadline and not hurry.wait(_TICK_S):
             with _unless_away():
-                self._say_that_it_lives()
+                self._heartbeat.beat()
         with _unless_away():
-            self._render.claims.release()
+            self._claims.release()
         self._webhooks.stop()
         DBOS.destroy()
 
-    def _beat(self) -> None:
-        draining = self._say_that_it_lives()
-        self._render.claims.allow(not draining)
-
-    def _say_that_it_lives(self) -> bool:
-        state = self._generator.state
-        return self._registry.beat(
-            self._settings.worker_id,
-            pid=os.getpid(),
-            generator_pid=state.pid,
-            state=state.phase.value,
-            detail=state.detail,
-        )
-
 
 def run_worker(settings: Settings, *, supervised: bool) -> None:
-    """Work until SIGTERM or SIGINT. SIGUSR1, or a second signal if nobody supervises, ends the running job's grace."""
+    """Work until SIGTERM or SIGINT. SIGUSR1, or a second signal without a supervisor, ends the running job's grace."""
     stopping, hurry = threading.Event(), threading.Event()
 
     def on_signal(*_: object) -> None:
@@ -174,8 +149,8 @@ def run_worker(settings: Settings, *, supervised: bool) -> None:
         except Exception:
             logger.exception("this worker cannot go on")
             os._exit(1)
-        # Not through the interpreter's shutdown, here as above: it would wait for the workflow that renders. The engine
-        # has that workflow back in its line or starts it again with the next worker; the generator ends with this one.
+        # Not through the interpreter's shutdown, here as above: it would wait for the workflow that renders. DBOS has
+        # that workflow back in its queue or starts it again with the next worker; the generator ends with this one.
         os._exit(0)
 
 
@@ -189,15 +164,15 @@ def _unless_away() -> Iterator[None]:
             raise
 
 
-def _register(preparing: PrepareWorkflow, rendering: RenderWorkflow, publishing: PublishWorkflow) -> None:
-    """Make the workflows known to the engine under the names that `jobs/dbos_queues.py` enqueues (functions only).
+def _register(preparation: PrepareWorkflow, rendering: RenderWorkflow, publication: PublishWorkflow) -> None:
+    """Make the workflows known to DBOS under the names that `jobs/dbos_queues.py` enqueues (functions only).
 
-    How often one may be recovered is not for the engine to say: a job counts its own faults.
+    How often one may be recovered is not for DBOS to say: a job counts its own faults.
     """
 
     @DBOS.workflow(name="prepare", max_recovery_attempts=None)
     def prepare(request_id: str) -> None:
-        preparing.run(request_id)
+        preparation.run(request_id)
 
     @DBOS.workflow(name="render", max_recovery_attempts=None)
     def render(request_id: str) -> None:
@@ -205,4 +180,4 @@ def _register(preparing: PrepareWorkflow, rendering: RenderWorkflow, publishing:
 
     @DBOS.workflow(name="publish", max_recovery_attempts=None)
     def publish(request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
-        publishing.run(request_id, video_key, rendered, inference_time)
+        publication.run(request_id, video_key, rendered, inference_time)

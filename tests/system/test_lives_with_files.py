@@ -32,7 +32,7 @@ from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings, load_settings
 from server.storage.local import LocalStorage
 from server.worker import claims
-from server.worker.orphan_files import Leftovers
+from server.worker.orphan_files import OrphanFiles
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
 from server.worker.render import RenderWorkflow
@@ -242,7 +242,7 @@ class World:
         assert {Path(key).stem for key in orphans} <= self.crashed, "a file without a result, and nobody died"
         for path in self.folder.rglob("*"):
             os.utime(path, (0, 0))
-        Leftovers(self.database, self.storage, RetentionSettings()).sweep()
+        OrphanFiles(self.database, self.storage, RetentionSettings()).sweep()
         assert set(self.storage.stored("files", older_than_s=-1)) == results
         images = {key for job in self.current() for key in (job.source_key, job.image_key) if key is not None}
         assert set(self.storage.stored("inputs", older_than_s=-1)) == images

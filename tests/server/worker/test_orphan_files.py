@@ -22,7 +22,7 @@ from server.jobs.job_store import JobStore
 from server.settings import ObjectStorageSettings, RetentionSettings
 from server.storage.local import LocalStorage, Storage
 from server.storage.s3 import ObjectStorage
-from server.worker.orphan_files import Leftovers
+from server.worker.orphan_files import OrphanFiles
 from tests.fakes.object_store import ObjectStore
 from tests.harness.in_process import settings_for
 from tests.harness.live_server import Server, example, until
@@ -82,8 +82,8 @@ def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DB
     age_all()
     put("young", "inputs", new_job().id)
 
-    leftovers = Leftovers(database, storage, RetentionSettings(scratch_s=DAY))
-    assert leftovers.sweep() == 5
+    orphans = OrphanFiles(database, storage, RetentionSettings(scratch_s=DAY))
+    assert orphans.sweep() == 5
     left = {what for what, key in keys.items() if storage.size(key) is not None}
     assert left == {
         "young",
@@ -101,13 +101,13 @@ def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DB
 
 def test_the_storage_is_not_looked_through_all_the_time(database: sa.Engine, tmp_path: Path) -> None:
     storage, now = LocalStorage(tmp_path), [0.0]
-    leftovers = Leftovers(database, storage, RetentionSettings(scratch_s=DAY), lambda: now[0])
-    assert leftovers.sweep() == 0
+    orphans = OrphanFiles(database, storage, RetentionSettings(scratch_s=DAY), lambda: now[0])
+    assert orphans.sweep() == 0
     storage.put_bytes(b"x", storage.new_key("inputs", new_job().id))
     age(tmp_path / "inputs")
-    assert leftovers.sweep() == 0
+    assert orphans.sweep() == 0
     now[0] += DAY
-    assert leftovers.sweep() == 1
+    assert orphans.sweep() == 1
 
 
 def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
