@@ -53,7 +53,7 @@ class GeneratorKeeper:
     """One process after the other, on a thread of its own, which alone writes `state`.
 
     Any thread may end the process. `usable` says whether it may be given a request: that thread sets it when the model
-    is loaded, and whatever ends the process clears it.
+    is loaded, and what ends the process clears it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,7 +64,7 @@ class GeneratorKeeper:
         self._wanted = threading.Event()
         self._wanted.set()
         self._loaded_at = time.monotonic()
-        self._last_failure: str | None = None  # why the process before did not load; said until one does
+        self._last_failure: str | None = None  # why the process before did not load; reported until one does
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[FromGenerator] | None = None
@@ -144,7 +144,7 @@ class GeneratorKeeper:
         while True:
             try:
                 was_loaded = self._run_process()
-            except Exception as error:  # no memory for a process, say: this thread must outlive whatever it is
+            except Exception as error:  # no memory for a process, say: this thread has to go on
                 logger.exception("the generator could not be kept running; trying again")
                 self._state = GeneratorState(Phase.LOADING, f"restarting: {type(error).__name__}: {error}")
                 was_loaded = False

@@ -9,7 +9,7 @@ from server.generator.messages import Channel, FromGenerator, from_generator
 
 
 def start_generator_process() -> tuple[subprocess.Popen[bytes], Channel[FromGenerator]]:
-    """The process and our end of its pipe. The child dies with the thread that calls this."""
+    """The process and our end of its pipe. The process ends with the thread that calls this."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "server.generator.child.process", str(theirs.fileno()), str(os.getpid())]
     with theirs:

@@ -75,7 +75,7 @@ to_generator: TypeAdapter[ToGenerator] = TypeAdapter(Annotated[ToGenerator, Fiel
 
 
 class Ready(_Message):
-    """The model is loaded; `model` says which, in words for people."""
+    """The model is loaded; `model` describes it to people."""
 
     kind: Literal["ready"] = "ready"
     model: str

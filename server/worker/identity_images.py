@@ -15,7 +15,7 @@ from server.untrusted.remote_image import ImageFetcher
 
 
 class IdentityImages:
-    """Finds the bytes (sent along, uploaded, or somewhere else) and has them decoded in a process of their own."""
+    """Finds the bytes (sent along, uploaded, or behind a URL) and has them decoded in a separate process."""
 
     def __init__(self, storage: Storage, settings: Settings) -> None:
         self._storage = storage

@@ -1,4 +1,4 @@
-"""A job's log while it renders: lines are written in batches, so that progress costs few transactions."""
+"""A job's log while it renders: messages are written in batches, so that progress costs few transactions."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,13 @@ _BATCH_S = 0.5
 
 
 class JobLog:
-    """Collects lines and writes them at most twice a second; whatever is left is written at the end."""
+    """Collects messages and writes them at most twice a second; the rest is written at the end."""
 
     def __init__(self, store: JobStore, job: Job, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._job = job
         self._clock = clock
-        self._lines: list[tuple[str, str]] = []
+        self._unwritten: list[tuple[str, str]] = []
         self._written_at = 0.0
 
     def __enter__(self) -> Self:
@@ -31,27 +31,27 @@ class JobLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is left, whenever that is possible."""
-        ride_out(self._store.log, self._job, self._lines)
+        ride_out(self._store.log, self._job, self._unwritten)
 
     def on_message(self, message: Working | Log) -> None:
-        """Take what the generator reports; a mere sign of life only gives waiting lines a chance to be written."""
+        """Take what the generator reports; `Working` adds nothing, but messages that wait may be written."""
         if isinstance(message, Log):
             self.add(message.message, message.level)
         elif self._clock() - self._written_at >= _BATCH_S:
             self._flush()
 
     def add(self, message: str, level: str = "INFO") -> None:
-        """Add a line."""
-        self._lines.append((level, message))
+        """Add a message."""
+        self._unwritten.append((level, message))
         if self._clock() - self._written_at >= _BATCH_S:
             self._flush()
 
     def _flush(self) -> None:
         self._written_at = self._clock()
         try:
-            self._store.log(self._job, self._lines)
+            self._store.log(self._job, self._unwritten)
         except Exception as error:
             if not is_outage(error):
                 raise
-            return  # the job goes on; the lines are kept for the next time
-        self._lines = []
+            return  # the job goes on; the messages are kept for the next time
+        self._unwritten = []

@@ -58,7 +58,7 @@ class OrphanFiles:
         return len(over)
 
     def _remove_unnamed(self, area: str) -> int:
-        """Files that no row names: their process died between storing and noting, or after noting the end."""
+        """Files that no row names: their process ended between storing the file and writing the row, or after it."""
         removed, keys = 0, self._storage.stored(area, older_than_s=self._age_s)
         while batch := list(islice(keys, _BATCH)):
             for key in set(batch) - self._named(batch):

@@ -25,7 +25,7 @@ class PrepareWorkflow(Workflow):
         self._images = IdentityImages(storage, settings)
 
     def run(self, request_id: str) -> None:
-        """Fetch, check and store the identity image, then wait in line for the GPU."""
+        """Fetch, check and store the identity image, then queue the job for the GPU."""
         job = None
         try:
             job = self._store.get(request_id)

@@ -54,7 +54,7 @@ class PublishWorkflow(Workflow):
             return self._storage.size(key)
 
     def _tidy_up(self, request_id: str, video_key: str, path: Path) -> None:
-        """Remove what no result names: keys are of one attempt, so it is nobody else's."""
+        """Remove what no result names: a key belongs to one attempt, so nothing else can need it."""
         path.unlink(missing_ok=True)
         job = self._store.get(request_id)
         if job is None or job.video_key != video_key or job.video_bytes is None:

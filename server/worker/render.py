@@ -102,7 +102,7 @@ class RenderWorkflow(Workflow):
             return outcome
 
     def _record(self, job: Job, outcome: Outcome) -> None:
-        """The one place that acts on an outcome."""
+        """All that an outcome does to the job."""
         match outcome:
             case Made():
                 self._hand_on(job, outcome)
@@ -137,8 +137,8 @@ class RenderWorkflow(Workflow):
 
     def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image:
-            for line in [f"Attempt {job.attempt}"] if job.attempt > 1 else _skipped(job):
-                log.add(line, "WARN")
+            for notice in [f"Attempt {job.attempt}"] if job.attempt > 1 else _skipped(job):
+                log.add(notice, "WARN")
             message = self._message(job, image)
             finished = self._generator.run(
                 message, on_message=log.on_message, cancel_requested=lambda: self._store.is_unwanted(job)

@@ -2,7 +2,7 @@
 
 A video past its time answers 410 while the record is there, and 404 like the rest of the request afterwards. Deleting
 files comes before noting it, so that a sweep that was interrupted is simply repeated, and a file that could not be
-removed is tried again. The engine's own rows are of no use once a request is over.
+removed is tried again. DBOS's own rows are of no use once a request is over.
 """
 
 import logging
@@ -33,13 +33,13 @@ class Retention:
         self,
         database: sa.Engine,
         storage: Storage,
-        engine: DBOSClient,
+        dbos: DBOSClient,
         settings: RetentionSettings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._storage = storage
-        self._engine = engine
+        self._dbos = dbos
         self._settings = settings
         self._clock = clock
 
@@ -62,11 +62,11 @@ class Retention:
 
     def _delete_media(self) -> int:
         limit = self._settings.media_s
-        life: sa.ColumnElement[float] = _row.media_ttl_s  # NULL: for ever, and the comparison below is not true
+        kept_s: sa.ColumnElement[float] = _row.media_ttl_s  # NULL: for ever, and the comparison below is not true
         if limit:
-            life = sa.case((_row.media_ttl_s < limit, _row.media_ttl_s), else_=limit)
+            kept_s = sa.case((_row.media_ttl_s < limit, _row.media_ttl_s), else_=limit)
         deleted = 0
-        for found in self._find((_row.media_deleted.is_(False), _row.finished_at + life < self._clock()), *_KEYS):
+        for found in self._find((_row.media_deleted.is_(False), _row.finished_at + kept_s < self._clock()), *_KEYS):
             ids = self._delete_files(found)
             self._update(ids, source_key=None, image_key=None, media_deleted=True)
             deleted += len(ids)
@@ -79,7 +79,7 @@ class Retention:
         for found in self._find((_row.finished_at < self._clock() - self._settings.records_s,), *_KEYS):
             ids = self._delete_files(found)
             if ids:
-                forget_workflows(self._engine, ids)
+                forget_workflows(self._dbos, ids)
                 with self._database.begin() as transaction:
                     transaction.execute(log_table.delete().where(log_table.c.request_id.in_(ids)))
                     transaction.execute(webhook_table.delete().where(webhook_table.c.request_id.in_(ids)))
@@ -92,7 +92,7 @@ class Retention:
         over = (_row.status == Status.COMPLETED, _row.finished_at < self._clock() - self._settings.scratch_s)
         for found in self._find((*over, _row.engine_forgotten.is_(False))):
             ids = [row.id for row in found]
-            forget_workflows(self._engine, ids)
+            forget_workflows(self._dbos, ids)
             self._update(ids, engine_forgotten=True)
 
     def _find(

@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Calls every sweep in turn, again after `every_s` seconds; one that fails does not keep the others from it."""
+    """Calls the sweeps one after another, every `every_s` seconds; the failure of one does not stop the others."""
 
     def __init__(self, sweeps: Sequence[Callable[[], object]], *, every_s: float) -> None:
         self._sweeps = sweeps

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    heartbeat_at: float | None  # None: the engine knows it and the registry does not
+    heartbeat_at: float | None  # None: DBOS knows it and the registry does not
     since: float
 
 
@@ -27,21 +27,21 @@ class Reaper:
     """Hands the work of silent workers to the others.
 
     Silence is measured on this process's monotonic clock, from when a heartbeat was last seen to *change*: no
-    difference between machines' clocks, and no jump of one, can take work away from a worker that lives. After a pause
-    of this process itself it starts over: the others may have been frozen with it.
+    difference between machines' clocks, and no jump of one, can take work away from a live worker. After a pause of
+    this process itself it starts over: the others may have been frozen with it.
     """
 
     def __init__(
         self,
         workers: WorkerRegistry,
-        engine: DBOSClient,
+        dbos: DBOSClient,
         *,
         own_id: str,
         stale_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workers = workers
-        self._engine = engine
+        self._dbos = dbos
         self._own_id = own_id
         self._stale_s = stale_s
         self._clock = clock
@@ -64,22 +64,22 @@ class Reaper:
 
     def _heartbeats(self) -> dict[str, float | None]:
         """Of all registered workers, and of those that have work without being registered (any more)."""
-        running = self._engine.list_workflows(status="PENDING", load_input=False, load_output=False)
+        running = self._dbos.list_workflows(status="PENDING", load_input=False, load_output=False)
         unregistered = {workflow.executor_id: None for workflow in running if workflow.executor_id}
         return unregistered | {worker.id: worker.heartbeat_at for worker in self._workers.all()}
 
     def start_over(self) -> None:
-        """Forget what was seen: while the database was away nobody's heartbeat could change."""
+        """Forget what was seen: while the database was away no heartbeat could change."""
         self._seen.clear()
 
     def _take_over(self, worker_id: str) -> None:
         """What it was doing, and the videos that only it would have published (rendered again if out of reach)."""
-        orphans = self._engine.list_workflows(executor_id=worker_id, status="PENDING", load_input=False)
+        orphans = self._dbos.list_workflows(executor_id=worker_id, status="PENDING", load_input=False)
         if worker_id != self._own_id:
             left = publish_queue(worker_id)
-            orphans += self._engine.list_workflows(queue_name=left, status="ENQUEUED", load_input=False)
+            orphans += self._dbos.list_workflows(queue_name=left, status="ENQUEUED", load_input=False)
         if orphans:
             logger.warning("worker %s is gone; %d workflows go to other workers", worker_id, len(orphans))
         for workflow in orphans:
-            self._engine.resume_workflow(workflow.workflow_id, queue_name=queue_of(workflow.name, self._own_id))
+            self._dbos.resume_workflow(workflow.workflow_id, queue_name=queue_of(workflow.name, self._own_id))
         self._workers.forget(worker_id)

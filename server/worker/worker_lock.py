@@ -1,4 +1,4 @@
-"""One worker of an id at a time: two would take each other's jobs for those of their own last life."""
+"""One worker per id at a time: two would each take the other's jobs for its own from before a restart."""
 
 import fcntl
 from typing import IO
@@ -8,7 +8,7 @@ from server.settings import Settings
 
 
 def lock_worker_id(settings: Settings) -> IO[str]:
-    """The id is taken until the file is closed or this process ends, however it ends.
+    """The id is locked until the file is closed or this process ends, however it ends.
 
     Raises:
         SettingsError: a worker of that id is running on this data directory.

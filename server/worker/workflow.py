@@ -39,14 +39,14 @@ class Workflow:
             call,
             limit_s=jobs.storage_retry_s,
             first_delay_s=jobs.storage_retry_delay_s,
-            say=lambda line: self._log(job, line),
+            say=lambda message: self._log(job, message),
             given_up=lambda: self._store.is_unwanted(job),
             look_every_s=jobs.cancel_poll_s,
         )
 
-    def _log(self, job: Job, line: str, level: str = "WARN") -> None:
-        """Add a line to the job's log, however long the database is away."""
-        ride_out(self._store.log, job, [(level, line)])
+    def _log(self, job: Job, message: str, level: str = "WARN") -> None:
+        """Add a message to the job's log, however long the database is away."""
+        ride_out(self._store.log, job, [(level, message)])
 
     def _forget_checkpoint_if_over(self, job: Job) -> None:
         """Remove what the next attempt would have gone on from."""

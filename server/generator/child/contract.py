@@ -1,4 +1,4 @@
-"""What a renderer is: the contract between the generator process and whatever makes the video in it."""
+"""What a renderer is: the contract between the generator process and what makes the video in it."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 from server.generator.messages import Generate, Load, Log, Working
 
 Report: TypeAlias = Callable[[Working | Log], None]
-OnLoading: TypeAlias = Callable[[str], None]  # hears what is being loaded, in words
+OnLoading: TypeAlias = Callable[[str], None]  # told what is being loaded
 
 
 class Renderer(Protocol):

@@ -34,8 +34,8 @@ class Eta:
             stage.seconds_per_unit = (now - stage.started) / (progress.done - 1)
             self.learned[progress.stage] = stage.seconds_per_unit
 
-    def words(self) -> str:
-        """What is left of denoising and decoding, in words for people; empty before anything was measured."""
+    def describe(self) -> str:
+        """What is left of denoising and decoding, for the job's log; empty before anything was measured."""
         denoise = self._stages.get("denoise")
         if denoise is None or denoise.seconds_per_unit is None:
             return ""

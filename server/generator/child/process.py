@@ -1,6 +1,6 @@
 """The child side of the generator: the only process that loads torch.
 
-`python -m server.generator.child.process FD WORKER`: one end of a socket pair, and the process to die with.
+`python -m server.generator.child.process FD WORKER`: one end of a socket pair, and the id of the process to end with.
 """
 
 import importlib

@@ -119,7 +119,7 @@ class HunyuanCustomRenderer:
             nonlocal step_started
             now = time.perf_counter()
             line = f"Denoising step {step + 1}/{job.num_inference_steps}: {now - step_started:.2f} s"
-            report(Log(message=", ".join(filter(None, (line, eta.words())))))
+            report(Log(message=", ".join(filter(None, (line, eta.describe())))))
             checkpoints.keep(step + 1, tensors["latents"])
             step_started = now
             return tensors

@@ -20,7 +20,7 @@ class StopTogether:
         self._stop: Cancelled | None = None
 
     def __call__(self, message: Working | Log) -> None:
-        """Rank 0 speaks for all; every rank counts its units, which are as many on each."""
+        """Rank 0 reports for all; every rank counts its units, which are as many on each."""
         if self._ranks.rank == 0 and self._stop is None:
             try:
                 self._report(message)
