@@ -142,9 +142,9 @@ def test_queued_jobs_run_on_after_an_upgrade(start_server: Callable[..., Server]
     upgraded = tmp_path / "upgraded"
     for package in ("server", "pipeline", "weights", "configs", "tests/fakes"):
         shutil.copytree(ROOT / package, upgraded / package)
-    worker = upgraded / "server" / "worker.py"
+    worker = upgraded / "server/worker/process.py"
     source = worker.read_text()
-    changed = source.replace("workflows.prepare(request_id)", "workflows.prepare(str(request_id))")
+    changed = source.replace("preparation.run(request_id)", "preparation.run(str(request_id))")
     assert changed != source
     worker.write_text(changed)
     new = start_server(data_dir=tmp_path / "data", root=upgraded)
