@@ -176,10 +176,10 @@ class World:
         generator: Any = Generator(wire, mood)
         engine = self.engine  # called in the transactions of the store, which happen or do not
         render = RenderWorkflow(store, storage, generator, engine, settings=self.settings)
-        workflows = {
-            "prepare": PrepareWorkflow(store, storage, engine, self.settings),
-            "render": render,
-            "publish": PublishWorkflow(store, storage, engine, self.settings),
+        workflows: dict[str, Callable[..., None]] = {
+            "prepare": PrepareWorkflow(store, storage, engine, self.settings).run,
+            "render": render.run,
+            "publish": PublishWorkflow(store, storage, engine, self.settings).run,
         }
         given_back = False
 
@@ -194,7 +194,7 @@ class World:
                 patched.setattr(claims, "give_back_render", give_back)
                 patched.setattr(claims, "_CLAIM_S", 0.0)  # a stop finds this very thread in the middle of a claim
                 assert workflow.input is not None
-                workflows[workflow.name].run(*workflow.input["args"])
+                workflows[workflow.name](*workflow.input["args"])
         except Crashed:
             return wire.left
         if not given_back:
