@@ -173,11 +173,11 @@ def _check_storage(settings: Settings) -> None:
 
 def _check(settings: Settings) -> None:
     """What processes find that are started one by one: `serve` has migrated the database for its own."""
-    from server.db import schema_version
+    from server.db import migrations
     from server.db.tables import create_engine
 
     database = create_engine(settings.database_url)
-    schema_version.check(database)
+    migrations.check(database)
     database.dispose()
     _check_storage(settings)
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from dbos import DBOS
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from server.db.schema_version import upgrade
+from server.db.migrations import upgrade
 
 metadata = sa.MetaData()
 
