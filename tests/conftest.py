@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 from hypothesis import settings
 
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.jobs.dbos_queues import engine_client
 from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
 from tests.harness.measured import MEASURED, Close

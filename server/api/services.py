@@ -10,8 +10,8 @@ from server.api.event_stream import Tail
 from server.api.intake import Intake
 from server.api.keys import KeyRing
 from server.api.rate_limit import RateLimit
+from server.db.connection import create_engine
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, Tokens, load_secret
-from server.db.tables import create_engine
 from server.jobs.dbos_queues import engine_client
 from server.jobs.fair_queue import Caps
 from server.jobs.job_store import JobStore

@@ -32,7 +32,8 @@ from PIL import Image
 
 from server.bench.http_client import Connection, Latencies, closed_loop, get, pollers, post
 from server.bench.sleeping_renderer import BLOCKS_PER_STEP, SleepingRenderer
-from server.db.tables import create_engine, request_table
+from server.db.connection import create_engine
+from server.db.tables import request_table
 from server.fal.schemas import ENDPOINT
 from server.jobs.job import LOCAL_OWNER
 from server.serve.readiness import wait_until_ready

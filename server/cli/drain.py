@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from server.db.tables import create_engine
+from server.db.connection import create_engine
 from server.jobs.job_store import JobStore
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings

@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 
-from server.db.tables import POSTGRES_OPTIONS
+from server.db.connection import POSTGRES_OPTIONS
 
 _CONNECTIONS: Final = 8
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z]+)")

@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from server.db.tables import log_table, one_at_a_time, request_table
+from server.db.locks import lock_queue
+from server.db.tables import log_table, request_table
 from server.errors import Cancelled, ErrorResponse, StartTimeout
 from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
@@ -45,7 +46,7 @@ class JobStore:
             TooManyRequests: the line is as long as the caps allow; nothing is written.
         """
         with self._database.begin() as transaction:
-            one_at_a_time(transaction)  # two submits must not see the same end of the line
+            lock_queue(transaction)  # two submits must not see the same end of the queue
             transaction.execute(request_table.insert().values(**self._new_row(job), status=Status.IN_QUEUE))
             enforce_caps(transaction, job.owner, self._caps, max_queue_length)
             place = next_place(transaction, job.owner, job.priority)

@@ -11,8 +11,8 @@ from contextlib import contextmanager, nullcontext
 
 from dbos import DBOS
 
+from server.db.connection import create_engine
 from server.db.outage import is_outage, one_line
-from server.db.tables import create_engine
 from server.generator.parent import Generator
 from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, engine_client, engine_config, publish_queue
 from server.jobs.waiting_job_store import PatientJobStore

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.fal.example import PHOTO
 from server.jobs.dbos_queues import engine_client
 from server.jobs.job import Status

@@ -17,8 +17,9 @@ import pytest
 import sqlalchemy as sa
 
 from server.db.async_rows import PostgresRows
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.db.outage import is_outage
-from server.db.tables import create_engine, migrate
 from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import engine_client

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.db.tables import create_engine
+from server.db.connection import create_engine
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from tests.harness.live_server import FAST, ROOT, Server, example, launch, until

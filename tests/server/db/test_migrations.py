@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from server.db import migrations
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.errors import SettingsError
 from tests.harness.live_server import ROOT, Server, example
 
@@ -21,7 +22,7 @@ ROUNDS = 4
 MIGRATE_EACH = """
 import sys
 from pathlib import Path
-from server.db.tables import migrate
+from server.db.migrations import migrate
 for line in sys.stdin:
     url, lock = line.split()
     migrate(url, Path(lock))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.db.tables import migrate
+from server.db.migrations import migrate
 from server.errors import BadRequest
 from server.fal.submit_headers import Priority, SubmitOptions
 from tests.harness.cluster import Cluster

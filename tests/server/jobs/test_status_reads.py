@@ -6,7 +6,9 @@ import sqlite3
 import pytest
 import sqlalchemy as sa
 
-from server.db.tables import create_engine, log_table, migrate, request_table
+from server.db.connection import create_engine
+from server.db.migrations import migrate
+from server.db.tables import log_table, request_table
 from server.jobs import status_reads
 from server.jobs.status_reads import JobState, SqliteRows, StatusReads
 

@@ -8,7 +8,9 @@ import httpcore
 import pytest
 import sqlalchemy as sa
 
-from server.db.tables import create_engine, migrate, webhook_table
+from server.db.connection import create_engine
+from server.db.migrations import migrate
+from server.db.tables import webhook_table
 from server.errors import InternalError
 from server.fal.submit_headers import Priority
 from server.jobs.job import NewJob

@@ -21,7 +21,7 @@ from nacl.signing import VerifyKey
 from typer.testing import CliRunner
 
 from server.cli.main import app
-from server.db.tables import create_engine
+from server.db.connection import create_engine
 from server.settings import WebhookSettings
 from server.webhooks.outbox import WebhookOutbox
 from server.webhooks.sender import pause_s, retry_after_s

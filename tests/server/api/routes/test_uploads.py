@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from server.api.keys import KeyTable
+from server.db.connection import create_engine
 from server.db.installation_secrets import Tokens
-from server.db.tables import create_engine, migrate
+from server.db.migrations import migrate
 from server.fal.example import PHOTO
 from server.settings import LimitSettings
 from server.storage.local import LocalStorage
