@@ -12,9 +12,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
-# Any numbers that are ours: all advisory locks of a database share one space.
+# Any numbers that are ours: all advisory locks of a database share one space, those with two numbers another one.
 _MIGRATION: Final = 0x48594341
 _QUEUE: Final = 0x48594342
+_UPLOADS: Final = 0x48594343
 _POLL_S: Final = 0.1
 
 
@@ -25,6 +26,12 @@ def lock_queue(transaction: sa.Connection) -> None:
     """
     if transaction.dialect.name != "sqlite":
         transaction.execute(sa.select(sa.func.pg_advisory_xact_lock(_QUEUE)))
+
+
+def lock_uploads(transaction: sa.Connection, owner: str) -> None:
+    """The same for the sum of an owner's uploads; those of other owners and submits go on."""
+    if transaction.dialect.name != "sqlite":
+        transaction.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPLOADS, sa.func.hashtext(owner))))
 
 
 def migration_lock(database: sa.Engine, file: Path) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import sqlalchemy as sa
 
-from server.db.locks import lock_queue
+from server.db.locks import lock_uploads
 from server.db.tables import upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.settings import LimitSettings
@@ -87,7 +87,7 @@ class Uploads:
         row = {"key": key, "owner": owner, "bytes": size, "sha256": sha256, "expires_at": expires_at}
         try:
             with self._database.begin() as transaction:
-                lock_queue(transaction)  # two uploads must not both be the last that fits
+                lock_uploads(transaction, owner)  # two uploads must not both be the last that fits
                 transaction.execute(upload_table.insert().values(**row))
                 if int(transaction.execute(total).scalar_one()) > self._limits.upload_bytes_per_owner:
                     raise BodyTooLarge(f"Your uploads may take {self._limits.upload_bytes_per_owner} bytes in all")
