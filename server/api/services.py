@@ -11,7 +11,7 @@ from server.api.intake import Intake
 from server.api.keys import KeyRing
 from server.api.rate_limit import RateLimit
 from server.db.connection import create_engine
-from server.db.installation_secrets import UPLOADS, WEBHOOKS, Tokens, load_secret
+from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
 from server.jobs.dbos_queues import engine_client
 from server.jobs.fair_queue import Caps
 from server.jobs.job_store import JobStore
@@ -19,6 +19,7 @@ from server.jobs.status_reads import StatusReads
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings, is_reached_from_elsewhere
 from server.storage.local import Storage, open_storage
+from server.storage.upload_tokens import UploadTokens
 from server.storage.uploads import Uploads
 from server.webhooks.signature import WebhookSigner
 
@@ -35,7 +36,7 @@ class Services:
     intake: Intake
     keys: KeyRing
     rates: RateLimit
-    tokens: Tokens
+    tokens: UploadTokens
     uploads: Uploads
     webhook_keys: dict[str, Any]
     reads: StatusReads
@@ -64,7 +65,7 @@ class Services:
                 proxy_owner=settings.api.proxy_owner,
             ),
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
-            Tokens(load_secret(database, UPLOADS)),
+            UploadTokens(load_secret(database, UPLOADS)),
             Uploads(database, storage, settings.limits),
             WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
             reads,
