@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dbos import DBOSClient
 from fastapi import Request
 
 from server.api.event_stream import Tail
@@ -12,7 +11,7 @@ from server.api.keys import KeyRing
 from server.api.rate_limit import RateLimit
 from server.db.connection import create_engine
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.fair_queue import Caps
 from server.jobs.job_store import JobStore
 from server.jobs.status_reads import StatusReads
@@ -32,7 +31,6 @@ class Services:
     store: JobStore
     workers: WorkerRegistry
     storage: Storage
-    engine: DBOSClient
     intake: Intake
     keys: KeyRing
     rates: RateLimit
@@ -47,8 +45,7 @@ class Services:
         """Connect to the database and the storage; the schema must exist."""
         database = create_engine(settings.database_url)
         caps = Caps(settings.limits.max_queue, settings.limits.max_queue_per_owner)
-        store = JobStore(database, caps=caps)
-        storage, engine = open_storage(settings), engine_client(database)
+        storage, store = open_storage(settings), JobStore(database, dbos_client(database), caps=caps)
         workers = WorkerRegistry(database)
         reads = StatusReads.open(database)
         return cls(
@@ -56,8 +53,7 @@ class Services:
             store,
             workers,
             storage,
-            engine,
-            Intake(store, storage, engine, settings),
+            Intake(store, storage, settings),
             KeyRing(
                 database,
                 always_required=is_reached_from_elsewhere(settings.api),

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from server.db.connection import POSTGRES_OPTIONS
 
 _CONNECTIONS: Final = 8
-_PARAMETER: Final = re.compile(r"(?<!:):([a-z]+)")
+_PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
 
 
 class PostgresRows:

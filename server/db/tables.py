@@ -16,7 +16,7 @@ request_table = sa.Table(
     sa.Column("owner", sa.String(64), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
-    sa.Column("place", sa.Integer, nullable=False, default=0),  # in line, made by `jobs/fair_queue.py`
+    sa.Column("place", sa.Integer, key="queue_order", nullable=False, default=0),  # made by `jobs/fair_queue.py`
     sa.Column("input_json", sa.Text, nullable=False),
     sa.Column("seed", sa.String(20), nullable=False),  # text: 2**64 - 1 does not fit a signed 64-bit column
     sa.Column("base_url", sa.Text, nullable=False),
@@ -50,7 +50,7 @@ request_table = sa.Table(
 sa.Index(
     "request_waiting",
     request_table.c.priority,
-    request_table.c.place,
+    request_table.c.queue_order,
     request_table.c.seq,
     sqlite_where=request_table.c.status == "IN_QUEUE",
     postgresql_where=request_table.c.status == "IN_QUEUE",

@@ -1,12 +1,13 @@
-"""Which workers there are: one row each, kept fresh by a heartbeat."""
+"""The workers of this deployment: one row each, kept fresh by a heartbeat."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from server.db.tables import worker_table
+from server.db.tables import request_table, worker_table
+from server.jobs.job import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,14 @@ class WorkerRegistry:
     def fresh(self, within_s: float) -> list[Worker]:
         """Workers heard of within the last `within_s` seconds."""
         return [worker for worker in self.all() if worker.heartbeat_at > self._clock() - within_s]
+
+    def count_running(self, worker_ids: Collection[str]) -> int:
+        """How many jobs these workers have in progress."""
+        query = sa.select(sa.func.count()).where(
+            request_table.c.status == Status.IN_PROGRESS, request_table.c.worker_id.in_(worker_ids)
+        )
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one()
 
     def forget(self, worker_id: str) -> None:
         """Remove a worker that is gone; if it comes back, its next beat adds it again.

@@ -14,8 +14,8 @@ from dbos import DBOS
 from server.db.connection import create_engine
 from server.db.outage import is_outage, one_line
 from server.generator.parent import Generator
-from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, engine_client, engine_config, publish_queue
-from server.jobs.waiting_job_store import PatientJobStore
+from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, dbos_client, dbos_config, publish_queue
+from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings
 from server.storage.local import open_storage
@@ -38,12 +38,12 @@ class WorkerProcess:
     def __init__(self, settings: Settings) -> None:
         database = create_engine(settings.database_url)
         self._settings = settings
-        self._store = PatientJobStore(database)
+        self._engine = dbos_client(database)
+        self._store = WaitingJobStore(database, self._engine)
         self._registry = WorkerRegistry(database)
         self._generator = Generator(settings)
         storage = open_storage(settings)
         self._storage = storage
-        self._engine = engine_client(database)
         self._workflows = Workflows(self._store, storage, self._generator, self._engine, settings=settings)
         self._retention = Retention(database, storage, self._engine, settings.retention)
         self._leftovers = Leftovers(database, storage, settings.retention)
@@ -57,7 +57,7 @@ class WorkerProcess:
         self._database_is_away = False
         self._said: object = None
         self._said_at = self._reconciled_at = self._swept_at = -float("inf")
-        DBOS(config=engine_config(database, executor_id=settings.worker_id))
+        DBOS(config=dbos_config(database, executor_id=settings.worker_id))
         _register(self._workflows)
 
     def start(self) -> None:

@@ -102,7 +102,7 @@ class Workflows:
             self._say(job, str(error), "ERROR")
             self._store.refuse(job, error.response())
             return
-        kept = self._store.prepared(job, key, self._engine)
+        kept = self._store.prepared(job, key)
         if key not in {kept, job.image_key}:  # the job is over, or another try was faster
             self._storage.discard(key)
 
@@ -214,7 +214,7 @@ class Workflows:
     def _hand_on(self, job: Job, path: str, inference_time: float) -> None:
         key = self._storage.new_key("files", f"{job.id}.mp4")
         rendered = Rendered(key, path, self._settings.worker_id, inference_time)
-        if not self._store.rendered(job, rendered, self._engine):
+        if not self._store.rendered(job, rendered):
             Path(path).unlink(missing_ok=True)
 
     def _count_fault(self, job: Job, line: str, last: ErrorResponse) -> bool:
@@ -300,7 +300,7 @@ class Workflows:
             return
         if size is None:
             self._say(job, "The video was lost with the machine that rendered it")
-            self._store.render_again(job, self._engine)
+            self._store.render_again(job)
         else:
             self._store.complete(job, video_bytes=size, inference_time=inference_time)
 

@@ -27,7 +27,7 @@ from server.errors import InternalError
 from server.fal.submit_headers import Priority
 from server.generator.messages import Finished, Generate, Log
 from server.generator.parent import GenerationCancelled, GenerationError, GeneratorDied
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings, load_settings
@@ -127,8 +127,8 @@ class World:
         self.database = create_engine(f"sqlite:///{self.folder / 'x.sqlite'}")
         sa.event.listen(self.database, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF"))
         self.settings = load_settings(None, {"data_dir": self.folder, "jobs": {"min_free_bytes": 0}})
-        self.store, self.storage = JobStore(self.database), LocalStorage(self.folder)
-        self.engine = engine_client(self.database)
+        self.engine = dbos_client(self.database)
+        self.store, self.storage = JobStore(self.database, self.engine), LocalStorage(self.folder)
         self.line = Line(self.database)
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts: dict[str, int] = {}
@@ -141,7 +141,7 @@ class World:
         job = new_job(priority)
         key = self.storage.new_key("inputs", job.id)
         self.storage.put_bytes(b"image", key)
-        self.store.add(replace(job, source_key=key), self.engine)
+        self.store.add(replace(job, source_key=key))
         self.attempts[job.id] = 0
         return job.id
 
@@ -226,7 +226,7 @@ class World:
                 assert path.read_bytes() == b"video of " + job.id.encode()
                 assert job.video_bytes == path.stat().st_size
         line = [job for job in self.current() if job.status is Status.IN_QUEUE]
-        positions = [self.line.position(job.id) for job in sorted(line, key=lambda job: job.order)]
+        positions = [self.line.position(job.id) for job in sorted(line, key=lambda job: job.dbos_priority)]
         assert positions == list(range(len(line)))
 
     def check_the_end(self) -> None:

@@ -13,6 +13,7 @@ from server.db.migrations import migrate
 from server.db.tables import webhook_table
 from server.errors import InternalError
 from server.fal.submit_headers import Priority
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.settings import load_settings
@@ -31,7 +32,7 @@ def outbox(tmp_path: Path) -> Iterator[tuple[sa.Engine, WebhookOutbox, list[floa
     job = NewJob(
         id="r", owner="o", input=None, seed=1, priority=Priority.NORMAL, base_url="", webhook_url="http://127.0.0.1:9/"
     )
-    JobStore(database, clock=lambda: now[0]).add_finished(job, InternalError().response())
+    JobStore(database, dbos_client(database), clock=lambda: now[0]).add_finished(job, InternalError().response())
     yield database, WebhookOutbox(database, clock=lambda: now[0]), now
     database.dispose()
 
@@ -40,7 +41,9 @@ def test_the_address_is_judged_again_when_it_is_called(
     outbox: tuple[sa.Engine, WebhookOutbox, list[float]], tmp_path: Path
 ) -> None:
     database, table, _ = outbox
-    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}))
+    sender = WebhookSender(
+        database, JobStore(database, dbos_client(database)), load_settings(None, {"data_dir": tmp_path})
+    )
     (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
     sender.deliver(claimed)
     sender.stop()
@@ -65,7 +68,9 @@ def test_the_address_of_a_name_is_judged_when_it_is_called(
             OutboundPolicy(), connect_timeout_s=1, deadline=deadline, resolve=lambda *_: answers, connect=connect
         )
 
-    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}), backend)
+    sender = WebhookSender(
+        database, JobStore(database, dbos_client(database)), load_settings(None, {"data_dir": tmp_path}), backend
+    )
     (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
     sender.deliver(claimed)
     sender.stop()

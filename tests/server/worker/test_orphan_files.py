@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from server.api.intake import Intake, Submission
 from server.errors import InternalError
 from server.fal.submit_headers import SubmitOptions
-from server.jobs.job import Rendered
+from server.jobs.job import Accepted, Rendered
 from server.jobs.job_store import JobStore
 from server.settings import ObjectStorageSettings, RetentionSettings
 from server.storage.local import LocalStorage, Storage
@@ -52,7 +52,7 @@ def age(folder: Path) -> None:
 
 def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DBOSClient, place: Place) -> None:
     storage, age_all = place
-    store = JobStore(database)
+    store = JobStore(database, engine)
     keys: dict[str, str] = {}
 
     def put(what: str, area: str, name: str) -> str:
@@ -63,15 +63,15 @@ def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DB
     def submitted(name: str) -> Any:
         job = new_job()
         job = replace(job, source_key=put(f"{name}: source", "inputs", job.id))
-        store.add(job, engine)
+        store.add(job)
         added = store.get(job.id)
         assert added is not None
-        store.prepared(added, put(f"{name}: image", "inputs", f"{job.id}.png"), engine)
+        store.prepared(added, put(f"{name}: image", "inputs", f"{job.id}.png"))
         put(f"{name}: image of a try that was killed", "inputs", f"{job.id}.png")
         claimed = store.claim(job.id, "w")
         assert claimed is not None
         video = Rendered(put(f"{name}: video", "files", f"{job.id}.mp4"), "/tmp/x.mp4", "w", 1.0)
-        assert store.rendered(claimed, video, engine)
+        assert store.rendered(claimed, video)
         return replace(claimed, video_key=video.video_key)
 
     submitted("running")
@@ -167,9 +167,9 @@ class _Locked(JobStore):
 
     written_first = False
 
-    def add(self, job: Any, engine: DBOSClient, *, max_queue_length: int | None = None) -> None:
+    def add(self, job: Any, *, max_queue_length: int | None = None) -> Accepted:
         if self.written_first:
-            super().add(job, engine, max_queue_length=max_queue_length)
+            super().add(job, max_queue_length=max_queue_length)
         reason = sqlite3.OperationalError("database is locked")
         raise sa.exc.OperationalError("INSERT", {}, reason)
 
@@ -179,9 +179,9 @@ def test_a_submit_that_fails_takes_its_image_along_unless_it_was_written(
     database: sa.Engine, engine: DBOSClient, tmp_path: Path, written_first: bool
 ) -> None:
     storage = LocalStorage(tmp_path)
-    store = _Locked(database)
+    store = _Locked(database, engine)
     store.written_first = written_first
-    intake = Intake(store, storage, engine, settings_for(tmp_path, jobs={"min_free_bytes": 0}))
+    intake = Intake(store, storage, settings_for(tmp_path, jobs={"min_free_bytes": 0}))
     body = json.dumps(example()).encode()
     with pytest.raises(sa.exc.OperationalError, match="locked"):
         intake.accept(Submission(body, "local", "http://127.0.0.1", SubmitOptions.from_headers({})))
