@@ -16,7 +16,7 @@ from server.fal.submit_headers import SubmitOptions
 from server.jobs.job import Accepted, NewJob
 from server.jobs.job_store import JobStore
 from server.settings import Settings
-from server.storage.local import Storage
+from server.storage.files import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Intake:
         known = self._known(submission)
         if known is not None:
             return known
-        if self._storage.free_bytes() < self._min_free_bytes:
+        if self._storage.scratch.free_bytes() < self._min_free_bytes:
             raise InsufficientStorage
         request_id = str(uuid.uuid4())
         fields = parse_json_object(submission.body)

@@ -17,7 +17,8 @@ from server.jobs.job_store import JobStore
 from server.jobs.status_reads import StatusReads
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings, is_reached_from_elsewhere
-from server.storage.local import Storage, open_storage
+from server.storage.files import Storage
+from server.storage.open import open_storage
 from server.storage.upload_tokens import UploadTokens
 from server.storage.uploads import Uploads
 from server.webhooks.signature import WebhookSigner

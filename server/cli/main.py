@@ -166,7 +166,7 @@ def _settings(config: Path, data_dir: Path | None, **api: Any) -> Settings:
 
 def _check_storage(settings: Settings) -> None:
     """A wrong bucket or key is found now, and not when the first video is to be stored."""
-    from server.storage.local import open_storage
+    from server.storage.open import open_storage
 
     open_storage(settings).check()
 

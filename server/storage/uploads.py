@@ -12,7 +12,7 @@ from server.db.locks import lock_uploads
 from server.db.tables import upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.settings import LimitSettings
-from server.storage.local import Storage
+from server.storage.files import Storage
 from server.untrusted.image_sanitise import media_type
 
 _HEAD_BYTES = 12  # enough to tell PNG, JPEG and WEBP
@@ -36,7 +36,7 @@ class Uploads:
         self._clock = clock
 
     def new_key(self, file_name: str, content_type: str) -> str:
-        """A key for a file that is to come; of the client's name only harmless characters stay."""
+        """A key for a file that is to come; only harmless characters of the client's name are kept."""
         stem = _NOT_IN_A_NAME.sub("-", PurePosixPath(file_name).stem)[:60].strip("-") or "image"
         subtype = content_type.partition("/")[2].lower()
         extension = {"png": "png", "webp": "webp", "jpeg": "jpg", "jpg": "jpg"}.get(subtype, "img")
@@ -61,7 +61,7 @@ class Uploads:
             self._storage.put(received, key)
 
     def is_expired(self, key: str) -> bool:
-        """Whether the time of an upload is over, and only the sweep has not come by yet."""
+        """Whether the time of an upload is over; its file is there until the next sweep."""
         query = sa.select(upload_table.c.expires_at).where(upload_table.c.key == key)
         with self._database.connect() as connection:
             expires_at = connection.execute(query).scalar_one_or_none()

@@ -18,7 +18,7 @@ from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, dbos_client, dbos_confi
 from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings
-from server.storage.local import open_storage
+from server.storage.open import open_storage
 from server.storage.uploads import Uploads
 from server.webhooks.sender import WebhookSender
 from server.worker.orphan_files import Leftovers
@@ -104,7 +104,7 @@ class WorkerProcess:
         if now - self._reconciled_at >= jobs.reconcile_s:
             self._reconciled_at = now
             reconcile(self._store, self._engine, older_than_s=jobs.reconcile_s)
-            self._storage.sweep_scratch(older_than_s=self._settings.retention.scratch_s)
+            self._storage.scratch.sweep(older_than_s=self._settings.retention.scratch_s)
         if now - self._swept_at >= self._settings.retention.sweep_s:
             self._swept_at = now
             if self._sweeping is None or self._sweeping.done():

@@ -40,7 +40,7 @@ from server.jobs.dbos_queues import give_back_render, running_workflow
 from server.jobs.job import Job, Rendered, Status
 from server.jobs.job_store import JobStore
 from server.settings import Settings
-from server.storage.local import Storage
+from server.storage.files import Storage
 from server.worker.identity_images import IdentityImages
 from server.worker.job_log import JobLog
 
@@ -260,8 +260,8 @@ class Workflows:
             prompt=wanted.prompt,
             negative_prompt=wanted.negative_prompt,
             image=str(image),
-            output=str(self._storage.rendering(f"{job.id}-{job.attempt}.mp4")),
-            checkpoint=str(self._storage.checkpoint(job.id)),
+            output=str(self._storage.scratch.rendering(f"{job.id}-{job.attempt}.mp4")),
+            checkpoint=str(self._storage.scratch.checkpoint(job.id)),
             width=width,
             height=height,
             num_frames=wanted.num_frames,
@@ -273,7 +273,7 @@ class Workflows:
 
     def _forget_checkpoint_if_over(self, job: Job) -> None:
         if self._store.is_over(job.id):
-            self._storage.forget_checkpoint(job.id)
+            self._storage.scratch.forget_checkpoint(job.id)
 
     # -- publish -----------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings, load_settings
 from server.storage.local import LocalStorage
+from server.storage.scratch import Scratch
 from server.worker import render as workflows
 from server.worker.orphan_files import Leftovers
 from server.worker.render import Workflows
@@ -74,6 +75,8 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._real, name)
+        if isinstance(attribute, Scratch):
+            return Watched(attribute, self._wire)
         if not callable(attribute):
             return attribute
 
@@ -242,7 +245,7 @@ class World:
         assert set(self.storage.stored("files", older_than_s=-1)) == results
         images = {key for job in self.current() for key in (job.source_key, job.image_key) if key is not None}
         assert set(self.storage.stored("inputs", older_than_s=-1)) == images
-        assert self.storage.checkpoints() == []
+        assert self.storage.scratch.checkpoints() == []
 
     def forget(self) -> None:
         """The jobs of before are of no interest any more."""

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from server.errors import StorageAway
 from server.settings import ENV_PREFIX, ObjectStorageSettings
 from server.storage.s3 import ObjectStorage
+from server.storage.scratch import Scratch
 from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
@@ -184,8 +185,8 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
 
 
 def test_a_large_video_is_stored_in_parts_and_shows_only_at_its_end(tmp_path: Path, store: ObjectStore) -> None:
-    place = ObjectStorageSettings(endpoint=store.url, access_key_id="id", secret_access_key=SecretStr("secret"))
-    storage = ObjectStorage("s3://videos/here", place, data_dir=tmp_path)
+    settings = ObjectStorageSettings(endpoint=store.url, access_key_id="id", secret_access_key=SecretStr("secret"))
+    storage = ObjectStorage("s3://videos/here", settings, scratch=Scratch(tmp_path))
     video, key = tmp_path / "video.mp4", storage.new_key("files", "x.mp4")
     content = os.urandom(20 * 2**20)
     video.write_bytes(content)

@@ -42,7 +42,7 @@ class Owners:
 
     def keep(self, owner: str, ttl_s: float | None = None) -> str:
         key = self.uploads.new_key("x.png", "image/png")
-        with self.storage.scratch("part") as part:
+        with self.storage.scratch.file("part") as part:
             part.write_bytes(PNG)
             self.uploads.keep(owner, key, part, ttl_s=ttl_s)
         return key

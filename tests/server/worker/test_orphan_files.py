@@ -20,8 +20,10 @@ from server.fal.submit_headers import SubmitOptions
 from server.jobs.job import Accepted, Rendered
 from server.jobs.job_store import JobStore
 from server.settings import ObjectStorageSettings, RetentionSettings
-from server.storage.local import LocalStorage, Storage
+from server.storage.files import Storage
+from server.storage.local import LocalStorage
 from server.storage.s3 import ObjectStorage
+from server.storage.scratch import Scratch
 from server.worker.orphan_files import Leftovers
 from tests.fakes.object_store import ObjectStore
 from tests.harness.in_process import settings_for
@@ -42,7 +44,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         return
     with ObjectStore() as bucket:
         where = ObjectStorageSettings(endpoint=bucket.url, access_key_id="id", secret_access_key=SecretStr("secret"))
-        yield ObjectStorage("s3://videos/here", where, data_dir=tmp_path), bucket.age
+        yield ObjectStorage("s3://videos/here", where, scratch=Scratch(tmp_path)), bucket.age
 
 
 def age(folder: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
     os.utime(lost[-1], (0, 0))
     young = tmp_path / "tmp" / "young.mp4.part"
     young.touch()
-    checkpoints = [storage.checkpoint(request_id) for request_id in (running, new_job().id)]
+    checkpoints = [storage.scratch.checkpoint(request_id) for request_id in (running, new_job().id)]
     for path in checkpoints:
         path.touch()
 
@@ -140,8 +142,8 @@ def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
     assert checkpoints[0].exists(), "its job is open"
     assert young.exists()
     second.cancel(waiting)
-    storage.checkpoint(waiting).touch()  # ended by the API, which may be on another machine
-    until(lambda: not storage.checkpoint(waiting).exists())
+    storage.scratch.checkpoint(waiting).touch()  # ended by the API, which may be on another machine
+    until(lambda: not storage.scratch.checkpoint(waiting).exists())
     (tmp_path / "go").touch()
     video = urlsplit(second.finish(running).json()["video"]["url"])  # with the port of the first
     assert second.http.get(video.path).is_success
