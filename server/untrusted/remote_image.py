@@ -9,7 +9,8 @@ import httpx
 
 from server.errors import FileDownloadError, FileTooLarge
 from server.settings import ImageSettings
-from server.untrusted.outbound import OutboundPolicy, OutboundRefused, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from server.jobs import views
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 from server.settings import Settings, WebhookSettings
-from server.untrusted.outbound import OutboundPolicy, OutboundRefused, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
 from server.webhooks.outbox import DELIVERED, FAILED, Webhook, WebhookOutbox
 from server.webhooks.shares import Shares
 from server.webhooks.signature import WebhookSigner

@@ -6,7 +6,7 @@ import socket
 import httpx
 
 from server.errors import InvalidInput
-from server.untrusted.outbound import OutboundPolicy
+from server.untrusted.addresses import OutboundPolicy
 
 _LONGEST = 2048
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name in its ASCII form, or an address

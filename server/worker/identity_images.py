@@ -9,8 +9,8 @@ from server.jobs.job import Job
 from server.settings import Settings
 from server.storage.files import Storage
 from server.storage.own_urls import stored_key
+from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.image_decoder import ImageDecoder
-from server.untrusted.outbound import OutboundPolicy
 from server.untrusted.remote_image import ImageFetcher
 
 

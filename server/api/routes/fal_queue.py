@@ -21,7 +21,7 @@ from server.fal.submit_headers import SubmitOptions
 from server.jobs import views
 from server.jobs.job import CancelOutcome, Job, Status
 from server.jobs.status_reads import JobState
-from server.untrusted.outbound import OutboundPolicy
+from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])

@@ -12,7 +12,8 @@ import pytest
 
 from server.errors import FileDownloadError, FileTooLarge
 from server.settings import ImageSettings
-from server.untrusted.outbound import OutboundPolicy, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import PinnedBackend
 from server.untrusted.remote_image import ImageFetcher
 
 LIMITS = ImageSettings(max_bytes=1000)

@@ -15,7 +15,8 @@ import pytest
 
 from server.errors import FileDownloadError
 from server.serve.tls import self_signed
-from server.untrusted.outbound import OutboundPolicy, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import PinnedBackend
 from server.untrusted.remote_image import ImageFetcher
 from tests.server.untrusted.test_remote_image import LIMITS, OK, PUBLIC
 

@@ -17,7 +17,8 @@ from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.settings import load_settings
-from server.untrusted.outbound import OutboundPolicy, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import PinnedBackend
 from server.webhooks.outbox import WebhookOutbox
 from server.webhooks.sender import WebhookSender
 from server.webhooks.shares import Busy, Shares
