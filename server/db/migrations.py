@@ -54,7 +54,7 @@ def check(database: sa.Engine) -> None:
     """For a process that works on tables which others have made.
 
     Raises:
-        SettingsError: they do not have the version it knows.
+        SettingsError: they do not have this server's version.
     """
     with database.connect() as connection:
         found = _found(connection)

@@ -128,7 +128,7 @@ webhook_table = sa.Table(
 )
 sa.Index("webhook_due", webhook_table.c.state, webhook_table.c.next_at)
 
-# Outlives the requests: no foreign key, no user text.
+# Kept when requests are deleted: no foreign key, no user text.
 usage_table = sa.Table(
     "usage_record",
     metadata,

@@ -34,7 +34,7 @@ class WorkerRegistry:
         self._clock = clock
 
     def beat(self, worker_id: str, *, pid: int, generator_pid: int | None, state: str, detail: str) -> bool:
-        """Record that a worker lives; returns whether it has been asked to take no more jobs."""
+        """Record that a worker runs; returns whether it has been asked to take no more jobs."""
         values = {
             "pid": pid,
             "generator_pid": generator_pid,
@@ -69,7 +69,7 @@ class WorkerRegistry:
     def forget(self, worker_id: str) -> None:
         """Remove a worker that is gone; if it comes back, its next beat adds it again.
 
-        One that was asked to drain is kept, so that it still knows when it comes back.
+        One that was asked to drain is kept, so that it still drains when it comes back.
         """
         gone = worker_table.delete().where(worker_table.c.id == worker_id, worker_table.c.draining.is_(False))
         with self._database.begin() as transaction:

@@ -1,7 +1,7 @@
 """The port of a file store: files of jobs under keys, identity images in, videos out.
 
 A store is a directory of this machine (`storage/local.py`) or, for many machines, a bucket (`storage/s3.py`). Keys are
-made here, never from user input: who knows one may read the file, since its token has 192 random bits.
+made here, never from user input; who has one may read the file, since its token has 192 random bits.
 """
 
 import logging

@@ -14,10 +14,10 @@ _AREAS: Final = {"cdn/files": "uploads", "files": "files"}
 
 
 def stored_key(url: str, storage: Storage) -> str | None:
-    """The storage key behind a URL of ours, None for a foreign URL or a file that is gone.
+    """The storage key behind a URL of ours, None for another URL or a file that is gone.
 
-    Host and prefix do not matter: they differ with the proxy in front, and who knows the 192 random bits of a path
-    may read the file anyway.
+    Host and prefix do not matter: they differ with the proxy in front, and who has the 192 random bits of a path may
+    read the file anyway.
     """
     try:
         parsed = httpx.URL(url)

@@ -1,4 +1,4 @@
-"""A bucket of S3, or of anything that speaks its protocol. Needs the extra `cluster`.
+"""A bucket of S3, or of any store with its protocol. Needs the extra `cluster`.
 
 Downloads do not pass through this server: it answers with a link that is signed for a few minutes. The links name
 `public_endpoint`, which is part of what is signed, so two clients of the same bucket are kept.

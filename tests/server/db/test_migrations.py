@@ -127,7 +127,7 @@ def test_an_upgrade_that_fails_changes_nothing(
     assert scalar(database, "SELECT version FROM schema_version") == migrations.CURRENT
 
 
-def test_five_that_start_at_once_take_turns(
+def test_five_that_start_at_once_migrate_one_after_the_other(
     new_database: Make, opened: Callable[[str], sa.Engine], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", MIGRATE_EACH]
@@ -192,7 +192,7 @@ def test_an_older_server_leaves_a_newer_database_alone(
     assert line.startswith("error: database_url: the database has version 99")
 
 
-def test_a_process_of_a_cluster_waits_for_nobody_to_migrate(
+def test_a_process_of_a_cluster_does_not_migrate_by_itself(
     new_database: Make, opened: Callable[[str], sa.Engine]
 ) -> None:
     """It says what to do, on no tables and on older ones."""

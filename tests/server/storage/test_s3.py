@@ -1,4 +1,4 @@
-"""Videos and images in a bucket: through the front door, with the store there, away for a while, and gone."""
+"""Videos and images in a bucket: over HTTP, with the store there, away for a while, and gone."""
 
 import os
 import shutil
@@ -147,7 +147,7 @@ def test_a_worker_killed_while_it_publishes_goes_on_where_it_was(start_server: S
 
 
 def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: Path, store: ObjectStore) -> None:
-    """Its disk is lost with it: the video that was on it cannot be published by anybody else."""
+    """Its disk is lost with it: no other worker can publish the video that was on it."""
     disks = {name: tmp_path / name for name in ("first", "second")}
     for disk in disks.values():
         disk.mkdir()

@@ -85,7 +85,7 @@ def test_a_delivery_is_in_one_hand_at_a_time(outbox: tuple[sa.Engine, WebhookOut
     _, table, now = outbox
     (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
     assert not table.claim(5, first_lease_s=30, lease_s=100)
-    now[0] += 31  # whoever had it has died
+    now[0] += 31  # the worker that claimed it has died
     (again,) = table.claim(5, first_lease_s=30, lease_s=100)
     table.postpone(again, 10, "HTTP 500")
     table.settle(claimed, "delivered", "HTTP 200")  # the first was only slow: what it says comes too late
