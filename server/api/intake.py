@@ -45,7 +45,7 @@ class Intake:
     def accept(self, submission: Submission) -> Accepted:
         """Write the job in one transaction; a repeated idempotency key leads to the job it made first.
 
-        An invalid body becomes a finished job with the 422 as its result, as on fal (decision 6).
+        An invalid body becomes a finished job with the 422 as its result, as on fal.
 
         Raises:
             InvalidInput: the body is no JSON object; nothing is written.
@@ -91,7 +91,7 @@ class Intake:
         return None if key is None else self._store.accepted_before(submission.owner, key)
 
     def _detach_image(self, request_id: str, body: HunyuanCustomInput) -> tuple[HunyuanCustomInput, str | None]:
-        """Put a data: URI into storage (decision 8), so that rows stay small."""
+        """Put a data: URI into storage, so that rows stay small."""
         if not body.image_url.lower().startswith(PREFIX):
             return body, None
         content = decode_data_uri(body.image_url, max_bytes=self._image.max_bytes)
