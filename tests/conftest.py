@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 from hypothesis import settings
 
-from server.db.tables import create_engine, migrate
-from server.jobs.dbos_queues import engine_client
+from server.db.connection import create_engine
+from server.db.migrations import migrate
+from server.jobs.dbos_queues import dbos_client
 from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
 from tests.harness.measured import MEASURED, Close
 from tests.harness.postgres import Postgres, find_binaries
@@ -92,6 +93,6 @@ def database(tmp_path: Path) -> Iterator[sa.Engine]:
 @pytest.fixture
 def engine(database: sa.Engine) -> Iterator[DBOSClient]:
     """What puts workflows into its queues."""
-    client = engine_client(database)
+    client = dbos_client(database)
     yield client
     client.destroy()

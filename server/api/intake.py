@@ -6,18 +6,17 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from dbos import DBOSClient
 from sqlalchemy.exc import IntegrityError
 
 from server.db.outage import one_line
-from server.errors import ErrorResponse, InsufficientStorage, ModelError
+from server.errors import InsufficientStorage, ModelError
 from server.fal.data_uri import PREFIX, decode_data_uri
 from server.fal.schemas import HunyuanCustomInput, parse_json_object, validate_input
 from server.fal.submit_headers import SubmitOptions
-from server.jobs.job import NewJob
+from server.jobs.job import Accepted, NewJob
 from server.jobs.job_store import JobStore
 from server.settings import Settings
-from server.storage.local import Storage
+from server.storage.files import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -34,38 +33,29 @@ class Submission:
     max_queue_length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The new job's id; `refused` is its result when it was over before it began."""
-
-    request_id: str
-    refused: ErrorResponse | None = None
-
-
 class Intake:
     """Validates, stores the image that came along, and writes the job."""
 
-    def __init__(self, store: JobStore, storage: Storage, engine: DBOSClient, settings: Settings) -> None:
+    def __init__(self, store: JobStore, storage: Storage, settings: Settings) -> None:
         self._store = store
         self._storage = storage
-        self._engine = engine
         self._image = settings.image
         self._min_free_bytes = settings.jobs.min_free_bytes
 
     def accept(self, submission: Submission) -> Accepted:
         """Write the job in one transaction; a repeated idempotency key leads to the job it made first.
 
-        An invalid body becomes a finished job with the 422 as its result, as on fal (decision 6).
+        An invalid body becomes a finished job with the 422 as its result, as on fal.
 
         Raises:
             InvalidInput: the body is no JSON object; nothing is written.
             InsufficientStorage: the disk is too full for another video.
-            TooManyRequests: the line is as long as the limits allow, or longer than the sender accepts.
+            TooManyRequests: the queue is as long as the limits allow, or longer than the sender accepts.
         """
         known = self._known(submission)
         if known is not None:
             return known
-        if self._storage.free_bytes() < self._min_free_bytes:
+        if self._storage.scratch.free_bytes() < self._min_free_bytes:
             raise InsufficientStorage
         request_id = str(uuid.uuid4())
         fields = parse_json_object(submission.body)
@@ -76,20 +66,18 @@ class Intake:
             refused = error.response()
         job = _new_job(request_id, submission, body, source_key)
         try:
-            if refused is None:
-                self._store.add(job, self._engine, max_queue_length=submission.max_queue_length)
-            else:
-                self._store.add_finished(job, refused)
+            if refused is not None:
+                return self._store.add_finished(job, refused)
+            return self._store.add(job, max_queue_length=submission.max_queue_length)
         except Exception as error:
             self._forget_image(job)
             known = self._known(submission) if isinstance(error, IntegrityError) else None
             if known is None:
                 raise
-            return known  # somebody with the same key was faster
-        return Accepted(request_id, refused)
+            return known  # another submit with the same key was faster
 
     def _forget_image(self, job: NewJob) -> None:
-        """Of a job that was not written. An answer that was lost is not a no, so this asks; the sweep does the rest."""
+        """Of a job that was not written, unless only the answer was lost: so this asks. A sweep does the rest."""
         if job.source_key is None:
             return
         try:
@@ -100,11 +88,10 @@ class Intake:
 
     def _known(self, submission: Submission) -> Accepted | None:
         key = submission.options.idempotency_key
-        request_id = None if key is None else self._store.id_of_key(submission.owner, key)
-        return None if request_id is None else Accepted(request_id)
+        return None if key is None else self._store.accepted_before(submission.owner, key)
 
     def _detach_image(self, request_id: str, body: HunyuanCustomInput) -> tuple[HunyuanCustomInput, str | None]:
-        """Put a data: URI into storage (decision 8), so that rows stay small."""
+        """Put a data: URI into storage, so that rows stay small."""
         if not body.image_url.lower().startswith(PREFIX):
             return body, None
         content = decode_data_uri(body.image_url, max_bytes=self._image.max_bytes)

@@ -3,22 +3,23 @@
 from dataclasses import dataclass
 from typing import Any
 
-from dbos import DBOSClient
 from fastapi import Request
 
 from server.api.event_stream import Tail
 from server.api.intake import Intake
 from server.api.keys import KeyRing
 from server.api.rate_limit import RateLimit
-from server.db.installation_secrets import UPLOADS, WEBHOOKS, Tokens, load_secret
-from server.db.tables import create_engine
-from server.jobs.dbos_queues import engine_client
+from server.db.connection import create_engine
+from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.fair_queue import Caps
 from server.jobs.job_store import JobStore
 from server.jobs.status_reads import StatusReads
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings, is_reached_from_elsewhere
-from server.storage.local import Storage, open_storage
+from server.storage.files import Storage
+from server.storage.open import open_storage
+from server.storage.upload_tokens import UploadTokens
 from server.storage.uploads import Uploads
 from server.webhooks.signature import WebhookSigner
 
@@ -31,11 +32,10 @@ class Services:
     store: JobStore
     workers: WorkerRegistry
     storage: Storage
-    engine: DBOSClient
     intake: Intake
     keys: KeyRing
     rates: RateLimit
-    tokens: Tokens
+    tokens: UploadTokens
     uploads: Uploads
     webhook_keys: dict[str, Any]
     reads: StatusReads
@@ -46,8 +46,7 @@ class Services:
         """Connect to the database and the storage; the schema must exist."""
         database = create_engine(settings.database_url)
         caps = Caps(settings.limits.max_queue, settings.limits.max_queue_per_owner)
-        store = JobStore(database, caps=caps)
-        storage, engine = open_storage(settings), engine_client(database)
+        storage, store = open_storage(settings), JobStore(database, dbos_client(database), caps=caps)
         workers = WorkerRegistry(database)
         reads = StatusReads.open(database)
         return cls(
@@ -55,8 +54,7 @@ class Services:
             store,
             workers,
             storage,
-            engine,
-            Intake(store, storage, engine, settings),
+            Intake(store, storage, settings),
             KeyRing(
                 database,
                 always_required=is_reached_from_elsewhere(settings.api),
@@ -64,7 +62,7 @@ class Services:
                 proxy_owner=settings.api.proxy_owner,
             ),
             RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
-            Tokens(load_secret(database, UPLOADS)),
+            UploadTokens(load_secret(database, UPLOADS)),
             Uploads(database, storage, settings.limits),
             WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
             reads,

@@ -32,7 +32,8 @@ from PIL import Image
 
 from server.bench.http_client import Connection, Latencies, closed_loop, get, pollers, post
 from server.bench.sleeping_renderer import BLOCKS_PER_STEP, SleepingRenderer
-from server.db.tables import create_engine, request_table
+from server.db.connection import create_engine
+from server.db.tables import request_table
 from server.fal.schemas import ENDPOINT
 from server.jobs.job import LOCAL_OWNER
 from server.serve.readiness import wait_until_ready
@@ -200,7 +201,7 @@ class ApiBench:
     async def _deep_queue(self) -> Line:
         """The rows are written directly: what counts is how the API reads them."""
         last = 10_000
-        rows = [_waiting_row(f"bench-{number:030d}", place=10**6 + number) for number in range(last)]
+        rows = [_waiting_row(f"bench-{number:030d}", queue_order=10**6 + number) for number in range(last)]
         database = create_engine(f"sqlite:///{self._data_dir / 'hunyuan-custom.sqlite'}")
         with database.begin() as transaction:
             transaction.execute(sa.insert(request_table), rows)
@@ -276,13 +277,13 @@ def _body() -> bytes:
     return json.dumps({"prompt": "bench", "image_url": uri, "num_inference_steps": _STEPS}).encode()
 
 
-def _waiting_row(request_id: str, *, place: int) -> dict[str, object]:
+def _waiting_row(request_id: str, *, queue_order: int) -> dict[str, object]:
     return {
         "id": request_id,
         "owner": LOCAL_OWNER,
         "status": "IN_QUEUE",
         "priority": 0,
-        "place": place,
+        "queue_order": queue_order,
         "input_json": "{}",
         "seed": "1",
         "base_url": "http://127.0.0.1",

@@ -139,7 +139,8 @@ def _settings(config: Path, data_dir: Path | None) -> Settings:
 
 def _database(config: Path, data_dir: Path | None) -> "sa.Engine":
     """The database of the deployment, created if this is the first command."""
-    from server.db.tables import create_engine, migrate
+    from server.db.connection import create_engine
+    from server.db.migrations import migrate
 
     settings = _settings(config, data_dir)
     migrate(settings.database_url, settings.data_dir / "migrate.lock")

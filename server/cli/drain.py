@@ -3,8 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from server.db.tables import create_engine
-from server.jobs.job_store import JobStore
+from server.db.connection import create_engine
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings
 
@@ -25,7 +24,7 @@ class _Beats:
 def drain_workers(settings: Settings, *, undo: bool) -> None:
     """Ask all workers to take no more jobs and wait until none runs, or ask them to go on."""
     database = create_engine(settings.database_url)
-    registry, store = WorkerRegistry(database), JobStore(database)
+    registry = WorkerRegistry(database)
     registry.drain(not undo)
     seen: dict[str, _Beats] = {}
     while not undo:
@@ -38,7 +37,7 @@ def drain_workers(settings: Settings, *, undo: bool) -> None:
             name: beats for name, beats in seen.items() if now - beats.changed_at < settings.jobs.heartbeat_stale_s
         }
         heard = all(beats.count >= _HEARD_AFTER_BEATS for beats in alive.values())
-        if heard and not store.count_running(alive):
+        if heard and not registry.count_running(alive):
             break
         time.sleep(_LOOK_EVERY_S)
     database.dispose()

@@ -122,7 +122,7 @@ def worker(config: Config = _DEMO_CONFIG, data_dir: DataDir = None, supervisor: 
 @app.command()
 def migrate(config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
     """Create or upgrade the database and exit; `serve` does it by itself."""
-    from server.db.tables import migrate as migrate_database
+    from server.db.migrations import migrate as migrate_database
 
     settings = _settings(config, data_dir)
     migrate_database(settings.database_url, settings.data_dir / "migrate.lock")
@@ -166,18 +166,18 @@ def _settings(config: Path, data_dir: Path | None, **api: Any) -> Settings:
 
 def _check_storage(settings: Settings) -> None:
     """A wrong bucket or key is found now, and not when the first video is to be stored."""
-    from server.storage.local import open_storage
+    from server.storage.open import open_storage
 
     open_storage(settings).check()
 
 
 def _check(settings: Settings) -> None:
     """What processes find that are started one by one: `serve` has migrated the database for its own."""
-    from server.db import schema_version
-    from server.db.tables import create_engine
+    from server.db import migrations
+    from server.db.connection import create_engine
 
     database = create_engine(settings.database_url)
-    schema_version.check(database)
+    migrations.check(database)
     database.dispose()
     _check_storage(settings)
 
@@ -202,7 +202,7 @@ def _self_signed(settings: Settings) -> "TlsFiles":
 def _print_first_key(settings: Settings) -> None:
     """Whoever is reached from elsewhere needs keys; where nobody has one, one is made and shown this once."""
     from server.api.keys import first_key
-    from server.db.tables import create_engine
+    from server.db.connection import create_engine
 
     made = first_key(create_engine(settings.database_url)) if is_reached_from_elsewhere(settings.api) else None
     if made is not None:

@@ -1,1 +1,1 @@
-"""The one database: tables, connections, migrations, and how an outage is told from an error."""
+"""The one database: tables, connections, locks, migrations, and how an outage is told from other errors."""

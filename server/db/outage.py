@@ -1,8 +1,8 @@
-"""The database or the object store is away for a moment: how that is told from other errors, and who waits how long.
+"""Outages of the database or the object store: how they are told from other errors, and how long they are waited for.
 
 The API does not wait: it answers 503 at once. A worker waits for the database however long it takes, because its jobs
-would be lost otherwise, and for the object store up to a limit. What it calls may have happened although the answer
-was lost, so only repeatable calls may be repeated.
+would be lost otherwise, and for the object store up to a limit. A call may have succeeded although its answer was
+lost, so only calls that may be repeated are passed to these functions.
 """
 
 import errno
@@ -38,7 +38,7 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return True
     if isinstance(error, sqlite3.OperationalError):
-        return error.sqlite_errorcode & 0xFF in _PASSING  # the rest says why
+        return error.sqlite_errorcode & 0xFF in _PASSING  # the higher bits give the cause
     if isinstance(error, psycopg.Error) and error.sqlstate == _READ_ONLY:
         return True
     # Shutdown, crash, refused and lost connections, too many of them, deadlocks.
@@ -60,7 +60,7 @@ def ride_out(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 class GivenUp(ServerError):
-    """Nobody waits for what was tried any more."""
+    """The result of what was tried is not wanted any more."""
 
 
 def outlast(

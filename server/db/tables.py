@@ -1,21 +1,10 @@
-"""Tables, engine and migration of the one database: SQLite embedded, Postgres in the cluster.
+"""The tables of the one database.
 
-DBOS keeps its own tables beside ours in the same database, so that a submit is one transaction; nothing a user
-sees is read from them.
+DBOS keeps its own tables beside these in the same database, so that a submit is one transaction; nothing a user sees
+is read from them.
 """
 
-import fcntl
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
-
 import sqlalchemy as sa
-from dbos import DBOS
-from sqlalchemy.engine.interfaces import DBAPIConnection
-
-from server.db.schema_version import upgrade
 
 metadata = sa.MetaData()
 
@@ -27,7 +16,7 @@ request_table = sa.Table(
     sa.Column("owner", sa.String(64), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
-    sa.Column("place", sa.Integer, nullable=False, default=0),  # in line, made by `jobs/fair_queue.py`
+    sa.Column("place", sa.Integer, key="queue_order", nullable=False, default=0),  # made by `jobs/fair_queue.py`
     sa.Column("input_json", sa.Text, nullable=False),
     sa.Column("seed", sa.String(20), nullable=False),  # text: 2**64 - 1 does not fit a signed 64-bit column
     sa.Column("base_url", sa.Text, nullable=False),
@@ -61,7 +50,7 @@ request_table = sa.Table(
 sa.Index(
     "request_waiting",
     request_table.c.priority,
-    request_table.c.place,
+    request_table.c.queue_order,
     request_table.c.seq,
     sqlite_where=request_table.c.status == "IN_QUEUE",
     postgresql_where=request_table.c.status == "IN_QUEUE",
@@ -106,7 +95,7 @@ key_table = sa.Table(
     sa.Column("revoked_at", sa.Float),
 )
 
-# What this server signs with: made once, the same for all its processes, part of every backup.
+# Keys this server signs with: made once, the same for all its processes, part of every backup.
 secret_table = sa.Table(
     "secret",
     metadata,
@@ -139,7 +128,7 @@ webhook_table = sa.Table(
 )
 sa.Index("webhook_due", webhook_table.c.state, webhook_table.c.next_at)
 
-# Outlives the requests: no foreign key, no user text.
+# Kept when requests are deleted: no foreign key, no user text.
 usage_table = sa.Table(
     "usage_record",
     metadata,
@@ -152,109 +141,3 @@ usage_table = sa.Table(
     sa.Column("resolution", sa.String(16)),
 )
 sa.Index("usage_by_time", usage_table.c.finished_at)
-
-
-# libpq options: a server that is gone is noticed within seconds, also when its machine fell silent.
-POSTGRES_OPTIONS: Final = {
-    "connect_timeout": 3,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-    "application_name": "hunyuan-custom",
-}
-
-# A machine that froze within a transaction keeps its locks no longer: others must be able to take over.
-_SILENCE: Final = "10s"
-
-_MIGRATION_LOCK: Final = 0x48594341  # any number that is ours; advisory locks share one space per database
-_LOCK_POLL_S: Final = 0.1
-_LINE_LOCK: Final = 0x48594342
-
-
-def create_engine(url: str) -> sa.Engine:
-    """Open the database.
-
-    SQLite runs in WAL mode with `synchronous=FULL`: an accepted job survives a power cut. `busy_timeout` comes
-    first, because switching a fresh file to WAL fails at once when another process is doing the same.
-    Postgres connections are tried before they are used, so that a restart of the server costs no request. Errors say
-    nothing of a statement's values: those are prompts, and the log is no place for them.
-    """
-    if not url.startswith("sqlite"):
-        return sa.create_engine(
-            url,
-            pool_size=10,
-            max_overflow=30,
-            pool_timeout=5,
-            pool_pre_ping=True,
-            connect_args={**POSTGRES_OPTIONS, "options": f"-c idle_in_transaction_session_timeout={_SILENCE}"},
-            hide_parameters=True,
-        )
-    engine = sa.create_engine(url, hide_parameters=True)
-
-    @sa.event.listens_for(engine, "connect")
-    def _pragmas(connection: DBAPIConnection, _record: object) -> None:
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine
-
-
-def migrate(url: str, lock: Path) -> None:
-    """Create or upgrade all tables, ours and the engine's; processes that start together take turns.
-
-    They meet at the file `lock`, or on Postgres, where they may be on several machines, in the database.
-
-    Raises:
-        SettingsError: the database is of a newer version of this server.
-    """
-    _make_private(url)
-    engine = create_engine(url)
-    try:
-        with _file_lock(lock) if engine.dialect.name == "sqlite" else _advisory_lock(engine):
-            upgrade(engine, metadata)
-            DBOS.migrate(url)
-    finally:
-        engine.dispose()
-
-
-def one_at_a_time(transaction: sa.Connection) -> None:
-    """Until its end, no other transaction that calls this goes on.
-
-    For reads that must still be true at the write after them. On SQLite a transaction that writes first, as ours do,
-    is alone anyway.
-    """
-    if transaction.dialect.name != "sqlite":
-        transaction.execute(sa.select(sa.func.pg_advisory_xact_lock(_LINE_LOCK)))
-
-
-def _make_private(url: str) -> None:
-    """The database holds signing keys: nobody else on this machine reads it (SQLite's other files follow it)."""
-    path = sa.make_url(url).database
-    if url.startswith("sqlite") and path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch(mode=0o600)
-        Path(path).chmod(0o600)
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _advisory_lock(engine: sa.Engine) -> Iterator[None]:
-    # Asked for again and again, outside of transactions: the migration of the engine's tables builds indexes
-    # concurrently, which waits for everybody else's statement to end, one that waits for this lock included.
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_MIGRATION_LOCK))).scalar_one():
-            time.sleep(_LOCK_POLL_S)
-        try:
-            yield
-        finally:
-            connection.execute(sa.select(sa.func.pg_advisory_unlock(_MIGRATION_LOCK)))

@@ -1,1 +1,1 @@
-"""A job in SQL: its states, the fair queue, its end, how it looks from outside, and who works on it."""
+"""A job in SQL: its states, the fair queue, its end, its JSON for clients, usage records, and the workers there are."""

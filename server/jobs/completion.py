@@ -10,7 +10,7 @@ PENDING = "pending"
 
 
 def record_end(transaction: sa.Connection, job: Job) -> None:
-    """Leave the traces of a finished job; the usage record outlives the request."""
+    """Record the end of a job; the usage record stays when the request is deleted."""
     transaction.execute(usage_table.insert().values(**_usage(job)))
     if job.webhook_url is not None:
         due = {"request_id": job.id, "url": job.webhook_url, "state": PENDING, "next_at": job.finished_at}

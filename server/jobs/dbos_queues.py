@@ -1,8 +1,8 @@
-"""The job engine (DBOS) seen from both sides: its queues' names, and how work is handed over.
+"""The queues of DBOS, their names, and how work is handed over from one workflow to the next.
 
-Everything DBOS-specific that submit and the workflows need is here; the workflows themselves are in `worker/render.py`.
-They hand over through a client, in the transaction of the row's change, and never as a step of the engine: a step that
-is repeated after a crash is answered from its record, and a hand-over of the next attempt would not happen.
+Everything specific to DBOS that submit and the workflows need is here; the workflows themselves are in `worker/`.
+They hand over through a client, in the transaction of the row's change, and never as a step of DBOS: a step that is
+repeated after a crash is answered from its record, and the hand-over of the next attempt would not happen.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ GPU_QUEUE: Final = "gpu"  # render: one at a time per worker
 _PREFIXES: Final = 50  # of workflow ids, in one query
 
 
-def engine_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
+def dbos_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
     """Configuration of a worker. Its id must survive a restart: DBOS recovers the work of its own id at start."""
     return DBOSConfig(
         name=APPLICATION,
@@ -38,14 +38,14 @@ def engine_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
     )
 
 
-def engine_client(database: sa.Engine) -> DBOSClient:
-    """Connection of a process that enqueues and cancels, but runs nothing."""
+def dbos_client(database: sa.Engine) -> DBOSClient:
+    """The client of a process that enqueues and cancels workflows, but runs none."""
     return DBOSClient(
         system_database_url=database.url.render_as_string(hide_password=False),
         system_database_engine=database,
         serializer=DBOSPortableJSONSerializer(),
         application_name=APPLICATION,
-        retry_connection_errors=False,  # its callers have something better to do than to wait
+        retry_connection_errors=False,  # its callers do not wait, or wait by themselves
     )
 
 
@@ -55,7 +55,7 @@ def enqueue_prepare(client: DBOSClient, transaction: sa.Connection, request_id: 
 
 
 def enqueue_render(client: DBOSClient, transaction: sa.Connection, job: Job) -> None:
-    """From `prepare`: wait for the GPU. The engine orders the line by the same number that positions show."""
+    """From `prepare`: wait for the GPU, in the order that queue positions show."""
     client.enqueue_in_transaction(transaction, _render_options(job, job.id), job.id)
 
 
@@ -68,12 +68,12 @@ def enqueue_publish(client: DBOSClient, transaction: sa.Connection, job: Job, re
 
 
 def enqueue_render_again(client: DBOSClient, transaction: sa.Connection, job: Job) -> None:
-    """From `publish`: the file that this attempt rendered is gone, as its machine is."""
+    """From `publish`: the file that this attempt rendered is lost, with its machine."""
     client.enqueue_in_transaction(transaction, _render_options(job, f"{job.id}:{job.attempt}"), job.id)
 
 
 def running_workflow() -> str:
-    """The id of the workflow that asks."""
+    """The id of the workflow that runs on this thread."""
     workflow_id = DBOS.workflow_id
     if workflow_id is None:
         raise RuntimeError("no workflow runs on this thread")
@@ -81,7 +81,7 @@ def running_workflow() -> str:
 
 
 def give_back_render(client: DBOSClient, workflow_id: str, worker_id: str) -> None:
-    """Put a `render` of this worker back into its line. Until it returns it keeps this worker's only GPU slot."""
+    """Put a `render` of this worker back into its queue. Until it returns it keeps this worker's only GPU slot."""
     mine = client.list_workflows(
         workflow_ids=[workflow_id], status="PENDING", executor_id=worker_id, load_input=False, load_output=False
     )
@@ -101,7 +101,7 @@ def workflow_ids(request_id: str, attempt: int) -> list[str]:
 
 
 def forget_workflows(client: DBOSClient, request_ids: Sequence[str]) -> None:
-    """Remove all that the engine knows of requests that are over."""
+    """Remove all that DBOS keeps of requests that are over."""
     prefixes = [f"{request_id}:" for request_id in request_ids]
     for first in range(0, len(prefixes), _PREFIXES):
         some = prefixes[first : first + _PREFIXES]
@@ -110,18 +110,18 @@ def forget_workflows(client: DBOSClient, request_ids: Sequence[str]) -> None:
 
 
 def publish_queue(worker_id: str) -> str:
-    """Where the videos wait that are on a worker's own disk."""
+    """The queue for videos that are on a worker's own disk."""
     return f"publish-{worker_id}"
 
 
 def queue_of(workflow: str, worker_id: str) -> str:
-    """Where a workflow belongs that this worker takes over."""
+    """The queue of a workflow that this worker takes over."""
     return {"render": GPU_QUEUE, "publish": publish_queue(worker_id)}.get(workflow, IO_QUEUE)
 
 
 def _render_options(job: Job, key: str) -> EnqueueOptions:
     options = _options(GPU_QUEUE, "render", key)
-    options["priority"] = job.order
+    options["priority"] = job.dbos_priority
     return options
 
 

@@ -1,9 +1,10 @@
-"""The line in front of the GPU: who is let in, and who comes next.
+"""The queue for the GPU: its limits, and the order of its jobs.
 
-Owners take turns. A job's turn is one after the last turn its owner has in the line (or on the GPU), but never before
-the turn that is being served: another owner's hundred jobs delay a first job by the one that is rendering, and nobody
-saves up turns while away. The place in line is `turn * 1000 + arrival within the turn`, fixed at submit: positions are
-a permutation at every moment, and a place never gets worse by more than one job per other owner and turn.
+Owners take turns. A job's turn is one after the last turn that its owner has in the queue (or on the GPU), but never
+before the turn that is being served: another owner's hundred jobs delay a first job by the one that is rendering, and
+turns do not add up while an owner is away. The queue order is `turn * 1000 + arrival within the turn`, fixed at
+submit: positions are a permutation at every moment, and a position never gets worse by more than one job per other
+owner and turn.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from server.errors import QueueTooLong, TooManyRequests
 from server.fal.submit_headers import Priority
 from server.jobs.job import LOCAL_OWNER, Status
 
-_PLACES_PER_TURN = 1000
+_JOBS_PER_TURN = 1000
 _RETRY_AFTER_S = 5.0  # fal's clients retry a 429 for about a minute
 
 _waiting = request_table.c.status == Status.IN_QUEUE
@@ -23,7 +24,7 @@ _waiting = request_table.c.status == Status.IN_QUEUE
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """How many requests may wait. The owner of the machine itself is bound by the total alone."""
+    """How many requests may wait. For the owner of the machine itself the total alone counts."""
 
     total: int
     per_owner: int
@@ -32,7 +33,7 @@ class Caps:
 def enforce_caps(
     transaction: sa.Connection, owner: str, caps: Caps | None, max_queue_length: int | None = None
 ) -> None:
-    """Refuse the job that was just inserted if the line is too long with it: the insert holds the write lock.
+    """Refuse the job that was just inserted if the queue is too long with it: the insert holds the write lock.
 
     `max_queue_length` is the sender's own limit: how many others may wait.
 
@@ -53,19 +54,25 @@ def enforce_caps(
         raise TooManyRequests(f"{caps.per_owner} of your requests are waiting already", retry_after_s=_RETRY_AFTER_S)
 
 
-def next_place(transaction: sa.Connection, owner: str, priority: Priority) -> int:
-    """The place of a new job; starts at 1, because the engine takes 0 for "before everything"."""
-    same, place = request_table.c.priority == priority, request_table.c.place
-    placed, unfinished = place > 0, request_table.c.status != Status.COMPLETED
+def next_queue_order(transaction: sa.Connection, owner: str, priority: Priority) -> int:
+    """The queue order of a new job; starts at 1, because DBOS takes 0 for "before everything"."""
+    same, order = request_table.c.priority == priority, request_table.c.queue_order
+    placed, unfinished = order > 0, request_table.c.status != Status.COMPLETED
     rendering = request_table.c.status == Status.IN_PROGRESS
-    served = transaction.execute(sa.select(sa.func.max(place)).where(rendering, same, placed)).scalar()
+    served = transaction.execute(sa.select(sa.func.max(order)).where(rendering, same, placed)).scalar()
     if served is None:
-        served = transaction.execute(sa.select(sa.func.min(place)).where(_waiting, same, placed)).scalar() or 0
-    last = sa.select(sa.func.max(place)).where(unfinished, same, placed, request_table.c.owner == owner)
+        served = transaction.execute(sa.select(sa.func.min(order)).where(_waiting, same, placed)).scalar() or 0
+    last = sa.select(sa.func.max(order)).where(unfinished, same, placed, request_table.c.owner == owner)
     own = transaction.execute(last).scalar()
-    turn = served // _PLACES_PER_TURN
+    turn = served // _JOBS_PER_TURN
     if own is not None:
-        turn = max(turn, own // _PLACES_PER_TURN + 1)
-    first, beyond = turn * _PLACES_PER_TURN, (turn + 1) * _PLACES_PER_TURN
-    taken = sa.select(sa.func.max(place)).where(unfinished, same, place >= first, place < beyond)
+        turn = max(turn, own // _JOBS_PER_TURN + 1)
+    first, beyond = turn * _JOBS_PER_TURN, (turn + 1) * _JOBS_PER_TURN
+    taken = sa.select(sa.func.max(order)).where(unfinished, same, order >= first, order < beyond)
     return max(first, transaction.execute(taken).scalar() or 0) + 1
+
+
+def queue_position(connection: sa.Connection, priority: Priority, queue_order: int) -> int:
+    """How many waiting jobs come before the one with this priority and queue order."""
+    before = sa.tuple_(request_table.c.priority, request_table.c.queue_order) < (priority, queue_order)
+    return connection.execute(sa.select(sa.func.count()).where(_waiting, before)).scalar_one()

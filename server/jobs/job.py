@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from server.errors import ErrorResponse
 from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
 
-LOCAL_OWNER: Final = "local"  # everybody, while there are no keys; then whoever holds the first key
+LOCAL_OWNER: Final = "local"  # of all requests while there are no keys, then of the first key
 
 
 class Status(StrEnum):
@@ -41,8 +42,8 @@ class CancelOutcome(StrEnum):
 class NewJob:
     """What submit knows.
 
-    `input` is the validated body, or None for a body that was born finished with an error.
-    `source_key` is set when the image came with the request (a data: URI) and is in storage already.
+    `input` is the validated body, or None for an invalid one, whose request is over at once.
+    `source_key` is set when the image came with the request (a data: URI) and is stored already.
     """
 
     id: str
@@ -61,6 +62,16 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the answer to a submit says; `refused` is the result of a request that was over at once."""
+
+    request_id: str
+    base_url: str
+    queue_position: int
+    refused: ErrorResponse | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One row of the `request` table. Times are Unix seconds.
 
@@ -73,7 +84,7 @@ class Job:
     owner: str
     status: Status
     priority: Priority
-    place: int
+    queue_order: int
     input_json: str
     seed: int
     base_url: str
@@ -104,9 +115,9 @@ class Job:
         return HunyuanCustomInput.model_validate_json(self.input_json)
 
     @property
-    def order(self) -> int:
-        """Position in the engine's line as one number: by priority, then by place (see `jobs/fair_queue.py`)."""
-        return self.priority * 1_000_000_000 + self.place
+    def dbos_priority(self) -> int:
+        """Priority and queue order (see `jobs/fair_queue.py`) as the one number that DBOS sorts its queue by."""
+        return self.priority * 1_000_000_000 + self.queue_order
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The life of a job in SQL: the only truth about it, and the only way to change it while it is open.
+"""The life of a job in SQL: the only record of it, and the only way to change it while it is open.
 
 Every method is one transaction. Writes of a worker are fenced: they name the attempt they belong to and change
 nothing once another attempt has started or the job is terminal.
@@ -6,58 +6,79 @@ nothing once another attempt has started or the job is terminal.
 
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from server.db.tables import log_table, one_at_a_time, request_table
+from server.db.locks import lock_queue
+from server.db.tables import log_table, request_table
 from server.errors import Cancelled, ErrorResponse, StartTimeout
 from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
 from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
-from server.jobs.fair_queue import Caps, enforce_caps, next_place
-from server.jobs.job import CancelOutcome, Job, LogLine, NewJob, Rendered, Status
+from server.jobs.fair_queue import Caps, enforce_caps, next_queue_order, queue_position
+from server.jobs.job import Accepted, CancelOutcome, Job, LogLine, NewJob, Rendered, Status
 
 _SUCCESS = 200
 _job_columns = [request_table.c[name] for name in Job.__slots__]
-# X-Fal-Store-IO: 0 asks that the payload is forgotten with the end of the job; its result stays.
+# X-Fal-Store-IO: 0 asks that the input is forgotten when the job ends; its result stays.
 _kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_="null")
 
 
 class JobStore:
-    """Jobs in SQL. `clock` gives Unix seconds."""
+    """Jobs in SQL, and the workflows that they are handed to. `clock` gives Unix seconds."""
 
     def __init__(
-        self, database: sa.Engine, clock: Callable[[], float] = time.time, *, caps: Caps | None = None
+        self,
+        database: sa.Engine,
+        dbos: DBOSClient,
+        clock: Callable[[], float] = time.time,
+        *,
+        caps: Caps | None = None,
     ) -> None:
         self._database = database
+        self._dbos = dbos
         self._clock = clock
         self._caps = caps
 
-    # -- submit ------------------------------------------------------------------------------------------------
-
-    def add(self, job: NewJob, engine: DBOSClient, *, max_queue_length: int | None = None) -> None:
-        """Accept a valid request: its row and its place in the engine's queue appear together or not at all.
+    def add(self, job: NewJob, *, max_queue_length: int | None = None) -> Accepted:
+        """Accept a valid request: its row and its workflow appear together or not at all.
 
         Raises:
-            TooManyRequests: the line is as long as the caps allow; nothing is written.
+            TooManyRequests: the queue is as long as the caps allow; nothing is written.
         """
         with self._database.begin() as transaction:
-            one_at_a_time(transaction)  # two submits must not see the same end of the line
+            lock_queue(transaction)  # two submits must not see the same end of the queue
             transaction.execute(request_table.insert().values(**self._new_row(job), status=Status.IN_QUEUE))
             enforce_caps(transaction, job.owner, self._caps, max_queue_length)
-            place = next_place(transaction, job.owner, job.priority)
-            transaction.execute(_update(job.id).values(place=place))
-            enqueue_prepare(engine, transaction, job.id)
+            order = next_queue_order(transaction, job.owner, job.priority)
+            transaction.execute(_update(job.id).values(queue_order=order))
+            enqueue_prepare(self._dbos, transaction, job.id)
+            return Accepted(job.id, job.base_url, queue_position(transaction, job.priority, order))
 
-    def add_finished(self, job: NewJob, error: ErrorResponse) -> None:
+    def add_finished(self, job: NewJob, error: ErrorResponse) -> Accepted:
         """Accept a request that is over already (an invalid body): it has an id and a result, and never runs."""
         with self._database.begin() as transaction:
             row = {**self._new_row(job), **self._error_values(error), "status": Status.COMPLETED}
             added = transaction.execute(request_table.insert().values(**row).returning(*_job_columns)).one()
             record_end(transaction, _job(added))
+        return Accepted(job.id, job.base_url, 0, error)
+
+    def accepted_before(self, owner: str, idempotency_key: str) -> Accepted | None:
+        """The request that this owner made with that Idempotency-Key."""
+        row = request_table.c
+        query = sa.select(row.id, row.base_url, row.status, row.priority, row.queue_order).where(
+            row.owner == owner, row.idempotency_key == idempotency_key
+        )
+        with self._database.connect() as connection:
+            found = connection.execute(query).one_or_none()
+            if found is None:
+                return None
+            waits = found.status == Status.IN_QUEUE
+            position = queue_position(connection, found.priority, found.queue_order) if waits else 0
+        return Accepted(found.id, found.base_url, position)
 
     def _new_row(self, job: NewJob) -> dict[str, Any]:
         return {
@@ -77,8 +98,6 @@ class JobStore:
             "created_at": self._clock(),
         }
 
-    # -- reads -------------------------------------------------------------------------------------------------
-
     def get(self, request_id: str, *, owner: str | None = None) -> Job | None:
         """The job, or None when there is none of that id (for that owner)."""
         query = sa.select(*_job_columns).where(request_table.c.id == request_id)
@@ -87,14 +106,6 @@ class JobStore:
         with self._database.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else _job(row)
-
-    def id_of_key(self, owner: str, idempotency_key: str) -> str | None:
-        """The request that this owner made with that Idempotency-Key."""
-        query = sa.select(request_table.c.id).where(
-            request_table.c.owner == owner, request_table.c.idempotency_key == idempotency_key
-        )
-        with self._database.connect() as connection:
-            return connection.execute(query).scalar_one_or_none()
 
     def logs(self, request_id: str, *, after: int = 0) -> list[LogLine]:
         """The log of a job in order, optionally only the lines after a given line id."""
@@ -114,14 +125,6 @@ class JobStore:
         with self._database.connect() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def count_running(self, worker_ids: Collection[str]) -> int:
-        """How many jobs these workers have in progress."""
-        query = sa.select(sa.func.count()).where(
-            request_table.c.status == Status.IN_PROGRESS, request_table.c.worker_id.in_(worker_ids)
-        )
-        with self._database.connect() as connection:
-            return connection.execute(query).scalar_one()
-
     def is_over(self, request_id: str) -> bool:
         """Whether a job has its result."""
         query = sa.select(request_table.c.status).where(request_table.c.id == request_id)
@@ -129,14 +132,12 @@ class JobStore:
             return bool(connection.execute(query).scalar_one_or_none() == Status.COMPLETED)
 
     def is_unwanted(self, job: Job) -> bool:
-        """Whether an attempt works for nobody any more: the user has given up, or the job has gone on without it."""
+        """Whether an attempt's result is of no use any more: the user cancelled, or the job went on without it."""
         wanted = sa.select(1).where(
             *_owned_by(job), request_table.c.status != Status.COMPLETED, request_table.c.cancel_requested.is_(False)
         )
         with self._database.connect() as connection:
             return connection.execute(wanted).first() is None
-
-    # -- the worker's writes, fenced by attempt ----------------------------------------------------------------
 
     def log(self, job: Job, messages: Sequence[tuple[str, str]]) -> None:
         """Append (level, message) lines to the log of a job that is still this attempt's."""
@@ -151,8 +152,8 @@ class JobStore:
             with self._database.begin() as transaction:
                 transaction.execute(appending, [{"level": level, "message": text} for level, text in messages])
 
-    def prepared(self, job: Job, image_key: str, engine: DBOSClient) -> str | None:
-        """Remember where the checked identity image is and put the job in line for the GPU, both or neither.
+    def prepared(self, job: Job, image_key: str) -> str | None:
+        """Remember where the checked identity image is and queue the job for the GPU, both or neither.
 
         Returns the key that counts: the first one. None: the job is over.
         """
@@ -161,7 +162,7 @@ class JobStore:
         with self._database.begin() as transaction:
             kept = transaction.execute(keeping.returning(request_table.c.image_key)).scalar_one_or_none()
             if kept is not None:
-                enqueue_render(engine, transaction, job)
+                enqueue_render(self._dbos, transaction, job)
         return kept
 
     def claim(self, request_id: str, worker_id: str, *, attempt: int | None = None) -> Job | None:
@@ -197,7 +198,7 @@ class JobStore:
         return _job(row)
 
     def release(self, job: Job, *, fault: bool = False) -> bool:
-        """Give a running job back: it waits at its old place. One that is cancelled ends instead.
+        """Give a running job back: it waits where it waited before. One that is cancelled ends instead.
 
         False: it does not wait, or not because of this call.
         """
@@ -213,7 +214,7 @@ class JobStore:
                 _end(transaction, running.where(cancelled.is_(True)).values(**over))
         return bool(released)
 
-    def rendered(self, job: Job, rendered: Rendered, engine: DBOSClient) -> bool:
+    def rendered(self, job: Job, rendered: Rendered) -> bool:
         """Note that this attempt has its video and hand that on to `publish`, both or neither; may be repeated.
 
         False: another attempt owns the job, or it is over.
@@ -227,15 +228,15 @@ class JobStore:
         with self._database.begin() as transaction:
             mine = bool(transaction.execute(open_job.values(video_key=rendered.video_key)).rowcount)
             if mine:
-                enqueue_publish(engine, transaction, job, rendered)
+                enqueue_publish(self._dbos, transaction, job, rendered)
         return mine
 
-    def render_again(self, job: Job, engine: DBOSClient) -> None:
-        """The video of this attempt is lost: back in line for the GPU, as a fault of its worker."""
+    def render_again(self, job: Job) -> None:
+        """The video of this attempt is lost: the job waits for the GPU again, as a fault of its worker."""
         losing = _update(job.id).where(*_owned_by(job), request_table.c.status != Status.COMPLETED)
         with self._database.begin() as transaction:
             if transaction.execute(losing.values(video_key=None)).rowcount:
-                enqueue_render_again(engine, transaction, job)
+                enqueue_render_again(self._dbos, transaction, job)
 
     def complete(self, job: Job, *, video_bytes: int, inference_time: float) -> bool:
         """Record success, or the cancel that came first; False: the video belongs to no job any more.
@@ -286,22 +287,18 @@ class JobStore:
         with self._database.begin() as transaction:
             return _end(transaction, overdue)
 
-    # -- cancel ------------------------------------------------------------------------------------------------
-
     def cancel(self, request_id: str) -> CancelOutcome:
         """Ask a job to stop. A waiting job is over at once, in the same transaction."""
         unfinished = _update(request_id).where(request_table.c.status != Status.COMPLETED)
         flag = unfinished.values(cancel_requested=True).returning(request_table.c.status)
         with self._database.begin() as transaction:
-            status = transaction.execute(flag).scalar_one_or_none()  # and from here on nobody else changes it
+            status = transaction.execute(flag).scalar_one_or_none()  # from here on no other transaction changes it
             if status == Status.IN_PROGRESS:
                 return CancelOutcome.WAS_RUNNING
             if status == Status.IN_QUEUE:
                 _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
                 return CancelOutcome.WAS_QUEUED
         return CancelOutcome.ALREADY_COMPLETED
-
-    # -- shared ------------------------------------------------------------------------------------------------
 
     def _finish(self, request_id: str, *conditions: sa.ColumnElement[bool], **values: Any) -> bool:
         """End a job that ran."""
@@ -330,7 +327,7 @@ def _owned_by(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def _end(transaction: sa.Connection, closing: sa.Update) -> int:
-    """The one door to COMPLETED: through it once, or not at all, leaving usage record and webhook behind."""
+    """The only way to COMPLETED: once or not at all, and with its usage record and webhook."""
     ended = transaction.execute(closing.values(status=Status.COMPLETED).returning(*_job_columns)).all()
     for row in ended:
         record_end(transaction, _job(row))
@@ -339,6 +336,6 @@ def _end(transaction: sa.Connection, closing: sa.Update) -> int:
 
 
 def _job(row: Any) -> Job:
-    values = {name: row._mapping[name] for name in Job.__slots__}
+    values = {column.key: row._mapping[column] for column in _job_columns}
     values.update(status=Status(row.status), priority=Priority(row.priority), seed=int(row.seed))
     return Job(**values)

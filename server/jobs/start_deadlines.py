@@ -1,6 +1,6 @@
 """Ends requests that were not started in the time their senders gave (X-Fal-Request-Timeout).
 
-The API does it, not a worker: a deadline matters most while no worker lives.
+The API does it, not a worker: a deadline matters most while no worker runs.
 """
 
 import asyncio
@@ -20,6 +20,6 @@ async def keep_deadlines(store: JobStore, *, every_s: float) -> None:
         try:
             await run_in_threadpool(store.expire_overdue)
         except Exception as error:
-            if not is_outage(error):  # of an outage every answer of this process speaks already
+            if not is_outage(error):  # an outage shows in every answer of this process
                 logger.exception("overdue requests could not be ended; trying again")
         await asyncio.sleep(every_s)

@@ -1,7 +1,7 @@
 """The reads behind status, event streams and sync runs: plain SQL in the event loop, no ORM and no thread.
 
-Clients poll ten times a second, so this is the hot path. SQLite answers in microseconds and its WAL readers wait for
-nobody; on Postgres the same SQL goes through connections of the event loop's own (`db/async_rows.py`).
+Clients poll ten times a second, so this is the hot path. SQLite answers in microseconds and its WAL readers never
+wait; on Postgres the same SQL goes through asynchronous connections of the event loop's own (`db/async_rows.py`).
 """
 
 # ruff: noqa: S608 - the SQL is put together from constants only
@@ -22,14 +22,14 @@ Row = tuple[Any, ...]
 _COLUMNS: Final = "r.id, r.place, r.status, r.priority, r.base_url, r.inference_time, r.error, r.error_type"
 _WAITING: Final = "FROM request WHERE status = 'IN_QUEUE'"  # a literal: only then SQLite takes the partial index
 _COUNT: Final = (
-    f"SELECT count(*) FROM (SELECT 1 {_WAITING} AND (priority, place) < (:priority, :place) LIMIT :most) AS n"
+    f"SELECT count(*) FROM (SELECT 1 {_WAITING} AND (priority, place) < (:priority, :queue_order) LIMIT :most) AS n"
 )
-_LINE: Final = f"SELECT priority, place {_WAITING} ORDER BY priority, place"
+_QUEUE: Final = f"SELECT priority, place {_WAITING} ORDER BY priority, place"
 _LOGS: Final = "SELECT id, message, level, at FROM request_log WHERE request_id = :id ORDER BY id"
 
-_COUNTED_EXACTLY: Final = 1000  # further back, a position comes from a copy of the line
-_LINE_MAX_AGE_S: Final = 0.1
-_LINE_LOAD_SHARE: Final = 20  # the copy is renewed at most this seldom, in multiples of what renewing costs
+_COUNTED_EXACTLY: Final = 1000  # further back, a position comes from a copy of the queue
+_QUEUE_MAX_AGE_S: Final = 0.1
+_QUEUE_LOAD_SHARE: Final = 20  # a copy is used for at least this many times what making it cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class JobState:
     """As much of a job as its status shows."""
 
     id: str
-    place: int
+    queue_order: int
     status: Status
     priority: int
     base_url: str
@@ -80,8 +80,8 @@ class StatusReads:
     def __init__(self, rows: Rows, clock: Callable[[], float] = time.monotonic) -> None:
         self._rows = rows
         self._clock = clock
-        self._line: list[tuple[int, int]] = []
-        self._line_valid_until = 0.0
+        self._queue: list[tuple[int, int]] = []
+        self._queue_valid_until = 0.0
 
     @classmethod
     def open(cls, database: sa.Engine) -> Self:
@@ -104,17 +104,17 @@ class StatusReads:
 
     async def position(self, state: JobState) -> int:
         """How many waiting jobs come before this one: counted, or in a deep queue looked up in a recent copy."""
-        counted = await self._count_before(state.priority, state.place, most=_COUNTED_EXACTLY + 1)
+        counted = await self._count_before(state.priority, state.queue_order, most=_COUNTED_EXACTLY + 1)
         return counted if counted <= _COUNTED_EXACTLY else await self.recent_position(state)
 
     async def recent_position(self, state: JobState) -> int:
-        """The same from a copy of the line that is a moment old, for many jobs at once."""
+        """The same from a copy of the queue that is a moment old, for many jobs at once."""
         now = self._clock()
-        if now >= self._line_valid_until:
-            self._line = [(priority, place) for priority, place in await self._rows(_LINE, {})]
+        if now >= self._queue_valid_until:
+            self._queue = [(priority, queue_order) for priority, queue_order in await self._rows(_QUEUE, {})]
             done = self._clock()
-            self._line_valid_until = done + max(_LINE_MAX_AGE_S, _LINE_LOAD_SHARE * (done - now))
-        return bisect_left(self._line, (state.priority, state.place))
+            self._queue_valid_until = done + max(_QUEUE_MAX_AGE_S, _QUEUE_LOAD_SHARE * (done - now))
+        return bisect_left(self._queue, (state.priority, state.queue_order))
 
     async def video_is_known(self, video_key: str) -> bool:
         """Whether a finished job points to this video, be it there or not."""
@@ -122,7 +122,7 @@ class StatusReads:
         return bool(await self._rows(sql, {"key": video_key}))
 
     async def watched(self, after: Mapping[str, int]) -> dict[str, tuple[JobState, list[LogLine]]]:
-        """State and new log lines (those after the given line id) of many jobs, in one query and so consistent."""
+        """State and new log lines (those after the given id) of many jobs, in one query and so consistent."""
         sql = f"""SELECT {_COLUMNS}, l.id, l.message, l.level, l.at
             FROM {self._rows.watched} JOIN request r ON r.id = w.key
             LEFT JOIN request_log l ON l.request_id = r.id AND l.id > CAST(w.value AS bigint)
@@ -135,6 +135,6 @@ class StatusReads:
                 found[row[0]][1].append(LogLine(*row[8:]))
         return found
 
-    async def _count_before(self, priority: int, place: int, *, most: int) -> int:
-        rows = await self._rows(_COUNT, {"priority": priority, "place": place, "most": most})
+    async def _count_before(self, priority: int, queue_order: int, *, most: int) -> int:
+        rows = await self._rows(_COUNT, {"priority": priority, "queue_order": queue_order, "most": most})
         return int(rows[0][0])

@@ -1,7 +1,7 @@
-"""The job store of a worker: its calls wait out an outage of the database instead of failing a job.
+"""The job store of a worker: its calls wait until the database answers instead of failing a job.
 
-Each may be repeated after its answer was lost. A repeated claim counts one attempt more, which is the truth as far as
-anybody can know it.
+Each may be repeated after its answer was lost. A repeated claim counts one attempt more, since the first may have been
+made.
 """
 
 from collections.abc import Callable
@@ -15,31 +15,31 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _patient(method: Callable[Concatenate[JobStore, P], R]) -> Callable[Concatenate[JobStore, P], R]:
-    def patient(store: JobStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
+def _waiting(method: Callable[Concatenate[JobStore, P], R]) -> Callable[Concatenate[JobStore, P], R]:
+    def waiting(store: JobStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return ride_out(method, store, *args, **kwargs)
 
-    return patient
+    return waiting
 
 
-class PatientJobStore(JobStore):
-    """What workflows call. Log lines are not waited for here: `JobLog` keeps them until they can be written. Nor is
-    `release`, which a worker that stops calls as well.
+class WaitingJobStore(JobStore):
+    """What workflows call. `log` does not wait, since `JobLog` keeps its lines until they can be written; nor does
+    `release`, which a worker also calls when it stops.
     """
 
-    get = _patient(JobStore.get)
-    prepared = _patient(JobStore.prepared)
-    claim = _patient(JobStore.claim)
-    rendered = _patient(JobStore.rendered)
-    render_again = _patient(JobStore.render_again)
-    complete = _patient(JobStore.complete)
-    finish_cancelled = _patient(JobStore.finish_cancelled)
-    fail = _patient(JobStore.fail)
-    refuse = _patient(JobStore.refuse)
-    is_over = _patient(JobStore.is_over)
+    get = _waiting(JobStore.get)
+    prepared = _waiting(JobStore.prepared)
+    claim = _waiting(JobStore.claim)
+    rendered = _waiting(JobStore.rendered)
+    render_again = _waiting(JobStore.render_again)
+    complete = _waiting(JobStore.complete)
+    finish_cancelled = _waiting(JobStore.finish_cancelled)
+    fail = _waiting(JobStore.fail)
+    refuse = _waiting(JobStore.refuse)
+    is_over = _waiting(JobStore.is_over)
 
     def is_unwanted(self, job: Job) -> bool:
-        """Not as far as anybody knows, while the database is away: the job renders on."""
+        """Assumed to be wanted while the database is away: the job renders on."""
         try:
             return super().is_unwanted(job)
         except Exception as error:

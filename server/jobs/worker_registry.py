@@ -1,12 +1,13 @@
-"""Which workers there are: one row each, kept fresh by a heartbeat."""
+"""The workers of this deployment: one row each, kept fresh by a heartbeat."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from server.db.tables import worker_table
+from server.db.tables import request_table, worker_table
+from server.jobs.job import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class WorkerRegistry:
         self._clock = clock
 
     def beat(self, worker_id: str, *, pid: int, generator_pid: int | None, state: str, detail: str) -> bool:
-        """Record that a worker lives; returns whether it has been asked to take no more jobs."""
+        """Record that a worker runs; returns whether it has been asked to take no more jobs."""
         values = {
             "pid": pid,
             "generator_pid": generator_pid,
@@ -57,10 +58,18 @@ class WorkerRegistry:
         """Workers heard of within the last `within_s` seconds."""
         return [worker for worker in self.all() if worker.heartbeat_at > self._clock() - within_s]
 
+    def count_running(self, worker_ids: Collection[str]) -> int:
+        """How many jobs these workers have in progress."""
+        query = sa.select(sa.func.count()).where(
+            request_table.c.status == Status.IN_PROGRESS, request_table.c.worker_id.in_(worker_ids)
+        )
+        with self._database.connect() as connection:
+            return connection.execute(query).scalar_one()
+
     def forget(self, worker_id: str) -> None:
         """Remove a worker that is gone; if it comes back, its next beat adds it again.
 
-        One that was asked to drain is kept, so that it still knows when it comes back.
+        One that was asked to drain is kept, so that it still drains when it comes back.
         """
         gone = worker_table.delete().where(worker_table.c.id == worker_id, worker_table.c.draining.is_(False))
         with self._database.begin() as transaction:

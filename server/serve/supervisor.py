@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from server.db.tables import migrate
+from server.db.migrations import migrate
 from server.errors import SettingsError
 from server.settings import Settings
 from server.worker.worker_lock import lock_worker_id

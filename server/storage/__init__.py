@@ -1,1 +1,1 @@
-"""Keyed files (a directory or a bucket), uploads, and the URLs under which this server serves them."""
+"""Keyed files (a directory or a bucket), the scratch directory, uploads and their tokens, and URLs of own files."""

@@ -5,19 +5,19 @@ from typing import Final
 
 import httpx
 
-from server.storage.local import Storage
+from server.storage.files import Storage
 
 UPLOADS_PATH: Final = "/cdn/files/"
-# Only the end of a path is ours: what stands before it depends on the proxy in front.
+# Only the end of a path is known: what comes before it depends on the proxy in front.
 _OURS: Final = re.compile(r"/(cdn/files|files)/([^/]+/[^/]+/[^/]+)$")
 _AREAS: Final = {"cdn/files": "uploads", "files": "files"}
 
 
 def stored_key(url: str, storage: Storage) -> str | None:
-    """The storage key behind a URL of ours, None for a foreign URL or a file that is gone.
+    """The storage key behind a URL of ours, None for another URL or a file that is gone.
 
-    Host and prefix are not looked at: they differ with the door and the proxy in front, and whoever knows the 192
-    random bits of a path may read the file anyway.
+    Host and prefix do not matter: they differ with the proxy in front, and who has the 192 random bits of a path may
+    read the file anyway.
     """
     try:
         parsed = httpx.URL(url)

@@ -1,4 +1,4 @@
-"""A bucket of S3, or of anything that speaks its protocol. Needs the extra `cluster`.
+"""A bucket of S3, or of any store with its protocol. Needs the extra `cluster`.
 
 Downloads do not pass through this server: it answers with a link that is signed for a few minutes. The links name
 `public_endpoint`, which is part of what is signed, so two clients of the same bucket are kept.
@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from server.errors import SettingsError, StorageAway
 from server.settings import ObjectStorageSettings
-from server.storage.local import Storage, is_key
+from server.storage.files import Storage, checked_key, is_key
+from server.storage.scratch import Scratch
 
 try:
     import obstore
@@ -37,17 +38,17 @@ _CHUNK: Final = 8 * 2**20
 class ObjectStorage(Storage):
     """Objects under a prefix. A put is atomic: an upload in parts shows at its end, or never."""
 
-    def __init__(self, url: str, settings: ObjectStorageSettings, *, data_dir: Path) -> None:
-        super().__init__(data_dir)
-        place = urlsplit(url)
-        self._prefix = place.path.strip("/")
+    def __init__(self, url: str, settings: ObjectStorageSettings, *, scratch: Scratch) -> None:
+        super().__init__(scratch)
+        bucket, path = urlsplit(url).netloc, urlsplit(url).path
+        self._prefix = path.strip("/")
         self._ttl = timedelta(seconds=settings.link_ttl_s)
-        self._store = _client(place.netloc, settings.endpoint, settings)
+        self._store = _client(bucket, settings.endpoint, settings)
         public = settings.public_endpoint or settings.endpoint
-        self._public = self._store if public == settings.endpoint else _client(place.netloc, public, settings)
+        self._public = self._store if public == settings.endpoint else _client(bucket, public, settings)
 
     def check(self) -> None:
-        """Store a small object and remove it; a store that is away now is waited for later."""
+        """Store a small object and remove it; a store that is away now is no error: it may answer later."""
         probe = self.new_key("inputs", "start")
         try:
             self.put_bytes(b"", probe)
@@ -85,12 +86,12 @@ class ObjectStorage(Storage):
     @contextmanager
     def local(self, key: str) -> Iterator[Path | None]:
         """A copy in the scratch directory."""
-        with self.scratch("copy") as copy:
+        with self.scratch.file("copy") as copy:
             yield copy if is_key(key) and self._download(key, copy) else None
 
-    def link(self, key: str, method: str) -> str | None:
-        """A signed URL; made here, without asking the store."""
-        if not is_key(key):
+    def download(self, key: str, method: str) -> str | None:
+        """A signed URL, if the object is there."""
+        if self.size(key) is None:
             return None
         signed: Literal["GET", "HEAD"] = "HEAD" if method == "HEAD" else "GET"
         return obstore.sign(self._public, signed, self._path(key), self._ttl)
@@ -124,13 +125,11 @@ class ObjectStorage(Storage):
         return True
 
     def _path(self, key: str) -> str:
-        if not is_key(key):
-            raise ValueError(f"not a storage key: {key!r}")
-        return f"{self._prefix}/{key}" if self._prefix else key
+        return f"{self._prefix}/{checked_key(key)}" if self._prefix else checked_key(key)
 
 
 def _client(bucket: str, endpoint: str, settings: ObjectStorageSettings) -> S3Store:
-    """Retries here are short: whoever publishes has the longer patience, and a caller of the API has none."""
+    """Retries here are short: a publish waits longer by itself, and a caller of the API does not wait."""
     config: S3Config = {"region": settings.region, "virtual_hosted_style_request": not endpoint}
     if endpoint:
         config["endpoint"] = endpoint

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import sqlalchemy as sa
 
-from server.db.tables import one_at_a_time, upload_table
+from server.db.locks import lock_uploads
+from server.db.tables import upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.settings import LimitSettings
-from server.storage.local import Storage
+from server.storage.files import Storage
 from server.untrusted.image_sanitise import media_type
 
 _HEAD_BYTES = 12  # enough to tell PNG, JPEG and WEBP
@@ -35,7 +36,7 @@ class Uploads:
         self._clock = clock
 
     def new_key(self, file_name: str, content_type: str) -> str:
-        """A key for a file that is to come; of the client's name only harmless characters stay."""
+        """A key for a file that is to come; only harmless characters of the client's name are kept."""
         stem = _NOT_IN_A_NAME.sub("-", PurePosixPath(file_name).stem)[:60].strip("-") or "image"
         subtype = content_type.partition("/")[2].lower()
         extension = {"png": "png", "webp": "webp", "jpeg": "jpg", "jpg": "jpg"}.get(subtype, "img")
@@ -60,7 +61,7 @@ class Uploads:
             self._storage.put(received, key)
 
     def is_expired(self, key: str) -> bool:
-        """Whether the time of an upload is over, and only the sweep has not come by yet."""
+        """Whether the time of an upload is over; its file is there until the next sweep."""
         query = sa.select(upload_table.c.expires_at).where(upload_table.c.key == key)
         with self._database.connect() as connection:
             expires_at = connection.execute(query).scalar_one_or_none()
@@ -86,7 +87,7 @@ class Uploads:
         row = {"key": key, "owner": owner, "bytes": size, "sha256": sha256, "expires_at": expires_at}
         try:
             with self._database.begin() as transaction:
-                one_at_a_time(transaction)  # two uploads must not both be the last that fits
+                lock_uploads(transaction, owner)  # two uploads must not both be the last that fits
                 transaction.execute(upload_table.insert().values(**row))
                 if int(transaction.execute(total).scalar_one()) > self._limits.upload_bytes_per_owner:
                     raise BodyTooLarge(f"Your uploads may take {self._limits.upload_bytes_per_owner} bytes in all")

@@ -1,1 +1,1 @@
-"""What comes from outside: addresses that users name, downloads, and images, which a process that may die decodes."""
+"""What comes from outside: addresses that users name, downloads, and images, decoded in a process of their own."""

@@ -1,6 +1,6 @@
-"""The decoding process: `python -m server.untrusted.decoder_process LIMITS <image >png`. It may die; nothing else does.
+"""The decoding process: `python -m server.untrusted.decoder_process LIMITS <image >png`.
 
-A refused image is exit code 3 and one line of JSON on stderr.
+It may die without harm to others. A refused image is exit code 3 and one line of JSON on stderr.
 """
 
 import json

@@ -16,7 +16,7 @@ from server.untrusted.image_sanitise import PixelLimits
 
 logger = logging.getLogger(__name__)
 
-# What the process needs of our environment; it has no business with the rest.
+# What the process needs of our environment, and no secrets.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
 _REFUSALS: dict[str, type[ImageTooSmall | ImageTooLarge | ImageLoadError]] = {
     kind.error_type: kind for kind in (ImageTooSmall, ImageTooLarge, ImageLoadError)

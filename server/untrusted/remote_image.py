@@ -9,7 +9,8 @@ import httpx
 
 from server.errors import FileDownloadError, FileTooLarge
 from server.settings import ImageSettings
-from server.untrusted.outbound import OutboundPolicy, OutboundRefused, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ Backend = Callable[[float], httpcore.NetworkBackend]
 
 
 class ImageFetcher:
-    """Downloads for one worker. `backend` makes the way out for one download that ends at the given deadline."""
+    """Downloads for one worker. `backend` makes the connections of one download, which ends at the given deadline."""
 
     def __init__(self, limits: ImageSettings, policy: OutboundPolicy, backend: Backend | None = None) -> None:
         self._limits = limits
@@ -29,11 +30,11 @@ class ImageFetcher:
         self._backend = backend or self._pinned
 
     def fetch(self, url: str) -> bytes:
-        """Download an http(s) URL. Each redirect is a new URL, judged like the first.
+        """Download an http(s) URL. Each redirect is a new URL, checked like the first.
 
         Raises:
             FileDownloadError: not an http(s) URL, not permitted, unreachable, an error status, too slow; which of
-                them is in the service log only, since the answer would map the network for whoever asks.
+                them is in the service log only, since the answer would map the network for its caller.
             FileTooLarge: more bytes than allowed, counted as they arrive.
         """
         try:
@@ -58,7 +59,7 @@ class ImageFetcher:
         """The content, or where it has moved to."""
         if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
             raise FileDownloadError
-        # Identity encoding, so that counted bytes are real bytes: no decompression bombs on the way.
+        # Identity encoding, so that counted bytes are real bytes: no decompression bombs.
         headers = [
             (b"host", url.netloc),
             (b"accept", b"image/png,image/jpeg,image/webp"),

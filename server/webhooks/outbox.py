@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from server.db.tables import request_table, webhook_table
 from server.errors import NotFound
 from server.jobs.completion import PENDING
-from server.webhooks.shares import NOBODY, Busy
+from server.webhooks.shares import NOT_BUSY, Busy
 
 DELIVERED, FAILED = "delivered", "failed"
 
@@ -19,7 +19,7 @@ DELIVERED, FAILED = "delivered", "failed"
 class Webhook:
     """One delivery; `attempts` have been made, `outcome` says how the last one ended.
 
-    `owner` is the request's, None when that is gone.
+    `owner` is the request's, None when that has been deleted.
     """
 
     request_id: str
@@ -39,7 +39,7 @@ _select: sa.Select[Any] = sa.select(
 
 
 class WebhookOutbox:
-    """Claims are leases: whoever dies with one leaves the delivery to somebody else, later. At least once.
+    """Claims are leases: when a worker dies with one, another takes the delivery over when it ends. At least once.
 
     A time further ahead than any that is ever set was written before the clock was put back: it counts as past.
     """
@@ -51,8 +51,8 @@ class WebhookOutbox:
         self._clock = clock
         self._longest_delay_s = longest_delay_s
 
-    def claim(self, limit: int, *, first_lease_s: float, lease_s: float, busy: Busy = NOBODY) -> list[Webhook]:
-        """Take over deliveries that are due and in nobody's hands, and for which their owner has a share left.
+    def claim(self, limit: int, *, first_lease_s: float, lease_s: float, busy: Busy = NOT_BUSY) -> list[Webhook]:
+        """Claim deliveries that are due and not claimed, and for which their owner has a share left.
 
         The first attempt has a lease of its own.
         """
@@ -105,12 +105,12 @@ class WebhookOutbox:
             return [Webhook(*row) for row in connection.execute(query)]
 
     def _any(self, conditions: Sequence[sa.ColumnElement[bool]]) -> bool:
-        """A look that takes no write lock: it happens twice a second."""
+        """A read without a write lock: this is asked twice a second."""
         with self._database.connect() as connection:
             return connection.execute(sa.select(1).where(*conditions).limit(1)).first() is not None
 
     def _after(self, webhook: Webhook, **values: object) -> None:
-        mine = webhook_table.update().where(  # not if somebody started over, or had to take over, meanwhile
+        mine = webhook_table.update().where(  # not if it was redelivered or taken over meanwhile
             _webhook.request_id == webhook.request_id,
             _webhook.attempts == webhook.attempts,
             _webhook.leased_until == webhook.leased_until,
@@ -122,8 +122,8 @@ class WebhookOutbox:
 def _not_busy(busy: Busy) -> list[sa.ColumnElement[bool]]:
     mine = sa.exists().where(_request.id == _webhook.request_id)
     owners = [mine.where(_request.owner.in_(busy.owners))] if busy.owners else []
-    places = [
-        mine.where(_request.owner == owner, _webhook.url.startswith(place, autoescape=True))
-        for owner, place in busy.places
+    origins = [
+        mine.where(_request.owner == owner, _webhook.url.startswith(origin, autoescape=True))
+        for owner, origin in busy.origins
     ]
-    return [~condition for condition in owners + places]
+    return [~condition for condition in owners + origins]

@@ -1,7 +1,7 @@
 """Delivery of results to `fal_webhook`: a thread of the worker that looks for due rows, and a few that send.
 
 2xx is delivered. 3xx and 410 are final (fal does not follow redirects either), everything else is tried again on the
-schedule, or later if the receiver says so by Retry-After. The receiver is as foreign as an image's origin: the same
+schedule, or later if the receiver says so by Retry-After. The receiver is as untrusted as an image's origin: the same
 pinned connections, and its answer is not read. A slow one takes its share of the senders and no more.
 """
 
@@ -25,7 +25,8 @@ from server.jobs import views
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 from server.settings import Settings, WebhookSettings
-from server.untrusted.outbound import OutboundPolicy, OutboundRefused, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
 from server.webhooks.outbox import DELIVERED, FAILED, Webhook, WebhookOutbox
 from server.webhooks.shares import Shares
 from server.webhooks.signature import WebhookSigner
@@ -49,7 +50,7 @@ class _Outcome:
 
 
 class WebhookSender:
-    """One per worker; the leases in the table see to it that each delivery is in one hand at a time."""
+    """One per worker; the leases in the table give each delivery to one worker at a time."""
 
     def __init__(
         self, database: sa.Engine, store: JobStore, settings: Settings, backend: Backend | None = None

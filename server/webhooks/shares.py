@@ -1,7 +1,7 @@
-"""How many deliveries of one owner, and of one owner to one place, are under way.
+"""How many deliveries of one owner, and of one owner to one origin, are under way.
 
 A receiver that keeps a sender waiting until the timeout delays its own deliveries only: neither those of other owners
-nor its owner's to other places.
+nor its owner's to other origins.
 """
 
 import threading
@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Who has to wait: owners, and pairs of an owner and the beginning of a URL."""
+    """What has no share left: owners, and pairs of an owner and an origin (`https://host:port`)."""
 
     owners: tuple[str, ...] = ()
-    places: tuple[tuple[str, str], ...] = ()
+    origins: tuple[tuple[str, str], ...] = ()
 
 
-NOBODY: Final = Busy()
+NOT_BUSY: Final = Busy()
 
 
 class Shares:
@@ -30,31 +30,31 @@ class Shares:
         self._per_host = per_host
         self._lock = threading.Lock()
         self._owners: Counter[str] = Counter()
-        self._places: Counter[tuple[str, str]] = Counter()
+        self._origins: Counter[tuple[str, str]] = Counter()
 
     def begin(self, owner: str, url: str) -> None:
         """A delivery is under way."""
         with self._lock:
             self._owners[owner] += 1
-            self._places[owner, _place(url)] += 1
+            self._origins[owner, _origin(url)] += 1
 
     def end(self, owner: str, url: str) -> None:
         """It is over."""
         with self._lock:
             self._owners[owner] -= 1
-            self._places[owner, _place(url)] -= 1
-            self._owners, self._places = +self._owners, +self._places  # without the zeros
+            self._origins[owner, _origin(url)] -= 1
+            self._owners, self._origins = +self._owners, +self._origins  # without the zeros
 
     def busy(self) -> Busy:
-        """Who may begin nothing now."""
+        """What may begin no delivery now."""
         with self._lock:
             return Busy(
                 tuple(owner for owner, count in self._owners.items() if count >= self._per_owner),
-                tuple(place for place, count in self._places.items() if count >= self._per_host),
+                tuple(origin for origin, count in self._origins.items() if count >= self._per_host),
             )
 
 
-def _place(url: str) -> str:
+def _origin(url: str) -> str:
     """`https://host:port`, as it stands in the URL."""
     parts = urlsplit(url)
     return url[: len(parts.scheme) + len("://") + len(parts.netloc)]

@@ -1,4 +1,4 @@
-"""A `fal_webhook` is judged at submit, as far as that goes without asking the network; the rest when it is called."""
+"""A `fal_webhook` is checked at submit as far as that needs no network, and completely when it is called."""
 
 import re
 import socket
@@ -6,7 +6,7 @@ import socket
 import httpx
 
 from server.errors import InvalidInput
-from server.untrusted.outbound import OutboundPolicy
+from server.untrusted.addresses import OutboundPolicy
 
 _LONGEST = 2048
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name in its ASCII form, or an address
@@ -16,7 +16,7 @@ def check_webhook_url(url: str, policy: OutboundPolicy) -> str:
     """The URL, if it may be called.
 
     Raises:
-        InvalidInput: no http(s) URL, or one that names a place that is not permitted.
+        InvalidInput: no http(s) URL, or one to an address that is not permitted.
     """
     try:
         parsed = httpx.URL(url)

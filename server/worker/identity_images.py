@@ -7,10 +7,10 @@ from pathlib import Path
 from server.errors import FileDownloadError
 from server.jobs.job import Job
 from server.settings import Settings
-from server.storage.local import Storage
+from server.storage.files import Storage
 from server.storage.own_urls import stored_key
+from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.image_decoder import ImageDecoder
-from server.untrusted.outbound import OutboundPolicy
 from server.untrusted.remote_image import ImageFetcher
 
 
@@ -29,7 +29,7 @@ class IdentityImages:
             ModelError: what is wrong with the image or its URL.
         """
         key = self._storage.new_key("inputs", f"{job.id}.png")
-        with self._source(job) as source, self._storage.scratch("checked.png") as checked:
+        with self._source(job) as source, self._storage.scratch.file("checked.png") as checked:
             self._decoder.decode(source, checked)
             self._storage.put(checked, key)
         return key
@@ -39,7 +39,7 @@ class IdentityImages:
         """The image as it came: in storage already, or fetched now."""
         key = job.source_key or stored_key(job.input.image_url, self._storage)
         if key is None:
-            with self._storage.scratch("source") as fetched:
+            with self._storage.scratch.file("source") as fetched:
                 fetched.write_bytes(self._fetcher.fetch(job.input.image_url))
                 yield fetched
             return

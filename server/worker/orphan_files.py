@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from server.db.tables import request_table
 from server.jobs.job import Status
 from server.settings import RetentionSettings
-from server.storage.local import Storage
+from server.storage.files import Storage
 
 _AREAS: Final = ("inputs", "files")  # uploads have a table of their own
 _BATCH: Final = 200
@@ -42,19 +42,21 @@ class OrphanFiles:
         removed = self._remove_checkpoints()
         if self._clock() - self._looked_through_at >= self._age_s:
             self._looked_through_at = self._clock()
-            removed += self._storage.sweep_parts(older_than_s=self._age_s) + sum(map(self._remove_unnamed, _AREAS))
+            removed += self._storage.scratch.sweep_parts(older_than_s=self._age_s) + sum(
+                map(self._remove_unnamed, _AREAS)
+            )
         return removed
 
     def _remove_checkpoints(self) -> int:
         """Of requests that are over. A generator that writes one more time does so for the next round."""
-        with_checkpoint = self._storage.checkpoints()
+        with_checkpoint = self._storage.scratch.checkpoints()
         still_open = sa.select(_row.id).where(_row.id.in_(with_checkpoint), _row.status != Status.COMPLETED)
         over = set(with_checkpoint)
         if over:
             with self._database.connect() as connection:
                 over -= set(connection.execute(still_open).scalars())
         for request_id in over:
-            self._storage.forget_checkpoint(request_id)
+            self._storage.scratch.forget_checkpoint(request_id)
         return len(over)
 
     def _remove_unnamed(self, area: str) -> int:

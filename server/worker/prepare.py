@@ -2,14 +2,12 @@
 
 import logging
 
-from dbos import DBOSClient
-
 from server.db.outage import GivenUp
 from server.errors import ModelError
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import Settings
-from server.storage.local import Storage
+from server.storage.files import Storage
 from server.worker.identity_images import IdentityImages
 from server.worker.workflow import Workflow, unexpected_error
 
@@ -19,9 +17,8 @@ logger = logging.getLogger(__name__)
 class PrepareWorkflow(Workflow):
     """Several run at once."""
 
-    def __init__(self, store: JobStore, storage: Storage, dbos: DBOSClient, settings: Settings) -> None:
+    def __init__(self, store: JobStore, storage: Storage, settings: Settings) -> None:
         super().__init__(store, storage, settings)
-        self._dbos = dbos
         self._images = IdentityImages(storage, settings)
 
     def run(self, request_id: str) -> None:
@@ -45,6 +42,6 @@ class PrepareWorkflow(Workflow):
             self._log(job, str(error), "ERROR")
             self._store.refuse(job, error.response())
             return
-        kept = self._store.prepared(job, key, self._dbos)
+        kept = self._store.prepared(job, key)
         if key not in {kept, job.image_key}:  # the job is over, or another try was faster
             self._storage.discard(key)

@@ -10,14 +10,14 @@ from contextlib import contextmanager, nullcontext
 
 from dbos import DBOS
 
+from server.db.connection import create_engine
 from server.db.outage import is_outage, one_line
-from server.db.tables import create_engine
 from server.generator.parent import Generator
-from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, engine_client, engine_config, publish_queue
-from server.jobs.waiting_job_store import PatientJobStore
+from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, dbos_client, dbos_config, publish_queue
+from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings
-from server.storage.local import open_storage
+from server.storage.open import open_storage
 from server.storage.uploads import Uploads
 from server.webhooks.sender import WebhookSender
 from server.worker.heartbeat import Heartbeat
@@ -42,8 +42,8 @@ class WorkerProcess:
     def __init__(self, settings: Settings) -> None:
         jobs, own_id = settings.jobs, settings.worker_id
         database, storage = create_engine(settings.database_url), open_storage(settings)
-        store, registry = PatientJobStore(database), WorkerRegistry(database)
-        dbos = engine_client(database)
+        dbos = dbos_client(database)
+        store, registry = WaitingJobStore(database, dbos), WorkerRegistry(database)
         self._settings, self._storage, self._store, self._dbos = settings, storage, store, dbos
         self._generator = Generator(settings)
         self._heartbeat = Heartbeat(registry, self._generator, worker_id=own_id, every_s=jobs.heartbeat_s)
@@ -60,10 +60,8 @@ class WorkerProcess:
 
         render = RenderWorkflow(store, storage, self._generator, dbos, settings=settings)
         self._claims = render.claims
-        DBOS(config=engine_config(database, executor_id=own_id))
-        _register(
-            PrepareWorkflow(store, storage, dbos, settings), render, PublishWorkflow(store, storage, dbos, settings)
-        )
+        DBOS(config=dbos_config(database, executor_id=own_id))
+        _register(PrepareWorkflow(store, storage, settings), render, PublishWorkflow(store, storage, settings))
 
     def start(self) -> None:
         """Load the model, take back the jobs that this worker had when it last ended, and wait for new ones."""
@@ -106,7 +104,7 @@ class WorkerProcess:
         if now - self._reconciled_at >= every_s:
             self._reconciled_at = now
             reconcile(self._store, self._dbos, older_than_s=every_s)
-            self._storage.sweep_scratch(older_than_s=self._settings.retention.scratch_s)
+            self._storage.scratch.sweep(older_than_s=self._settings.retention.scratch_s)
         self._sweeper.start_if_due()
 
     def _beat(self) -> None:

@@ -2,22 +2,13 @@
 
 from pathlib import Path
 
-from dbos import DBOSClient
-
 from server.db.outage import GivenUp
 from server.jobs.job import Job, Status
-from server.jobs.job_store import JobStore
-from server.settings import Settings
-from server.storage.local import Storage
 from server.worker.workflow import Workflow, unexpected_error
 
 
 class PublishWorkflow(Workflow):
     """Several run at once. No file without a result, no result without a file."""
-
-    def __init__(self, store: JobStore, storage: Storage, dbos: DBOSClient, settings: Settings) -> None:
-        super().__init__(store, storage, settings)
-        self._dbos = dbos
 
     def run(self, request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
         """Move the video into storage and record the result."""
@@ -42,7 +33,7 @@ class PublishWorkflow(Workflow):
             return
         if size is None:
             self._log(job, "The video was lost with the machine that rendered it")
-            self._store.render_again(job, self._dbos)
+            self._store.render_again(job)
         else:
             self._store.complete(job, video_bytes=size, inference_time=inference_time)
 

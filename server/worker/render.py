@@ -24,7 +24,7 @@ from server.generator.parent import (
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
 from server.settings import Settings
-from server.storage.local import Storage
+from server.storage.files import Storage
 from server.worker.attempt import (
     Again,
     Ended,
@@ -58,7 +58,6 @@ class RenderWorkflow(Workflow):
     ) -> None:
         super().__init__(store, storage, settings)
         self._generator = generator
-        self._dbos = dbos
         self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
@@ -159,7 +158,7 @@ class RenderWorkflow(Workflow):
     def _hand_on(self, job: Job, made: Made) -> None:
         key = self._storage.new_key("files", f"{job.id}.mp4")
         rendered = Rendered(key, made.path, self._settings.worker_id, made.inference_time)
-        if not self._store.rendered(job, rendered, self._dbos):
+        if not self._store.rendered(job, rendered):
             Path(made.path).unlink(missing_ok=True)
 
     @contextmanager
@@ -179,8 +178,8 @@ class RenderWorkflow(Workflow):
             prompt=wanted.prompt,
             negative_prompt=wanted.negative_prompt,
             image=str(image),
-            output=str(self._storage.rendering(f"{job.id}-{job.attempt}.mp4")),
-            checkpoint=str(self._storage.checkpoint(job.id)),
+            output=str(self._storage.scratch.rendering(f"{job.id}-{job.attempt}.mp4")),
+            checkpoint=str(self._storage.scratch.checkpoint(job.id)),
             width=width,
             height=height,
             num_frames=wanted.num_frames,

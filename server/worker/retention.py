@@ -17,7 +17,7 @@ from server.db.tables import log_table, request_table, webhook_table
 from server.jobs.dbos_queues import forget_workflows
 from server.jobs.job import Status
 from server.settings import RetentionSettings
-from server.storage.local import Storage
+from server.storage.files import Storage
 
 logger = logging.getLogger(__name__)
 

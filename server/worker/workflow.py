@@ -9,7 +9,7 @@ from server.errors import ErrorResponse, InternalError, StorageAway, TryAgainLat
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 from server.settings import Settings
-from server.storage.local import Storage
+from server.storage.files import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Workflow:
     def _forget_checkpoint_if_over(self, job: Job) -> None:
         """Remove what the next attempt would have gone on from."""
         if self._store.is_over(job.id):
-            self._storage.forget_checkpoint(job.id)
+            self._storage.scratch.forget_checkpoint(job.id)
 
 
 def unexpected_error(request_id: str, error: Exception) -> ErrorResponse:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.db.tables import migrate
+from server.db.migrations import migrate
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import FAST, Server
 

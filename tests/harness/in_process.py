@@ -7,7 +7,8 @@ from starlette.testclient import TestClient
 
 from server.api.app import create_app
 from server.api.keys import KeyTable
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.jobs.job import LOCAL_OWNER
 from server.settings import Settings, load_settings
 

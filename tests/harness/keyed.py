@@ -5,7 +5,7 @@ import functools
 import httpx
 
 from server.api.keys import KeyTable
-from server.db.tables import create_engine
+from server.db.connection import create_engine
 from tests.harness.live_server import Server, until
 
 _PROBE = "/queue/fal-ai/hunyuan-custom/requests/x"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.fal.example import PHOTO
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Status
 from server.jobs.job_store import JobStore
 from server.storage.local import LocalStorage
@@ -26,17 +27,18 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
     url = f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}"
     migrate(url, tmp_path / "lock")
     database = create_engine(url)
-    jobs, engine, storage = JobStore(database), engine_client(database), LocalStorage(tmp_path)
+    dbos, storage = dbos_client(database), LocalStorage(tmp_path)
+    jobs = JobStore(database, dbos)
     key = storage.new_key("inputs", "photo.png")
     storage.put_bytes(PHOTO.read_bytes(), key)
     for _ in range(ROUNDS):
         new = new_job()
-        jobs.add(new, engine)
+        jobs.add(new)
         added = jobs.get(new.id)
         assert added is not None
-        jobs.prepared(added, key, engine)
+        jobs.prepared(added, key)
     yield jobs
-    engine.destroy()
+    dbos.destroy()
     database.dispose()
 
 

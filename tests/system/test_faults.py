@@ -332,7 +332,7 @@ def test_a_database_that_is_locked_for_a_moment_only_delays(server: Server) -> N
 
 
 def test_accepted_jobs_are_synced_to_disk(tmp_path: Path) -> None:
-    from server.db.tables import create_engine
+    from server.db.connection import create_engine
 
     engine = create_engine(f"sqlite:///{tmp_path / 'x.sqlite'}")
     with engine.connect() as connection:

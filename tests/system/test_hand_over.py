@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from server.bench.loopback import serving
-from server.db.tables import migrate
+from server.db.migrations import migrate
 from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster, freeze
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, until

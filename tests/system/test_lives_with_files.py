@@ -21,16 +21,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.errors import InternalError
 from server.fal.submit_headers import Priority
 from server.generator.messages import Finished, Generate, Log
 from server.generator.parent import GenerationCancelled, GenerationError, GeneratorDied
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings, load_settings
 from server.storage.local import LocalStorage
+from server.storage.scratch import Scratch
 from server.worker import claims
 from server.worker.orphan_files import OrphanFiles
 from server.worker.prepare import PrepareWorkflow
@@ -75,6 +77,8 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._real, name)
+        if isinstance(attribute, Scratch):
+            return Watched(attribute, self._wire)
         if not callable(attribute):
             return attribute
 
@@ -128,8 +132,8 @@ class World:
         self.database = create_engine(f"sqlite:///{self.folder / 'x.sqlite'}")
         sa.event.listen(self.database, "connect", lambda made, _: made.execute("PRAGMA synchronous=OFF"))
         self.settings = load_settings(None, {"data_dir": self.folder, "jobs": {"min_free_bytes": 0}})
-        self.store, self.storage = JobStore(self.database), LocalStorage(self.folder)
-        self.engine = engine_client(self.database)
+        self.engine = dbos_client(self.database)
+        self.store, self.storage = JobStore(self.database, self.engine), LocalStorage(self.folder)
         self.line = Line(self.database)
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts: dict[str, int] = {}
@@ -142,7 +146,7 @@ class World:
         job = new_job(priority)
         key = self.storage.new_key("inputs", job.id)
         self.storage.put_bytes(b"image", key)
-        self.store.add(replace(job, source_key=key), self.engine)
+        self.store.add(replace(job, source_key=key))
         self.attempts[job.id] = 0
         return job.id
 
@@ -177,9 +181,9 @@ class World:
         engine = self.engine  # called in the transactions of the store, which happen or do not
         render = RenderWorkflow(store, storage, generator, engine, settings=self.settings)
         workflows: dict[str, Callable[..., None]] = {
-            "prepare": PrepareWorkflow(store, storage, engine, self.settings).run,
+            "prepare": PrepareWorkflow(store, storage, self.settings).run,
             "render": render.run,
-            "publish": PublishWorkflow(store, storage, engine, self.settings).run,
+            "publish": PublishWorkflow(store, storage, self.settings).run,
         }
         given_back = False
 
@@ -230,7 +234,7 @@ class World:
                 assert path.read_bytes() == b"video of " + job.id.encode()
                 assert job.video_bytes == path.stat().st_size
         line = [job for job in self.current() if job.status is Status.IN_QUEUE]
-        positions = [self.line.position(job.id) for job in sorted(line, key=lambda job: job.order)]
+        positions = [self.line.position(job.id) for job in sorted(line, key=lambda job: job.dbos_priority)]
         assert positions == list(range(len(line)))
 
     def check_the_end(self) -> None:
@@ -246,7 +250,7 @@ class World:
         assert set(self.storage.stored("files", older_than_s=-1)) == results
         images = {key for job in self.current() for key in (job.source_key, job.image_key) if key is not None}
         assert set(self.storage.stored("inputs", older_than_s=-1)) == images
-        assert self.storage.checkpoints() == []
+        assert self.storage.scratch.checkpoints() == []
 
     def forget(self) -> None:
         """The jobs of before are of no interest any more."""

@@ -17,11 +17,12 @@ import pytest
 import sqlalchemy as sa
 
 from server.db.async_rows import PostgresRows
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.db.outage import is_outage
-from server.db.tables import create_engine, migrate
 from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.jobs.status_reads import JobState, StatusReads
@@ -80,25 +81,27 @@ def test_five_servers_that_start_at_once_make_one_schema(postgres: Postgres, tmp
     assert [process.returncode for process in started] == [0] * 5
 
 
-def test_submits_at_once_stand_in_line_one_behind_the_other(url: str) -> None:
+def test_submits_at_once_are_queued_one_behind_the_other(url: str) -> None:
     database = create_engine(url)
-    store, engine = JobStore(database), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos)
     jobs = [new_job(owner=f"owner{number % 3}") for number in range(24)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda job: store.add(job, engine), jobs))
+        list(pool.map(store.add, jobs))
     line = Line(database)
     assert sorted(line.position(job.id, job.owner) for job in jobs) == list(range(24))
     line.close()
-    engine.destroy()
+    dbos.destroy()
     database.dispose()
 
 
 def test_hot_reads_say_what_the_store_says(url: str) -> None:
     database = create_engine(url)
-    store, engine = JobStore(database), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos)
     jobs = [new_job() for _ in range(5)]
     for job in jobs:
-        store.add(job, engine)
+        store.add(job)
     running = store.claim(jobs[0].id, "w")
     assert running
     store.log(running, [("INFO", "one"), ("INFO", "two")])
@@ -133,7 +136,7 @@ def test_hot_reads_say_what_the_store_says(url: str) -> None:
         await rows.close()
 
     asyncio.run(read())
-    engine.destroy()
+    dbos.destroy()
     database.dispose()
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.db.tables import create_engine
+from server.db.connection import create_engine
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from tests.harness.live_server import FAST, ROOT, Server, example, launch, until
@@ -37,7 +38,7 @@ def has_ended(process: psutil.Process) -> bool:
 
 def left_behind(data_dir: Path, request_id: str) -> Job:
     database = create_engine(f"sqlite:///{data_dir / 'hunyuan-custom.sqlite'}")
-    job = JobStore(database).get(request_id)
+    job = JobStore(database, dbos_client(database)).get(request_id)
     database.dispose()
     assert job is not None
     return job

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.db.tables import migrate
+from server.db.migrations import migrate
 from tests.harness.cluster import Cluster, freeze
 from tests.harness.live_server import FAST, example, until
 from tests.harness.postgres import Postgres

@@ -21,7 +21,7 @@ from server.fal.submit_headers import SubmitOptions
 from server.jobs import views
 from server.jobs.job import CancelOutcome, Job, Status
 from server.jobs.status_reads import JobState
-from server.untrusted.outbound import OutboundPolicy
+from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
@@ -47,9 +47,8 @@ async def submit(
         policy = OutboundPolicy(parts.settings.allow_private_networks)
         submission = replace(submission, webhook_url=check_webhook_url(fal_webhook, policy))
     accepted = await run_in_threadpool(parts.intake.accept, submission)
-    state = await find_state(request, accepted.request_id)
-    body = views.submitted(state.base_url, state.id, await parts.reads.position(state))
-    return JSONResponse(body, headers={REQUEST_ID: state.id})
+    body = views.submitted(accepted.base_url, accepted.request_id, accepted.queue_position)
+    return JSONResponse(body, headers={REQUEST_ID: accepted.request_id})
 
 
 @router.get("/requests/{request_id}/status", openapi_extra=STATUS.extra, responses=STATUS.responses)

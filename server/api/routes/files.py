@@ -13,7 +13,7 @@ from server.api.api_docs import DOWNLOAD
 from server.api.media_response import MediaResponse
 from server.api.services import services
 from server.errors import Gone, NotFound
-from server.storage.local import LocalStorage, Storage
+from server.storage.files import Storage
 
 router = APIRouter(tags=["files"])
 
@@ -36,9 +36,5 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
 
 async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:
     """The file, or the redirect to where it is."""
-    if isinstance(storage, LocalStorage):
-        return storage.find(key)
-    if await run_in_threadpool(storage.size, key) is None:
-        return None
-    link = storage.link(key, method)
-    return None if link is None else RedirectResponse(link, 302, _LINK)
+    found = await run_in_threadpool(storage.download, key, method)
+    return RedirectResponse(found, 302, _LINK) if isinstance(found, str) else found

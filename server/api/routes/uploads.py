@@ -151,13 +151,13 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
 async def _receive(request: Request, owner: str, key: str, ttl_s: float | None) -> None:
     """Bytes go to disk as they come: an upload takes no memory."""
     parts = services(request)
-    if parts.storage.free_bytes() < parts.settings.jobs.min_free_bytes:
+    if parts.storage.scratch.free_bytes() < parts.settings.jobs.min_free_bytes:
         raise InsufficientStorage
     limit = parts.settings.image.max_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(request)
-    with parts.storage.scratch("upload.part") as part:
+    with parts.storage.scratch.file("upload.part") as part:
         with part.open("wb") as file:
             try:
                 async for chunk in request.stream():

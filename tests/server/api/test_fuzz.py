@@ -308,7 +308,7 @@ def test_ranges_of_a_real_file(server: Server, image_url: str, value: str, if_ra
 @cases(1.0)
 @given(url=st.text(max_size=80) | st.text(st.sampled_from("htp:/@[].0123456789abcdefx%#?\\\t "), max_size=40))
 def test_webhook_urls(url: str) -> None:
-    from server.untrusted.outbound import OutboundPolicy
+    from server.untrusted.addresses import OutboundPolicy
 
     try:
         check_webhook_url(f"http://{url}", OutboundPolicy())

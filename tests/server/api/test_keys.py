@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from server.api.keys import KeyRing, KeyTable, first_key
 from server.cli.main import app
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.errors import SettingsError
 from server.fal.example import PHOTO
 from server.settings import ApiSettings, is_loopback, is_reached_from_elsewhere

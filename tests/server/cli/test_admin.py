@@ -166,7 +166,7 @@ def test_a_certificate_of_our_own_is_part_of_a_backup(tmp_path: Path) -> None:
 
 def test_secrets_are_drawn_once_and_differ(tmp_path: Path) -> None:
     command("keys", "create", "alice", data_dir=tmp_path)
-    from server.db.tables import create_engine
+    from server.db.connection import create_engine
 
     database = create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}")
     first = load_secret(database, WEBHOOKS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.db.tables import migrate
+from server.db.migrations import migrate
 from server.errors import BadRequest
 from server.fal.submit_headers import Priority, SubmitOptions
 from tests.harness.cluster import Cluster
@@ -72,10 +72,10 @@ def test_an_unreadable_header_of_the_others_changes_nothing(server: Server) -> N
     assert server.finish(server.submit(**headers)).status_code == 200
 
 
-@pytest.mark.parametrize("door", ["run", "queue"])
+@pytest.mark.parametrize("route", ["run", "queue"])
 @pytest.mark.parametrize("header", [{"x-fal-request-timeout": "soon"}, {"idempotency-key": "k" * 256}])
-def test_bad_headers_are_400_at_once(server: Server, door: str, header: dict[str, str]) -> None:
-    answer = server.http.post(f"/{door}/{APP}", json=example(), headers=header)
+def test_bad_headers_are_400_at_once(server: Server, route: str, header: dict[str, str]) -> None:
+    answer = server.http.post(f"/{route}/{APP}", json=example(), headers=header)
     assert (answer.status_code, answer.json()["error_type"]) == (400, "bad_request")
     assert answer.headers["x-fal-error-type"] == "bad_request"
 
@@ -99,7 +99,7 @@ def test_a_start_in_time_is_not_a_limit_on_the_work(server: Server) -> None:
     assert server.finish(server.submit(example(num_inference_steps=30), **{"X-Fal-Request-Timeout": "30"})).is_success
 
 
-def test_a_request_that_does_not_start_in_time_is_504_although_no_worker_lives(tmp_path: Path) -> None:
+def test_a_request_that_does_not_start_in_time_is_504_although_no_worker_runs(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, **FAST)
     migrate(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}", tmp_path / "lock")
     try:
@@ -119,7 +119,7 @@ def test_a_full_queue_is_429_only_for_those_who_ask(server: Server) -> None:
         return server.http.post(f"/queue/{APP}", json=example(), params=query, headers=headers).status_code
 
     assert [submit(limit) for limit in ("0", "1", "100")] == [429, 200, 200]
-    assert submit("0", **{"Idempotency-Key": "waits"}) == 200, "it stands in the line already"
+    assert submit("0", **{"Idempotency-Key": "waits"}) == 200, "it waits already"
     refused = server.http.post(f"/queue/{APP}", json=example(), params={"fal_max_queue_length": "0"})
     assert int(refused.headers["retry-after"]) >= 1
     assert submit("many") == 422

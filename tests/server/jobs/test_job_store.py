@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dbos import DBOSClient
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.errors import InternalError, RunnerDisconnected
 from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import CancelOutcome, Job, NewJob, Rendered, Status
 from server.jobs.job_store import JobStore
 from tests.harness.line import Line
@@ -28,10 +28,10 @@ def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
     return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1", **rest)
 
 
-def render(store: JobStore, attempt: Job, engine: DBOSClient) -> Job:
+def render(store: JobStore, attempt: Job) -> Job:
     """The job as `publish` sees it, if it still is this attempt's."""
     video = Rendered(f"files/aa/{'a' * 32}/{attempt.attempt}.mp4", "/tmp/x.mp4", "w", 1.0)
-    store.rendered(attempt, video, engine)
+    store.rendered(attempt, video)
     return replace(attempt, video_key=video.video_key)
 
 
@@ -56,23 +56,24 @@ class Lives(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = JobStore(self.database)
-        self.engine = engine_client(self.database)
+        self.dbos = dbos_client(self.database)
+        self.store = JobStore(self.database, self.dbos)
         self.line = Line(self.database)
         self.ids: list[str] = []
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts_seen: dict[str, int] = {}
 
     def teardown(self) -> None:
-        for request_id in self.ids:  # leave an empty line to the next example
+        for request_id in self.ids:  # leave an empty queue to the next example
             self.store.fail(request_id, InternalError().response())
-        self.engine.destroy()
+        self.dbos.destroy()
         self.line.close()
 
     @rule(target=jobs, priority=st.sampled_from(Priority))
     def submit(self, priority: Priority) -> str:
         job = new_job(priority)
-        self.store.add(job, self.engine)
+        accepted = self.store.add(job)
+        assert accepted.queue_position == self.line.position(job.id)
         self.ids.append(job.id)
         return job.id
 
@@ -98,7 +99,7 @@ class Lives(RuleBasedStateMachine):
         if attempt is None:
             return
         before = self.current(attempt.id)
-        video = render(self.store, attempt, self.engine)
+        video = render(self.store, attempt)
         done = self.store.complete(video, video_bytes=1, inference_time=1.0)
         mine = before.attempt == attempt.attempt and before.status is not Status.IN_QUEUE
         again = before.response_status == 200  # its first answer was lost
@@ -144,7 +145,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def positions_are_a_permutation(self) -> None:
         waiting = [job for job in map(self.current, self.ids) if job.status is Status.IN_QUEUE]
-        positions = [self.line.position(job.id) for job in sorted(waiting, key=lambda job: job.order)]
+        positions = [self.line.position(job.id) for job in sorted(waiting, key=lambda job: job.dbos_priority)]
         assert positions == list(range(len(waiting)))
 
     def current(self, request_id: str) -> Job:
@@ -163,9 +164,10 @@ def test_jobs_keep_their_promises(database: sa.Engine) -> None:
 
 
 def test_a_claim_whose_answer_was_lost_is_no_fault_when_it_is_repeated(database: sa.Engine) -> None:
-    store, engine = JobStore(database), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos)
     job = new_job()
-    store.add(job, engine)
+    store.add(job)
     first, again = (store.claim(job.id, "w", attempt=0) for _ in range(2))
     assert first
     assert again
@@ -175,16 +177,17 @@ def test_a_claim_whose_answer_was_lost_is_no_fault_when_it_is_repeated(database:
     assert lost
     assert lost.faults == 1
     assert store.fail(job.id, InternalError().response())
-    engine.destroy()
+    dbos.destroy()
 
 
 def test_a_start_deadline_is_over_once_the_job_has_started(database: sa.Engine) -> None:
     """Also when its worker stops and gives it back."""
     now = [1000.0]
-    store, engine = JobStore(database, clock=lambda: now[0]), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos, clock=lambda: now[0])
     started, waiting = replace(new_job(), start_deadline=1005.0), replace(new_job(), start_deadline=1005.0)
     for job in (started, waiting):
-        store.add(job, engine)
+        store.add(job)
     attempt = store.claim(started.id, "w")
     assert attempt
     now[0] = 1010.0
@@ -193,19 +196,20 @@ def test_a_start_deadline_is_over_once_the_job_has_started(database: sa.Engine) 
     ends = [store.get(job.id) for job in (started, waiting)]
     assert [end and end.status for end in ends] == [Status.IN_QUEUE, Status.COMPLETED]
     store.cancel(started.id)
-    engine.destroy()
+    dbos.destroy()
 
 
 def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
     """200 rounds, two threads released together: the loser learns that it lost."""
-    store, engine = JobStore(database), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos)
     cancelled = 0
     for _ in range(200):
         job = new_job()
-        store.add(job, engine)
+        store.add(job)
         attempt = store.claim(job.id, "w")
         assert attempt is not None
-        video = render(store, attempt, engine)
+        video = render(store, attempt)
         start = threading.Barrier(2)
         outcome: dict[str, Any] = {}
 
@@ -227,16 +231,17 @@ def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
         else:
             assert end.response_status == 499
             cancelled += 1
-    engine.destroy()
+    dbos.destroy()
     assert 0 <= cancelled <= 200
 
 
 def test_a_cancelled_job_without_a_worker_ends_and_does_not_wait_again(database: sa.Engine) -> None:
-    store, engine = JobStore(database), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos)
     ends = (store.release, lambda job: store.claim(job.id, "another"))
     for end in ends:
         job = new_job()
-        store.add(job, engine)
+        store.add(job)
         attempt = store.claim(job.id, "w")
         assert attempt is not None
         assert store.cancel(job.id) is CancelOutcome.WAS_RUNNING
@@ -244,17 +249,18 @@ def test_a_cancelled_job_without_a_worker_ends_and_does_not_wait_again(database:
         found = store.get(job.id)
         assert found is not None
         assert (found.status, found.response_status) == (Status.COMPLETED, 499)
-    engine.destroy()
+    dbos.destroy()
 
 
 def test_an_attempt_that_has_been_overtaken_writes_nothing(database: sa.Engine) -> None:
-    store, engine = JobStore(database), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos)
     job = new_job()
-    store.add(job, engine)
+    store.add(job)
     fresh = store.get(job.id)
     assert fresh is not None
-    assert store.prepared(fresh, "inputs/first", engine) == "inputs/first"
-    assert store.prepared(fresh, "inputs/second", engine) == "inputs/first"
+    assert store.prepared(fresh, "inputs/first") == "inputs/first"
+    assert store.prepared(fresh, "inputs/second") == "inputs/first"
     assert not store.refuse(fresh, InternalError().response()), "another try of prepare has succeeded"
     zombie = store.claim(job.id, "w", attempt=0)
     assert zombie is not None
@@ -265,27 +271,28 @@ def test_an_attempt_that_has_been_overtaken_writes_nothing(database: sa.Engine) 
     store.log(zombie, [("INFO", "too late")])
     assert store.is_unwanted(zombie)
     assert not store.is_unwanted(owner)
-    render(store, zombie, engine)
-    video = render(store, owner, engine)
+    render(store, zombie)
+    video = render(store, owner)
     assert store.claim(job.id, "third") is None, "its video is about to be published"
     assert not store.release(owner)
     assert store.complete(video, video_bytes=1, inference_time=1.0)
     store.log(owner, [("INFO", "after the end")])
     assert store.logs(job.id) == []
-    assert store.prepared(fresh, "inputs/third", engine) is None
-    engine.destroy()
+    assert store.prepared(fresh, "inputs/third") is None
+    dbos.destroy()
 
 
 def test_a_claim_whose_answer_was_lost_is_repeated(database: sa.Engine) -> None:
-    store, engine = JobStore(database), engine_client(database)
+    dbos = dbos_client(database)
+    store = JobStore(database, dbos)
     job = new_job()
-    store.add(job, engine)
+    store.add(job)
     assert store.claim(job.id, "w", attempt=0)
     repeated = store.claim(job.id, "w", attempt=0)
     assert repeated is not None
     assert repeated.attempt == 2
     store.fail(job.id, InternalError().response())
-    engine.destroy()
+    dbos.destroy()
 
 
 def test_a_draining_worker_is_not_forgotten(database: sa.Engine) -> None:
@@ -302,14 +309,13 @@ def test_a_draining_worker_is_not_forgotten(database: sa.Engine) -> None:
 
 
 def test_a_submit_that_fails_half_way_leaves_nothing(database: sa.Engine) -> None:
-    """The row and the engine's entry are one transaction."""
-    store = JobStore(database)
+    """The row and its workflow are one transaction."""
 
-    class BrokenEngine:
+    class BrokenQueue:
         def enqueue_in_transaction(self, *_: object) -> None:
             raise OSError("disk full")
 
-    job = new_job()
+    store, job = JobStore(database, BrokenQueue()), new_job()  # type: ignore[arg-type]
     with pytest.raises(OSError, match="disk full"):
-        store.add(job, BrokenEngine())  # type: ignore[arg-type]
+        store.add(job)
     assert store.get(job.id) is None

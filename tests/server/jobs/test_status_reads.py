@@ -6,7 +6,9 @@ import sqlite3
 import pytest
 import sqlalchemy as sa
 
-from server.db.tables import create_engine, log_table, migrate, request_table
+from server.db.connection import create_engine
+from server.db.migrations import migrate
+from server.db.tables import log_table, request_table
 from server.jobs import status_reads
 from server.jobs.status_reads import JobState, SqliteRows, StatusReads
 
@@ -23,7 +25,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> sa.Engine:
         {
             **plain,
             "id": f"r{number}",
-            "place": number + 1,
+            "queue_order": number + 1,
             "priority": number % 2,
             "status": "IN_PROGRESS" if number % 10 == 0 else "IN_QUEUE",
         }
@@ -39,7 +41,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> sa.Engine:
 
 
 def _expected(number: int) -> int:
-    """By priority, then by place; those who run stand in no line."""
+    """By priority, then by queue order; running jobs are in no queue."""
     waiting = [n for n in range(3000) if n % 10]
     return sum((n % 2, n) < (number % 2, number) for n in waiting)
 
@@ -58,7 +60,7 @@ def test_positions_are_right_counted_or_from_the_copy(database: sa.Engine, numbe
     assert asyncio.run(reads.recent_position(state)) == _expected(number)
 
 
-def test_a_deep_line_is_read_once_for_many(database: sa.Engine) -> None:
+def test_a_deep_queue_is_read_once_for_many(database: sa.Engine) -> None:
     time = 100.0
     rows = SqliteRows(str(database.url.database))
     asked: list[str] = []
@@ -94,11 +96,11 @@ def test_many_jobs_are_watched_in_one_query(database: sa.Engine) -> None:
     assert found["r1"][1][0].message == "m1"
 
 
-@pytest.mark.parametrize("name", ["_COUNT", "_LINE", "_LOGS"])
+@pytest.mark.parametrize("name", ["_COUNT", "_QUEUE", "_LOGS"])
 def test_the_hot_queries_scan_no_table(database: sa.Engine, name: str) -> None:
     sql = getattr(status_reads, name)
     connection = sqlite3.connect(str(database.url.database))
-    values = {"priority": 0, "place": 1, "most": 5, "id": "r1"}
+    values = {"priority": 0, "queue_order": 1, "most": 5, "id": "r1"}
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
     connection.close()
     assert all("USING" in step and "INDEX" in step for step in plan if "request" in step), plan

@@ -1,4 +1,4 @@
-"""Videos and images in a bucket: through the front door, with the store there, away for a while, and gone."""
+"""Videos and images in a bucket: over HTTP, with the store there, away for a while, and gone."""
 
 import os
 import shutil
@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from server.errors import StorageAway
 from server.settings import ENV_PREFIX, ObjectStorageSettings
 from server.storage.s3 import ObjectStorage
+from server.storage.scratch import Scratch
 from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
@@ -146,7 +147,7 @@ def test_a_worker_killed_while_it_publishes_goes_on_where_it_was(start_server: S
 
 
 def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: Path, store: ObjectStore) -> None:
-    """Its disk is lost with it: the video that was on it cannot be published by anybody else."""
+    """Its disk is lost with it: no other worker can publish the video that was on it."""
     disks = {name: tmp_path / name for name in ("first", "second")}
     for disk in disks.values():
         disk.mkdir()
@@ -184,8 +185,8 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
 
 
 def test_a_large_video_is_stored_in_parts_and_shows_only_at_its_end(tmp_path: Path, store: ObjectStore) -> None:
-    place = ObjectStorageSettings(endpoint=store.url, access_key_id="id", secret_access_key=SecretStr("secret"))
-    storage = ObjectStorage("s3://videos/here", place, data_dir=tmp_path)
+    settings = ObjectStorageSettings(endpoint=store.url, access_key_id="id", secret_access_key=SecretStr("secret"))
+    storage = ObjectStorage("s3://videos/here", settings, scratch=Scratch(tmp_path))
     video, key = tmp_path / "video.mp4", storage.new_key("files", "x.mp4")
     content = os.urandom(20 * 2**20)
     video.write_bytes(content)

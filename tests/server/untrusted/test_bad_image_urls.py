@@ -1,4 +1,4 @@
-"""Images from elsewhere, through the front door; "elsewhere" is a listener on loopback."""
+"""Images from elsewhere, over HTTP; "elsewhere" is a listener on loopback."""
 
 import base64
 import contextlib
@@ -159,9 +159,6 @@ def test_too_many_pixels_are_named(server: Server) -> None:
     Image.new("1", (7000, 6000)).save(content, "PNG")
     item = problem(server, image_url=f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}")
     assert (item["type"], item["ctx"]) == ("image_too_large", {"max_height": 8192, "max_width": 8192})
-
-
-# -- the rest of the table of bad input --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", "x", ""])

@@ -12,7 +12,8 @@ import pytest
 
 from server.errors import FileDownloadError, FileTooLarge
 from server.settings import ImageSettings
-from server.untrusted.outbound import OutboundPolicy, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import PinnedBackend
 from server.untrusted.remote_image import ImageFetcher
 
 LIMITS = ImageSettings(max_bytes=1000)
@@ -34,7 +35,7 @@ class Network:
         self.resolved.append(host)
         if host in self.names:
             return self.names[host]
-        # Numeric spellings are the C library's business; this flag keeps it from asking anybody.
+        # Numeric spellings are the C library's business; this flag keeps it from asking a resolver.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         return [str(answer[4][0]) for answer in found]
 

@@ -15,7 +15,8 @@ import pytest
 
 from server.errors import FileDownloadError
 from server.serve.tls import self_signed
-from server.untrusted.outbound import OutboundPolicy, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import PinnedBackend
 from server.untrusted.remote_image import ImageFetcher
 from tests.server.untrusted.test_remote_image import LIMITS, OK, PUBLIC
 
@@ -67,7 +68,7 @@ def test_the_certificate_must_be_the_names_though_the_address_is_pinned(
     assert tls_origin.asked_for[-1] == name
 
 
-def test_an_authority_that_nobody_knows_is_not_trusted(tls_origin: TlsOrigin) -> None:
+def test_an_unknown_authority_is_not_trusted(tls_origin: TlsOrigin) -> None:
     assert not _fetch_over_tls(tls_origin, "woman.example")
 
 

@@ -8,13 +8,17 @@ import httpcore
 import pytest
 import sqlalchemy as sa
 
-from server.db.tables import create_engine, migrate, webhook_table
+from server.db.connection import create_engine
+from server.db.migrations import migrate
+from server.db.tables import webhook_table
 from server.errors import InternalError
 from server.fal.submit_headers import Priority
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.settings import load_settings
-from server.untrusted.outbound import OutboundPolicy, PinnedBackend
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.pinned_connections import PinnedBackend
 from server.webhooks.outbox import WebhookOutbox
 from server.webhooks.sender import WebhookSender
 from server.webhooks.shares import Busy, Shares
@@ -29,7 +33,7 @@ def outbox(tmp_path: Path) -> Iterator[tuple[sa.Engine, WebhookOutbox, list[floa
     job = NewJob(
         id="r", owner="o", input=None, seed=1, priority=Priority.NORMAL, base_url="", webhook_url="http://127.0.0.1:9/"
     )
-    JobStore(database, clock=lambda: now[0]).add_finished(job, InternalError().response())
+    JobStore(database, dbos_client(database), clock=lambda: now[0]).add_finished(job, InternalError().response())
     yield database, WebhookOutbox(database, clock=lambda: now[0]), now
     database.dispose()
 
@@ -38,7 +42,9 @@ def test_the_address_is_judged_again_when_it_is_called(
     outbox: tuple[sa.Engine, WebhookOutbox, list[float]], tmp_path: Path
 ) -> None:
     database, table, _ = outbox
-    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}))
+    sender = WebhookSender(
+        database, JobStore(database, dbos_client(database)), load_settings(None, {"data_dir": tmp_path})
+    )
     (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
     sender.deliver(claimed)
     sender.stop()
@@ -63,7 +69,9 @@ def test_the_address_of_a_name_is_judged_when_it_is_called(
             OutboundPolicy(), connect_timeout_s=1, deadline=deadline, resolve=lambda *_: answers, connect=connect
         )
 
-    sender = WebhookSender(database, JobStore(database), load_settings(None, {"data_dir": tmp_path}), backend)
+    sender = WebhookSender(
+        database, JobStore(database, dbos_client(database)), load_settings(None, {"data_dir": tmp_path}), backend
+    )
     (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
     sender.deliver(claimed)
     sender.stop()
@@ -77,7 +85,7 @@ def test_a_delivery_is_in_one_hand_at_a_time(outbox: tuple[sa.Engine, WebhookOut
     _, table, now = outbox
     (claimed,) = table.claim(5, first_lease_s=30, lease_s=100)
     assert not table.claim(5, first_lease_s=30, lease_s=100)
-    now[0] += 31  # whoever had it has died
+    now[0] += 31  # the worker that claimed it has died
     (again,) = table.claim(5, first_lease_s=30, lease_s=100)
     table.postpone(again, 10, "HTTP 500")
     table.settle(claimed, "delivered", "HTTP 200")  # the first was only slow: what it says comes too late

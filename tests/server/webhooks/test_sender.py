@@ -21,7 +21,7 @@ from nacl.signing import VerifyKey
 from typer.testing import CliRunner
 
 from server.cli.main import app
-from server.db.tables import create_engine
+from server.db.connection import create_engine
 from server.settings import WebhookSettings
 from server.webhooks.outbox import WebhookOutbox
 from server.webhooks.sender import pause_s, retry_after_s
@@ -93,9 +93,6 @@ def state_of(server: Server, request_id: str) -> str:
     return f"{found[0].state} attempts {found[0].attempts} {found[0].outcome}" if found else ""
 
 
-# -- what is posted ----------------------------------------------------------------------------------------------
-
-
 def test_a_success_is_posted_once_with_the_result(impatient: Server, receiver: Receiver) -> None:
     request_id = submit(impatient, f"{receiver.url}/200/ok?x=1&y=2", example(seed=5))
     body = delivered(receiver, "/200/ok")
@@ -143,9 +140,6 @@ def test_a_cancelled_request_posts_one_error(impatient: Server, receiver: Receiv
     assert len(receiver.of(f"/200/cancel{running}")) == 1
 
 
-# -- signature ---------------------------------------------------------------------------------------------------
-
-
 def verify(headers: dict[str, str], body: bytes, keys: list[dict[str, str]], *, now: float) -> bool:
     """The steps of fal's documented verifier, with the library it uses."""
     timestamp = int(headers["X-Fal-Webhook-Timestamp"])
@@ -172,10 +166,10 @@ def verify(headers: dict[str, str], body: bytes, keys: list[dict[str, str]], *, 
 
 @pytest.mark.parametrize("path", ["/.well-known/jwks.json", "/rest/.well-known/jwks.json"])
 def test_fals_documented_verifier_accepts_what_we_post(impatient: Server, receiver: Receiver, path: str) -> None:
-    place = f"/200/signed{len(path)}"
-    request_id = submit(impatient, f"{receiver.url}{place}", example(prompt=""))
-    delivered(receiver, place)
-    _, headers, body = receiver.of(place)[0]
+    hook = f"/200/signed{len(path)}"
+    request_id = submit(impatient, f"{receiver.url}{hook}", example(prompt=""))
+    delivered(receiver, hook)
+    _, headers, body = receiver.of(hook)[0]
     keys = impatient.http.get(path).json()["keys"]
     assert len(keys[0]["x"]) == 44, "padded, or fal's verifier fails"
     assert verify(headers, body, keys, now=time.time())
@@ -218,9 +212,6 @@ def test_every_attempt_is_signed_anew() -> None:
     assert first["X-Fal-Webhook-Signature"] != second["X-Fal-Webhook-Signature"]
     assert first["webhook-signature"] != second["webhook-signature"]
     assert verify(second, b"{}", signer.key_set()["keys"], now=now)
-
-
-# -- the schedule ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("statuses", ["500-200", "404-503-200", "401-429-400-204"])
@@ -315,7 +306,7 @@ def _is_called(tarpit: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("path", ["/0/slow", None])
-def test_a_slow_or_dead_receiver_harms_nobody(impatient: Server, receiver: Receiver, path: str | None) -> None:
+def test_a_slow_or_dead_receiver_delays_no_other(impatient: Server, receiver: Receiver, path: str | None) -> None:
     url = f"{receiver.url}{path}" if path else "http://127.0.0.1:9/dead"
     ids = [submit(impatient, url, example(prompt="")) for _ in range(3)]
     started = time.monotonic()

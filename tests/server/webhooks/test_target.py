@@ -5,7 +5,7 @@ from urllib.parse import quote
 import pytest
 
 from server.errors import InvalidInput
-from server.untrusted.outbound import OutboundPolicy
+from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 from tests.harness.harmless import harmless
 from tests.harness.live_server import APP, Server, example

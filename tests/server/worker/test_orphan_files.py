@@ -17,11 +17,13 @@ from pydantic import SecretStr
 from server.api.intake import Intake, Submission
 from server.errors import InternalError
 from server.fal.submit_headers import SubmitOptions
-from server.jobs.job import Rendered
+from server.jobs.job import Accepted, Rendered
 from server.jobs.job_store import JobStore
 from server.settings import ObjectStorageSettings, RetentionSettings
-from server.storage.local import LocalStorage, Storage
+from server.storage.files import Storage
+from server.storage.local import LocalStorage
 from server.storage.s3 import ObjectStorage
+from server.storage.scratch import Scratch
 from server.worker.orphan_files import OrphanFiles
 from tests.fakes.object_store import ObjectStore
 from tests.harness.in_process import settings_for
@@ -42,7 +44,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         return
     with ObjectStore() as bucket:
         where = ObjectStorageSettings(endpoint=bucket.url, access_key_id="id", secret_access_key=SecretStr("secret"))
-        yield ObjectStorage("s3://videos/here", where, data_dir=tmp_path), bucket.age
+        yield ObjectStorage("s3://videos/here", where, scratch=Scratch(tmp_path)), bucket.age
 
 
 def age(folder: Path) -> None:
@@ -52,7 +54,7 @@ def age(folder: Path) -> None:
 
 def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DBOSClient, place: Place) -> None:
     storage, age_all = place
-    store = JobStore(database)
+    store = JobStore(database, engine)
     keys: dict[str, str] = {}
 
     def put(what: str, area: str, name: str) -> str:
@@ -63,15 +65,15 @@ def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DB
     def submitted(name: str) -> Any:
         job = new_job()
         job = replace(job, source_key=put(f"{name}: source", "inputs", job.id))
-        store.add(job, engine)
+        store.add(job)
         added = store.get(job.id)
         assert added is not None
-        store.prepared(added, put(f"{name}: image", "inputs", f"{job.id}.png"), engine)
+        store.prepared(added, put(f"{name}: image", "inputs", f"{job.id}.png"))
         put(f"{name}: image of a try that was killed", "inputs", f"{job.id}.png")
         claimed = store.claim(job.id, "w")
         assert claimed is not None
         video = Rendered(put(f"{name}: video", "files", f"{job.id}.mp4"), "/tmp/x.mp4", "w", 1.0)
-        assert store.rendered(claimed, video, engine)
+        assert store.rendered(claimed, video)
         return replace(claimed, video_key=video.video_key)
 
     submitted("running")
@@ -131,7 +133,7 @@ def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
     os.utime(lost[-1], (0, 0))
     young = tmp_path / "tmp" / "young.mp4.part"
     young.touch()
-    checkpoints = [storage.checkpoint(request_id) for request_id in (running, new_job().id)]
+    checkpoints = [storage.scratch.checkpoint(request_id) for request_id in (running, new_job().id)]
     for path in checkpoints:
         path.touch()
 
@@ -140,8 +142,8 @@ def test_a_server_clears_up_after_its_last_life_and_keeps_what_is_open(
     assert checkpoints[0].exists(), "its job is open"
     assert young.exists()
     second.cancel(waiting)
-    storage.checkpoint(waiting).touch()  # ended by the API, which may be on another machine
-    until(lambda: not storage.checkpoint(waiting).exists())
+    storage.scratch.checkpoint(waiting).touch()  # ended by the API, which may be on another machine
+    until(lambda: not storage.scratch.checkpoint(waiting).exists())
     (tmp_path / "go").touch()
     video = urlsplit(second.finish(running).json()["video"]["url"])  # with the port of the first
     assert second.http.get(video.path).is_success
@@ -167,9 +169,9 @@ class _Locked(JobStore):
 
     written_first = False
 
-    def add(self, job: Any, engine: DBOSClient, *, max_queue_length: int | None = None) -> None:
+    def add(self, job: Any, *, max_queue_length: int | None = None) -> Accepted:
         if self.written_first:
-            super().add(job, engine, max_queue_length=max_queue_length)
+            super().add(job, max_queue_length=max_queue_length)
         reason = sqlite3.OperationalError("database is locked")
         raise sa.exc.OperationalError("INSERT", {}, reason)
 
@@ -179,9 +181,9 @@ def test_a_submit_that_fails_takes_its_image_along_unless_it_was_written(
     database: sa.Engine, engine: DBOSClient, tmp_path: Path, written_first: bool
 ) -> None:
     storage = LocalStorage(tmp_path)
-    store = _Locked(database)
+    store = _Locked(database, engine)
     store.written_first = written_first
-    intake = Intake(store, storage, engine, settings_for(tmp_path, jobs={"min_free_bytes": 0}))
+    intake = Intake(store, storage, settings_for(tmp_path, jobs={"min_free_bytes": 0}))
     body = json.dumps(example()).encode()
     with pytest.raises(sa.exc.OperationalError, match="locked"):
         intake.accept(Submission(body, "local", "http://127.0.0.1", SubmitOptions.from_headers({})))

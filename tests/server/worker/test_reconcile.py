@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from dbos import DBOSClient
 
-from server.db.tables import create_engine, migrate
-from server.jobs.dbos_queues import engine_client
+from server.db.connection import create_engine
+from server.db.migrations import migrate
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Status
 from server.jobs.job_store import JobStore
 from server.worker.reconcile import reconcile
@@ -34,8 +35,8 @@ def parts(tmp_path: Path, clock: Clock) -> Iterator[tuple[JobStore, DBOSClient]]
     url = f"sqlite:///{tmp_path / 'x.sqlite'}"
     migrate(url, tmp_path / "lock")
     database = create_engine(url)
-    dbos = engine_client(database)
-    yield JobStore(database, clock), dbos
+    dbos = dbos_client(database)
+    yield JobStore(database, dbos, clock), dbos
     dbos.destroy()
     database.dispose()
 
@@ -45,7 +46,7 @@ def test_a_job_that_dbos_has_forgotten_is_queued_again_once_it_is_old_enough(
 ) -> None:
     store, dbos = parts
     job = new_job()
-    store.add(job, dbos)
+    store.add(job)
     dbos.delete_workflows([f"{job.id}:prepare"])
     reconcile(store, dbos, older_than_s=AGE_S)
     assert dbos.list_workflows() == [], "it may be between two workflows"
@@ -60,7 +61,7 @@ def test_a_job_whose_workflows_ended_without_it_ends(
 ) -> None:
     store, dbos = parts
     job = new_job()
-    store.add(job, dbos)
+    store.add(job)
     assert store.claim(job.id, "w") is not None
     if cancelled:
         store.cancel(job.id)
@@ -75,7 +76,7 @@ def test_a_job_whose_workflows_ended_without_it_ends(
 def test_a_job_with_a_workflow_under_way_is_left_alone(parts: tuple[JobStore, DBOSClient], clock: Clock) -> None:
     store, dbos = parts
     job = new_job()
-    store.add(job, dbos)
+    store.add(job)
     clock.now += AGE_S + 1
     reconcile(store, dbos, older_than_s=AGE_S)
     open_job = store.get(job.id)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.errors import GenerationFailed, GpuOutOfMemory, InternalError, RunnerDisconnected, RunnerStalled
 from server.generator.messages import Finished, Generate
 from server.generator.parent import (
@@ -18,7 +19,7 @@ from server.generator.parent import (
     GeneratorStalled,
     OutOfMemory,
 )
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import load_settings
@@ -60,7 +61,8 @@ class Worker:
         url = f"sqlite:///{folder / 'x.sqlite'}"
         migrate(url, folder / "lock")
         self.database = create_engine(url)
-        self.store, self.dbos = JobStore(self.database), engine_client(self.database)
+        self.dbos = dbos_client(self.database)
+        self.store = JobStore(self.database, self.dbos)
         self.storage, self.generator = LocalStorage(folder), ScriptedGenerator()
         self.requeued = 0
         settings = load_settings(None, {"data_dir": folder, "jobs": {"max_attempts": 2}})
@@ -76,8 +78,8 @@ class Worker:
         job = new_job(**options)
         key = self.storage.new_key("inputs", "image")
         self.storage.put_bytes(b"image", key)
-        self.store.add(replace(job, source_key=key), self.dbos)
-        self.store.prepared(self.job(job.id), key, self.dbos)
+        self.store.add(replace(job, source_key=key))
+        self.store.prepared(self.job(job.id), key)
         return job.id
 
     def job(self, request_id: str) -> Job:
@@ -128,11 +130,11 @@ def test_a_lost_generator_is_a_fault_of_which_a_job_has_so_many(
     worker.render.run(request_id)
     job = worker.job(request_id)
     assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 1, 1)
-    assert worker.storage.checkpoints() == [request_id], "the next attempt goes on from there"
+    assert worker.storage.scratch.checkpoints() == [request_id], "the next attempt goes on from there"
     worker.render.run(request_id)
     job = worker.job(request_id)
     assert (job.status, job.response_status, worker.requeued) == (Status.COMPLETED, last.status, 1)
-    assert worker.storage.checkpoints() == []
+    assert worker.storage.scratch.checkpoints() == []
 
 
 def test_a_job_that_must_not_be_retried_ends_with_its_first_fault(worker: Worker) -> None:

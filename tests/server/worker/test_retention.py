@@ -192,10 +192,10 @@ def test_a_record_takes_its_log_its_webhook_and_the_engines_rows_along(
     database: sa.Engine, storage: LocalStorage, engine: DBOSClient
 ) -> None:
     clock = Clock()
-    store = JobStore(database, clock)
+    store = JobStore(database, engine, clock)
     done, early, waiting = (new_job(webhook_url="http://127.0.0.1/") for _ in range(3))
     for job in (done, early, waiting):
-        store.add(job, engine)
+        store.add(job)
         added = store.get(job.id)
         assert added is not None
         store.log(added, [("INFO", "a line")])

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from server.db.tables import create_engine, migrate
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.errors import InternalError
-from server.jobs.dbos_queues import engine_client
+from server.jobs.dbos_queues import dbos_client
 from server.jobs.job_store import JobStore
 from server.jobs.worker_registry import WorkerRegistry
 from server.worker.takeover import Reaper
@@ -28,28 +29,29 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_work_of_a_worker_that_never_registered_is_taken_over(database: sa.Engine) -> None:
-    store, engine, now = JobStore(database), engine_client(database), [0.0]
+    dbos, now = dbos_client(database), [0.0]
+    store = JobStore(database, dbos)
     job = new_job()
-    store.add(job, engine)
+    store.add(job)
     columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in ("name", "status", "executor_id")]
     workflow = sa.table("workflow_status", *columns, schema="dbos" if database.dialect.name == "postgresql" else None)
     dequeued = workflow.update().where(workflow.c.name == "prepare").values(status="PENDING", executor_id="x")
     with database.begin() as transaction:
         transaction.execute(dequeued)
-    reaper = Reaper(WorkerRegistry(database), engine, own_id="observer", stale_s=20, clock=lambda: now[0])
+    reaper = Reaper(WorkerRegistry(database), dbos, own_id="observer", stale_s=20, clock=lambda: now[0])
     for _ in range(12):
-        assert engine.list_workflows(executor_id="x", status="PENDING")
+        assert dbos.list_workflows(executor_id="x", status="PENDING")
         reaper.sweep()
         now[0] += 2
     reaper.sweep()
-    assert not engine.list_workflows(executor_id="x", status="PENDING")
+    assert not dbos.list_workflows(executor_id="x", status="PENDING")
     store.fail(job.id, InternalError().response())
-    engine.destroy()
+    dbos.destroy()
 
 
 def test_a_pause_of_the_observer_takes_no_work_away(database: sa.Engine) -> None:
-    registry, engine, now = WorkerRegistry(database), engine_client(database), [0.0]
-    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: now[0])
+    registry, dbos, now = WorkerRegistry(database), dbos_client(database), [0.0]
+    reaper = Reaper(registry, dbos, own_id="observer", stale_s=20, clock=lambda: now[0])
     registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail="")
     reaper.sweep()
     now[0] += 3600  # the whole machine was suspended
@@ -58,7 +60,7 @@ def test_a_pause_of_the_observer_takes_no_work_away(database: sa.Engine) -> None
     reaper.sweep()
     assert "frozen" in {worker.id for worker in registry.all()}
     registry.forget("frozen")
-    engine.destroy()
+    dbos.destroy()
 
 
 @pytest.mark.parametrize("clock_jump_s", [-3600.0, 3600.0])
@@ -66,8 +68,8 @@ def test_a_jumping_clock_takes_no_work_away(database: sa.Engine, clock_jump_s: f
     """Workers are judged by whether their heartbeat changes, on the observer's monotonic clock."""
     wall, monotonic = [1_000_000.0], [0.0]
     registry = WorkerRegistry(database, clock=lambda: wall[0])
-    engine = engine_client(database)
-    reaper = Reaper(registry, engine, own_id="observer", stale_s=20, clock=lambda: monotonic[0])
+    dbos = dbos_client(database)
+    reaper = Reaper(registry, dbos, own_id="observer", stale_s=20, clock=lambda: monotonic[0])
 
     def beat() -> None:
         registry.beat("w", pid=1, generator_pid=2, state="ready", detail="")
@@ -85,4 +87,4 @@ def test_a_jumping_clock_takes_no_work_away(database: sa.Engine, clock_jump_s: f
         monotonic[0] += 2
         reaper.sweep()
     assert registry.all() == []
-    engine.destroy()
+    dbos.destroy()

@@ -8,7 +8,7 @@ import pytest
 from server.api.keys import KeyTable
 from server.api.middleware import host_rewrite as doors
 from server.api.middleware.host_rewrite import canonical_path
-from server.db.tables import create_engine
+from server.db.connection import create_engine
 from tests.harness.in_process import open_api
 from tests.harness.live_server import APP, Server, example
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from fastapi import FastAPI
 
-from server.db.tables import create_engine
+from server.db.connection import create_engine
 from tests.harness.in_process import open_api
 from tests.harness.live_server import APP, example
 

@@ -1,13 +1,10 @@
-"""Connections to addresses that users name: only public ones, and only the very address that was checked.
+"""Connections to hosts that users name, made only to the very address that was checked.
 
-The check sits where the connection is made, not where the URL is read: every spelling of an address (decimal, hex,
+The check is where the connection is made, not where the URL is read: every spelling of an address (decimal, hex,
 short, full-width, mapped, a name, a redirect) ends here as an IP address. All answers of the resolver must pass, and
-the connection goes to one of them, so that a name cannot change its mind in between (DNS rebinding). The list is
-explicit because `ipaddress.is_global` calls some metadata services and tunnels global, and changes with patch releases
-of Python.
+the connection goes to one of them, so that a name cannot change its meaning in between (DNS rebinding).
 """
 
-import ipaddress
 import socket
 import ssl
 import time
@@ -18,45 +15,7 @@ from typing import Any
 import httpcore
 
 from server.errors import ServerError
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-_PUBLIC_PORTS = (80, 443)
-
-# IANA special-purpose registry, multicast, reserved, and the metadata services that lie in public space.
-_DENIED_V4 = [
-    ipaddress.IPv4Network(network)
-    for network in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",  # shared address space; 100.100.100.200 is a metadata service
-        "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's wire server
-        "169.254.0.0/16",  # link-local; 169.254.169.254 is the metadata service
-        "172.16.0.0/12",
-        "192.0.0.0/24",  # 192.0.0.192 is Oracle's metadata service
-        "192.0.2.0/24",
-        "192.88.99.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-    )
-]
-# Everything outside 2000::/3 is refused: loopback, mapped, NAT64, unique local, link-local, site-local, multicast.
-_UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
-_DENIED_V6 = [
-    ipaddress.IPv6Network(network)
-    for network in (
-        "2001::/23",  # IETF assignments, Teredo among them
-        "2001:db8::/32",
-        "2002::/16",  # 6to4 carries any IPv4 address
-        "3fff::/20",
-    )
-]
+from server.untrusted.addresses import OutboundPolicy
 
 Resolve = Callable[[str, int], Sequence[str]]
 Connect = Callable[[str, int, float], httpcore.NetworkStream]
@@ -64,29 +23,6 @@ Connect = Callable[[str, int, float], httpcore.NetworkStream]
 
 class OutboundRefused(ServerError):
     """The address may not be reached. The message is for the service log, never for the user."""
-
-
-class OutboundPolicy:
-    """Which addresses may be reached: public ones on ports 80 and 443, and the networks that are listed, on any."""
-
-    def __init__(self, allowed: Iterable[IpNetwork] = ()) -> None:
-        self.allowed = tuple(allowed)
-
-    def permits(self, address: str, port: int) -> bool:
-        """Whether a connection to this address and port may be made."""
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return self._is_allowed(ip) or (_is_public(ip) and port in _PUBLIC_PORTS)
-
-    def _is_allowed(self, ip: IpAddress) -> bool:
-        return any(ip in network for network in self.allowed)
-
-
-def _is_public(ip: IpAddress) -> bool:
-    if isinstance(ip, ipaddress.IPv4Address):
-        return not any(ip in network for network in _DENIED_V4)
-    return ip in _UNICAST_V6 and not any(ip in network for network in _DENIED_V6)
 
 
 def resolve(host: str, port: int) -> Sequence[str]:
@@ -101,7 +37,7 @@ def connect(address: str, port: int, timeout: float) -> httpcore.NetworkStream:
 
 
 class PinnedBackend(httpcore.NetworkBackend):
-    """httpcore's way out: resolve, check every answer, connect to what was checked, and all of it until a deadline."""
+    """A network backend of httpcore: resolve, check every answer, connect to a checked one, all before a deadline."""
 
     def __init__(
         self,
@@ -130,7 +66,7 @@ class PinnedBackend(httpcore.NetworkBackend):
 
         Raises:
             OutboundRefused: one of the addresses is not permitted; nothing was connected to.
-            httpcore.ConnectError: no such name, or nobody listens.
+            httpcore.ConnectError: no such name, or the connection was refused.
         """
         try:
             addresses = list(dict.fromkeys(self._resolve_in_time(host, port)))
@@ -150,7 +86,7 @@ class PinnedBackend(httpcore.NetworkBackend):
         raise failure or httpcore.ConnectError("no address")
 
     def _resolve_in_time(self, host: str, port: int) -> Sequence[str]:
-        """The C library knows no deadline: a thread asks it, and is left to itself when the time is over."""
+        """The C library has no deadline: a thread calls it, and is abandoned when the time is over."""
         thread = ThreadPoolExecutor(1, "resolver")
         try:
             return thread.submit(self._resolve, host, port).result(_left(self._deadline))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from server.db import schema_version
-from server.db.tables import create_engine, migrate
+from server.db import migrations
+from server.db.connection import create_engine
+from server.db.migrations import migrate
 from server.errors import SettingsError
 from tests.harness.live_server import ROOT, Server, example
 
@@ -21,7 +22,7 @@ ROUNDS = 4
 MIGRATE_EACH = """
 import sys
 from pathlib import Path
-from server.db.tables import migrate
+from server.db.migrations import migrate
 for line in sys.stdin:
     url, lock = line.split()
     migrate(url, Path(lock))
@@ -105,7 +106,7 @@ def test_an_upgraded_database_is_like_a_fresh_one_and_keeps_its_rows(
     for url in (old, fresh, old, fresh):
         migrate(url, tmp_path / "lock")
     assert form(opened(old)) == form(opened(fresh))
-    assert scalar(opened(old), "SELECT version FROM schema_version") == schema_version.CURRENT
+    assert scalar(opened(old), "SELECT version FROM schema_version") == migrations.CURRENT
     assert scalar(opened(old), "SELECT id FROM request WHERE NOT engine_forgotten") == "w"
     assert scalar(opened(old), "SELECT count(*) FROM webhook") == 0
 
@@ -118,15 +119,15 @@ def test_an_upgrade_that_fails_changes_nothing(
     make_version_1(database)
     before = form(database)
     with monkeypatch.context() as patched:
-        patched.setattr(schema_version, "_STEPS", (*schema_version._STEPS, ("SELECT nonsense",)))
+        patched.setattr(migrations, "_STEPS", (*migrations._STEPS, ("SELECT nonsense",)))
         with pytest.raises(sa.exc.DBAPIError, match="nonsense"):
             migrate(url, tmp_path / "lock")
     assert form(opened(url)) == before
     migrate(url, tmp_path / "lock")
-    assert scalar(database, "SELECT version FROM schema_version") == schema_version.CURRENT
+    assert scalar(database, "SELECT version FROM schema_version") == migrations.CURRENT
 
 
-def test_five_that_start_at_once_take_turns(
+def test_five_that_start_at_once_migrate_one_after_the_other(
     new_database: Make, opened: Callable[[str], sa.Engine], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", MIGRATE_EACH]
@@ -164,7 +165,7 @@ def test_queued_jobs_of_an_older_version_run_after_the_upgrade(
         transaction.execute(sa.text("ALTER TABLE upload DROP COLUMN sha256"))
     new = start_server()
     new.until_running(running)
-    assert scalar(database, "SELECT version FROM schema_version") == schema_version.CURRENT
+    assert scalar(database, "SELECT version FROM schema_version") == migrations.CURRENT
     new.cancel(running)
     assert new.finish(waiting).status_code == 200
 
@@ -191,13 +192,13 @@ def test_an_older_server_leaves_a_newer_database_alone(
     assert line.startswith("error: database_url: the database has version 99")
 
 
-def test_a_process_of_a_cluster_waits_for_nobody_to_migrate(
+def test_a_process_of_a_cluster_does_not_migrate_by_itself(
     new_database: Make, opened: Callable[[str], sa.Engine]
 ) -> None:
     """It says what to do, on no tables and on older ones."""
     url = new_database()
     with pytest.raises(SettingsError, match="hunyuan-custom migrate"):
-        schema_version.check(opened(url))
+        migrations.check(opened(url))
     make_version_1(opened(url))
     with pytest.raises(SettingsError, match="hunyuan-custom migrate"):
-        schema_version.check(opened(url))
+        migrations.check(opened(url))
