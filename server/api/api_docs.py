@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.fal.proxy_target import PROXY_PATH, TARGET_URL
+from server.fal.queue_models import CancelAnswer, QueueStatus
 from server.fal.schemas import HunyuanCustomInput, HunyuanCustomOutput
 
 Responses = dict[int | str, dict[str, Any]]
@@ -22,37 +23,6 @@ class Problem(BaseModel):
     detail: str | list[dict[str, Any]] | None = None
     error_type: str | None = None
     status: str | None = None
-
-
-class LogEntry(BaseModel):
-    """One line of a job's log."""
-
-    message: str
-    level: Literal["STDERR", "STDOUT", "ERROR", "INFO", "WARN", "DEBUG"]
-    source: str
-    timestamp: str
-
-
-class QueueStatus(BaseModel):
-    """Where a request is."""
-
-    status: Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
-    request_id: str
-    response_url: str
-    status_url: str
-    cancel_url: str
-    queue_position: int | None = Field(default=None, description="How many requests come before this one.")
-    logs: list[LogEntry] | None = None
-    metrics: dict[str, float] | None = None
-    error: str | None = None
-    error_type: str | None = None
-    gateway_request_id: str | None = None
-
-
-class CancelAnswer(BaseModel):
-    """The cancel was taken down."""
-
-    status: Literal["CANCELLATION_REQUESTED"]
 
 
 class UploadUrls(BaseModel):

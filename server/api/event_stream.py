@@ -151,6 +151,6 @@ async def status_events(tail: Tail, request_id: str, *, logs: bool, after: int) 
 
 
 def _event(update: Update, *, logs: bool) -> bytes:
-    body = views.status(update.state, queue_position=update.position, logs=update.lines if logs else None)
+    status = views.status(update.state, queue_position=update.position, logs=update.lines if logs else None)
     event_id = f"id: {update.last_line}\n" if logs else ""
-    return f"{event_id}data: {json.dumps(body)}\n\n".encode("ascii")
+    return f"{event_id}data: {json.dumps(status.model_dump(exclude_unset=True))}\n\n".encode("ascii")

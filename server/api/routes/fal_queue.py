@@ -12,10 +12,12 @@ from server.api.auth import admit, current_owner
 from server.api.event_stream import status_events
 from server.api.intake import Submission
 from server.api.middleware.request_ids import REQUEST_ID
+from server.api.model_response import ModelResponse
 from server.api.public_url import base_url
 from server.api.request_body import read_body
 from server.api.services import services
 from server.errors import AlreadyCompleted, NotFound, StillInProgress
+from server.fal.queue_models import CancelAnswer
 from server.fal.schemas import ENDPOINT
 from server.fal.submit_headers import SubmitOptions
 from server.jobs import views
@@ -39,7 +41,7 @@ _NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 @router.post("", openapi_extra=SUBMIT.extra, responses=SUBMIT.responses)
 async def submit(
     request: Request, fal_max_queue_length: MaxQueueLength = None, fal_webhook: WebhookUrl = None
-) -> JSONResponse:
+) -> Response:
     """Put a request into the queue. Any JSON object is accepted; an invalid one finishes with its 422."""
     parts = services(request)
     submission = replace(await read_submission(request), max_queue_length=fal_max_queue_length)
@@ -49,16 +51,16 @@ async def submit(
     accepted = await run_in_threadpool(parts.intake.accept, submission)
     state = await find_state(request, accepted.request_id)
     body = views.submitted(state.base_url, state.id, await parts.reads.position(state))
-    return JSONResponse(body, headers={REQUEST_ID: state.id})
+    return ModelResponse(body, headers={REQUEST_ID: state.id})
 
 
 @router.get("/requests/{request_id}/status", openapi_extra=STATUS.extra, responses=STATUS.responses)
-async def status(request: Request, request_id: str) -> JSONResponse:  # noqa: ARG001 - for the schema
+async def status(request: Request, request_id: str) -> Response:  # noqa: ARG001 - for the schema
     """Where a request is: 202 while it waits or runs, 200 when it is over."""
     return await status_answer(request)
 
 
-async def status_answer(request: Request) -> JSONResponse:
+async def status_answer(request: Request) -> Response:
     """The status route without FastAPI around it, which takes as long as the answer itself (see `api/app.py`)."""
     reads = services(request).reads
     state = await find_state(request, request.path_params["request_id"])
@@ -66,7 +68,7 @@ async def status_answer(request: Request) -> JSONResponse:
     position = await reads.position(state) if waiting else None
     lines = await reads.logs(state.id) if _wants_logs(request) and not waiting else None
     code = 200 if state.status is Status.COMPLETED else 202
-    return JSONResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
+    return ModelResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
 
 
 @router.get(
@@ -96,14 +98,14 @@ async def result(request: Request, request_id: str) -> Response:
 
 
 @router.put("/requests/{request_id}/cancel", status_code=202, responses=CANCEL.responses)
-async def cancel(request: Request, request_id: str) -> JSONResponse:
+async def cancel(request: Request, request_id: str) -> Response:
     """Stop a request: a waiting one is over at once, a running one as soon as the generator has stopped."""
     parts = services(request)
     state = await find_state(request, request_id)
     outcome = await run_in_threadpool(parts.store.cancel, state.id)
     if outcome is CancelOutcome.ALREADY_COMPLETED:
         raise AlreadyCompleted
-    return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202, {REQUEST_ID: state.id})
+    return ModelResponse(CancelAnswer(status="CANCELLATION_REQUESTED"), 202, {REQUEST_ID: state.id})
 
 
 async def read_submission(request: Request) -> Submission:

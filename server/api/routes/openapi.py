@@ -7,10 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from server.api.api_docs import OPENAPI
 from server.api.public_url import base_url
 from server.errors import RequestError
+from server.fal.queue_models import QueueStatus
 from server.fal.schemas import ENDPOINT, File, HunyuanCustomInput, HunyuanCustomOutput
 
 router = APIRouter(tags=["openapi"])
@@ -29,20 +31,7 @@ _LOGS = {
     "schema": {"type": "number", "description": "Whether to include logs (`1`) in the response or not (`0`)."},
 }
 _OBJECT = {"type": "object", "additionalProperties": True}
-_QUEUE_STATUS = {
-    "type": "object",
-    "properties": {
-        "status": {"type": "string", "enum": ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]},
-        "request_id": {"type": "string", "description": "The request id."},
-        "response_url": {"type": "string", "description": "The response url."},
-        "status_url": {"type": "string", "description": "The status url."},
-        "cancel_url": {"type": "string", "description": "The cancel url."},
-        "logs": {**_OBJECT, "description": "The logs."},
-        "metrics": {**_OBJECT, "description": "The metrics."},
-        "queue_position": {"type": "integer", "description": "The queue position."},
-    },
-    "required": ["status", "request_id"],
-}
+_PUBLISHED = ("status", "request_id", "response_url", "status_url", "cancel_url", "logs", "metrics", "queue_position")
 _FILE_DATA = {"type": "string", "format": "binary", "title": "File Data", "description": "File data"}
 _CANCELLED = {
     "type": "object",
@@ -85,7 +74,7 @@ def queue_schema(server_url: str) -> dict[str, Any]:
                 "apiKeyAuth": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Fal Key"}
             },
             "schemas": {
-                "QueueStatus": _QUEUE_STATUS,
+                "QueueStatus": _queue_status(),
                 "HunyuanCustomInput": _component(HunyuanCustomInput),
                 "HunyuanCustomOutput": _component(HunyuanCustomOutput),
                 "File": {**file, "properties": {**file["properties"], "file_data": _FILE_DATA}},
@@ -113,6 +102,15 @@ def _paths() -> dict[str, Any]:
     }
 
 
+def _queue_status() -> dict[str, Any]:
+    """As fal publishes it: without the errors, and with any object for logs and metrics."""
+    described = _component(QueueStatus)["properties"]
+    fields = {name: {key: value for key, value in described[name].items() if key != "title"} for name in _PUBLISHED}
+    for name in ("logs", "metrics"):
+        fields[name] = {**_OBJECT, "description": fields[name]["description"]}
+    return {"type": "object", "properties": fields, "required": ["status", "request_id"]}
+
+
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
@@ -121,7 +119,7 @@ def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"200": {"description": description, "content": {"application/json": {"schema": schema}}}}
 
 
-def _component(model: type[HunyuanCustomInput | HunyuanCustomOutput | File]) -> dict[str, Any]:
+def _component(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     schema["properties"] = {name: _translated(value) for name, value in schema["properties"].items()}
