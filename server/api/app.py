@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Route
 
-from server.api.api_docs import document
 from server.api.middleware.body_limits import RequestGuard
 from server.api.middleware.cors import Cors
 from server.api.middleware.early_answers import EarlyAnswers
@@ -20,6 +19,7 @@ from server.api.middleware.loopback_guard import SiteGuard
 from server.api.middleware.request_ids import RequestIds
 from server.api.middleware.security_headers import SecurityHeaders
 from server.api.middleware.unhandled_errors import LastResort
+from server.api.route_docs import document
 from server.api.routes import fal_queue as routes_queue
 from server.api.routes import fal_run as routes_run
 from server.api.routes import files as routes_files

@@ -4,7 +4,7 @@ from fastapi import Request
 
 from server.api.services import services
 from server.errors import Unauthorized
-from server.fal.proxy_target import VIA_PROXY
+from server.fal.hosts import VIA_PROXY
 
 
 def current_owner(request: Request) -> str:

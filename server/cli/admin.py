@@ -29,7 +29,7 @@ def create_key(
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it, this once: FAL_KEY for fal's clients."""
-    from server.api.keys import KeyTable
+    from server.api.key_table import KeyTable
 
     typer.echo(KeyTable(_database(config, data_dir)).create(owner, name))
 
@@ -37,7 +37,7 @@ def create_key(
 @keys.command("list")
 def list_keys(config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
     """Every key: id, owner, name, and whether it works."""
-    from server.api.keys import KeyTable
+    from server.api.key_table import KeyTable
 
     for key in KeyTable(_database(config, data_dir)).all():
         state = "active" if key.revoked_at is None else f"ends {_time(key.revoked_at)}"
@@ -47,7 +47,7 @@ def list_keys(config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
 @keys.command("revoke")
 def revoke_key(key_id: str, config: Config = _DEMO_CONFIG, data_dir: DataDir = None) -> None:
     """End a key; the API knows within two seconds."""
-    from server.api.keys import KeyTable
+    from server.api.key_table import KeyTable
 
     KeyTable(_database(config, data_dir)).revoke(key_id)
     typer.echo(f"{key_id} revoked")
@@ -61,7 +61,7 @@ def rotate_key(
     data_dir: DataDir = None,
 ) -> None:
     """Replace a key by a new one of the same owner, and print that."""
-    from server.api.keys import KeyTable
+    from server.api.key_table import KeyTable
 
     typer.echo(KeyTable(_database(config, data_dir)).rotate(key_id, grace_s=grace_minutes * 60))
 

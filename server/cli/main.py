@@ -201,7 +201,7 @@ def _self_signed(settings: Settings) -> "TlsFiles":
 
 def _print_first_key(settings: Settings) -> None:
     """Whoever is reached from elsewhere needs keys; where nobody has one, one is made and shown this once."""
-    from server.api.keys import first_key
+    from server.api.key_table import first_key
     from server.db.tables import create_engine
 
     made = first_key(create_engine(settings.database_url)) if is_reached_from_elsewhere(settings.api) else None

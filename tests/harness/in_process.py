@@ -6,7 +6,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from server.api.app import create_app
-from server.api.keys import KeyTable
+from server.api.key_table import KeyTable
 from server.db.tables import create_engine, migrate
 from server.jobs.job import LOCAL_OWNER
 from server.settings import Settings, load_settings

@@ -12,11 +12,11 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.keys import KeyRing
+from server.api.key_table import KeyRing
 from server.api.middleware.body_memory import ByteBudget
 from server.api.middleware.early_answers import announces_body
 from server.errors import BodyTooLarge, BodyTooSlow, Overloaded, RequestError, Unauthorized
-from server.fal.proxy_target import VIA_PROXY
+from server.fal.hosts import VIA_PROXY
 from server.settings import ApiSettings
 
 _SMALL_BYTES = 64 * 2**10  # bodies up to this size are not counted: uvicorn buffers as much for every connection

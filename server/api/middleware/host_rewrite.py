@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.public_url import base_url
 from server.errors import BadRequest
-from server.fal.proxy_target import FAL_HOSTS, PROXY_PATH, VIA_PROXY, proxy_target
+from server.fal.hosts import FAL_HOSTS, PROXY_PATH, VIA_PROXY, proxy_target
 from server.fal.schemas import ENDPOINT
 
 _DOORS: Final = ("/run/", "/queue/", "/rest/", "/cdn/")

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from server.api.api_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
 from server.api.auth import admit, current_owner
 from server.api.event_stream import status_events
 from server.api.intake import Submission
@@ -15,6 +14,7 @@ from server.api.middleware.request_ids import REQUEST_ID
 from server.api.model_response import ModelResponse
 from server.api.public_url import base_url
 from server.api.request_body import read_body
+from server.api.route_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
 from server.api.services import services
 from server.errors import AlreadyCompleted, NotFound, StillInProgress
 from server.fal.queue_models import CancelAnswer

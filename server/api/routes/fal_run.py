@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from server.api.api_docs import RUN
 from server.api.event_stream import Tail
 from server.api.middleware.request_ids import REQUEST_ID
+from server.api.route_docs import RUN
 from server.api.routes.fal_queue import find_job, read_submission, result_response
 from server.api.services import services
 from server.errors import Cancelled, ErrorResponse, Restarting

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from server.api.api_docs import DOWNLOAD
 from server.api.media_response import MediaResponse
+from server.api.route_docs import DOWNLOAD
 from server.api.services import services
 from server.errors import Gone, NotFound
 from server.storage.local import LocalStorage, Storage

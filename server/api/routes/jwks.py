@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from server.api.api_docs import KEY_SET
+from server.api.route_docs import KEY_SET
 from server.api.services import services
 
 router = APIRouter(tags=["webhooks"])

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from server.api.api_docs import OPENAPI
 from server.api.public_url import base_url
+from server.api.route_docs import OPENAPI
 from server.errors import RequestError
 from server.fal.queue_models import QueueStatus
 from server.fal.schemas import ENDPOINT, File, HunyuanCustomInput, HunyuanCustomOutput

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.api.keys import KeyTable
+from server.api.key_table import KeyTable
 from server.api.middleware import host_rewrite as doors
 from server.api.middleware.host_rewrite import canonical_path
 from server.db.tables import create_engine

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from server.api.keys import KeyTable
+from server.api.key_table import KeyTable
 from server.db.installation_secrets import Tokens
 from server.db.tables import create_engine, migrate
 from server.fal.example import PHOTO

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.fal.proxy_target import PROXY_PATH, TARGET_URL
+from server.fal.hosts import PROXY_PATH, TARGET_URL
 from server.fal.queue_models import CancelAnswer, QueueStatus
 from server.fal.schemas import HunyuanCustomInput, HunyuanCustomOutput
 
