@@ -8,7 +8,7 @@ from fastapi import Request
 
 from server.api.event_stream import Tail
 from server.api.intake import Intake
-from server.api.key_table import KeyRing
+from server.api.key_ring import KeyRing
 from server.api.rate_limit import RateLimit
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, Tokens, load_secret
 from server.db.tables import create_engine

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.key_table import KeyRing
+from server.api.key_ring import KeyRing
 from server.api.middleware.body_memory import ByteBudget
 from server.api.middleware.early_answers import announces_body
 from server.errors import BodyTooLarge, BodyTooSlow, Overloaded, RequestError, Unauthorized

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.api.key_table import KeyRing
+from server.api.key_ring import KeyRing
 from server.api.middleware.cors import origin_is_allowed
 from server.errors import Forbidden
 from server.fal.hosts import FAL_HOSTS

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from server.api.key_table import KeyRing, KeyTable, first_key
+from server.api.key_ring import KeyRing
+from server.api.key_table import KeyTable, first_key
 from server.cli.main import app
 from server.db.tables import create_engine, migrate
 from server.errors import SettingsError
