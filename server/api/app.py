@@ -3,14 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from fastapi import FastAPI
 from starlette.routing import Route
 
+from server.api.error_responses import HANDLERS
 from server.api.middleware.body_limits import RequestGuard
 from server.api.middleware.cors import Cors
 from server.api.middleware.early_answers import EarlyAnswers
@@ -28,8 +25,6 @@ from server.api.routes import jwks as routes_jwks
 from server.api.routes import openapi
 from server.api.routes import uploads as routes_uploads
 from server.api.services import Services
-from server.errors import ModelError, RequestError
-from server.fal.input_echo import echo
 from server.jobs.start_deadlines import keep_deadlines
 from server.settings import Settings
 
@@ -44,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         lifespan=_lifespan,
+        exception_handlers=HANDLERS,
     )
     app.state.services = Services.open(settings)
     for routes in (routes_queue, routes_run, routes_files, routes_uploads, routes_jwks, routes_health, openapi):
@@ -60,10 +56,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIds)
     app.add_middleware(EarlyAnswers)
-    app.add_exception_handler(RequestError, _typed_error)
-    app.add_exception_handler(ModelError, _typed_error)
-    app.add_exception_handler(RequestValidationError, _parameter_error)
-    app.add_exception_handler(StarletteHTTPException, _http_error)
     return app
 
 
@@ -73,33 +65,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     deadlines = asyncio.create_task(keep_deadlines(parts.store, every_s=parts.settings.api.deadline_poll_s))
     yield
     deadlines.cancel()
-
-
-async def _typed_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestError | ModelError)  # noqa: S101 - registered for these two only
-    response = error.response()
-    return JSONResponse(response.body, response.status, response.headers)
-
-
-async def _parameter_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    return JSONResponse({"detail": [{**item, "input": echo(item["input"])} for item in error.errors()]}, 422)
-
-
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    """404 and 405 in fal's words."""
-    assert isinstance(error, HTTPException | StarletteHTTPException)  # noqa: S101
-    detail, headers = error.detail, dict(error.headers or {})
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = _not_found_detail(request.scope["path"])
-        headers["x-fal-billable-units"] = "0"
-    return JSONResponse({"detail": detail}, error.status_code, headers)
-
-
-def _not_found_detail(path: str) -> str:
-    for prefix in ("/run/", "/queue/"):
-        application = path.removeprefix(prefix)
-        if application != path and not f"{application}/".startswith("fal-ai/hunyuan-custom/"):
-            return f'Application "{application.removeprefix("fal-ai/").split("/")[0]}" not found'
-        path = path.removeprefix(f"{prefix}fal-ai/hunyuan-custom")
-    return f"Path {path} not found"

@@ -12,10 +12,10 @@ import json
 from http import HTTPStatus
 from typing import ClassVar
 
-from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.api.error_responses import to_response
 from server.api.middleware.request_ids import REQUEST_ID, RequestIds, new_request_id
 from server.errors import BadRequest, HeadersTooLarge, Overloaded, RequestError
 from server.settings import ApiSettings
@@ -136,9 +136,7 @@ def limited_protocol(settings: ApiSettings) -> type[asyncio.Protocol]:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    refused = Overloaded().response()
-    headers = {**refused.headers, "connection": "close"}
-    await JSONResponse(refused.body, refused.status, headers)(scope, receive, send)
+    await to_response(Overloaded(), {"connection": "close"})(scope, receive, send)
 
 
 _overloaded = RequestIds(_refuse)

@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from server.db.tables import log_table, one_at_a_time, request_table
-from server.errors import Cancelled, ErrorResponse, StartTimeout
+from server.errors import ErrorResponse
 from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
 from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
 from server.jobs.fair_queue import Caps, enforce_caps, next_place
 from server.jobs.job import CancelOutcome, Job, LogLine, NewJob, Rendered, Status
+from server.jobs.outcomes import CANCELLED, START_TIMEOUT
 
 _SUCCESS = 200
 _job_columns = [request_table.c[name] for name in Job.__slots__]
@@ -192,7 +193,7 @@ class JobStore:
             if row is None:
                 return None
             if row.cancel_requested:
-                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
+                _end(transaction, _update(request_id).values(**self._error_values(CANCELLED)))
                 return None
         return _job(row)
 
@@ -209,7 +210,7 @@ class JobStore:
         with self._database.begin() as transaction:
             released = transaction.execute(running.where(cancelled.is_(False)).values(**back)).rowcount
             if not released:
-                over = self._error_values(Cancelled().response())
+                over = self._error_values(CANCELLED)
                 _end(transaction, running.where(cancelled.is_(True)).values(**over))
         return bool(released)
 
@@ -260,7 +261,7 @@ class JobStore:
     def finish_cancelled(self, job: Job) -> bool:
         """End a running job whose cancel was asked for."""
         fence = (*_owned_by(job), request_table.c.cancel_requested.is_(True))
-        return self._finish(job.id, *fence, **self._error_values(Cancelled().response()))
+        return self._finish(job.id, *fence, **self._error_values(CANCELLED))
 
     def fail(self, request_id: str, error: ErrorResponse, *, attempt: int | None = None) -> bool:
         """Record a failure as the job's result; with an attempt, only if that attempt still owns the job."""
@@ -281,7 +282,7 @@ class JobStore:
                 request_table.c.started_at.is_(None),  # one that a stopping worker gave back has started in time
                 request_table.c.start_deadline < self._clock(),
             )
-            .values(**self._error_values(StartTimeout().response()))
+            .values(**self._error_values(START_TIMEOUT))
         )
         with self._database.begin() as transaction:
             return _end(transaction, overdue)
@@ -297,7 +298,7 @@ class JobStore:
             if status == Status.IN_PROGRESS:
                 return CancelOutcome.WAS_RUNNING
             if status == Status.IN_QUEUE:
-                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
+                _end(transaction, _update(request_id).values(**self._error_values(CANCELLED)))
                 return CancelOutcome.WAS_QUEUED
         return CancelOutcome.ALREADY_COMPLETED
 

@@ -15,18 +15,7 @@ from typing import TypeVar
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, outlast, ride_out
-from server.errors import (
-    ErrorResponse,
-    GenerationFailed,
-    GpuOutOfMemory,
-    InternalError,
-    ModelError,
-    RunnerDisconnected,
-    RunnerStalled,
-    StartTimeout,
-    StorageAway,
-    TryAgainLater,
-)
+from server.errors import INTERNAL_ERROR, ErrorResponse, ModelError, StorageAway, TryAgainLater
 from server.generator.messages import Finished, Generate
 from server.generator.parent import (
     GenerationCancelled,
@@ -39,6 +28,13 @@ from server.generator.parent import (
 from server.jobs.dbos_queues import give_back_render, running_workflow
 from server.jobs.job import Job, Rendered, Status
 from server.jobs.job_store import JobStore
+from server.jobs.outcomes import (
+    GENERATION_FAILED,
+    GPU_OUT_OF_MEMORY,
+    RUNNER_DISCONNECTED,
+    RUNNER_STALLED,
+    START_TIMEOUT,
+)
 from server.settings import Settings
 from server.storage.local import Storage
 from server.worker.identity_images import IdentityImages
@@ -171,9 +167,9 @@ class Workflows:
 
     def _reason_not_to_run(self, job: Job) -> ErrorResponse | None:
         if job.attempt == 1 and job.start_deadline is not None and self._clock() > job.start_deadline:
-            return StartTimeout().response()
+            return START_TIMEOUT
         if job.faults >= self._attempts_of(job):
-            return RunnerDisconnected().response()
+            return RUNNER_DISCONNECTED
         return None
 
     def _attempts_of(self, job: Job) -> int:
@@ -189,14 +185,14 @@ class Workflows:
         except (GenerationCancelled, GivenUp):
             self._store.finish_cancelled(job)
         except GeneratorDied as error:
-            return self._count_fault(job, f"Generator lost: {error}", RunnerDisconnected().response())
+            return self._count_fault(job, f"Generator lost: {error}", RUNNER_DISCONNECTED)
         except GeneratorStalled as error:
-            return self._count_fault(job, f"Generator stalled: {error}", RunnerStalled().response())
+            return self._count_fault(job, f"Generator stalled: {error}", RUNNER_STALLED)
         except OutOfMemory as error:
             return self._make_room(job, error)
         except GenerationError as error:
             logger.warning("request %s: %s", job.id, error)
-            return self._end(job, GenerationFailed().response())
+            return self._end(job, GENERATION_FAILED)
         else:
             self._hand_on(job, message.output, finished.seconds)
         return True
@@ -231,7 +227,7 @@ class Workflows:
         plan = self._generator.shrink() if again else None
         if plan is None:
             self._say(job, str(error), "ERROR")
-            return self._end(job, GpuOutOfMemory().response())
+            return self._end(job, GPU_OUT_OF_MEMORY)
         self._made_room_for = job.id
         self._say(job, f"Out of GPU memory; trying again with the memory plan {plan}")
         ride_out(self._store.release, job)
@@ -344,7 +340,7 @@ class Workflows:
 
 def _unexpected(request_id: str, error: Exception) -> ErrorResponse:
     logger.error("request %s failed", request_id, exc_info=error)
-    return (TryAgainLater() if isinstance(error, StorageAway) else InternalError()).response()
+    return TryAgainLater().response() if isinstance(error, StorageAway) else INTERNAL_ERROR
 
 
 def _skipped(job: Job) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dbos import DBOSClient
 
-from server.errors import InternalError
+from server.errors import INTERNAL_ERROR
 from server.jobs.dbos_queues import enqueue_again, publish_queue, queue_of, workflow_ids
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
@@ -113,4 +113,4 @@ def _reconcile(store: JobStore, engine: DBOSClient, job: Job, statuses: Sequence
         enqueue_again(engine, job)
     elif _ENDED.issuperset(statuses):
         logger.error("request %s was left behind by its workflows", job.id)
-        _ = store.finish_cancelled(job) or store.fail(job.id, InternalError().response(), attempt=job.attempt)
+        _ = store.finish_cancelled(job) or store.fail(job.id, INTERNAL_ERROR, attempt=job.attempt)

@@ -8,10 +8,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.error_responses import to_response
 from server.api.key_ring import KeyRing
 from server.api.middleware.body_memory import ByteBudget
 from server.api.middleware.early_answers import announces_body
@@ -115,9 +115,7 @@ def _nothing() -> None:
 
 
 async def _refuse(error: RequestError, scope: Scope, send: Send) -> None:
-    response = error.response()
-
     async def no_body() -> Message:
         raise RuntimeError("a refusal reads no body")
 
-    await JSONResponse(response.body, response.status, response.headers)(scope, no_body, send)
+    await to_response(error)(scope, no_body, send)

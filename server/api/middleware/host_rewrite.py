@@ -18,9 +18,9 @@ from typing import Final
 from urllib.parse import unquote
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.api.error_responses import to_response
 from server.api.public_url import base_url
 from server.errors import BadRequest
 from server.fal.hosts import FAL_HOSTS, PROXY_PATH, VIA_PROXY, proxy_target
@@ -74,8 +74,7 @@ class Doors:
         try:
             changes = _route(Request(scope))
         except BadRequest as error:
-            refused = error.response()
-            await JSONResponse(refused.body, refused.status, refused.headers)(scope, receive, send)
+            await to_response(error)(scope, receive, send)
             return
         await self._app({**scope, **changes}, receive, send)
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.api.error_responses import to_response
 from server.api.key_ring import KeyRing
 from server.api.middleware.cors import origin_is_allowed
 from server.errors import Forbidden
@@ -40,8 +40,7 @@ class SiteGuard:
         if scope["type"] == "http" and not self._keys.required():
             refused = self._reason_to_refuse(scope["method"], Headers(scope=scope))
             if refused is not None:
-                response = Forbidden(refused).response()
-                await JSONResponse(response.body, response.status, response.headers)(scope, receive, send)
+                await to_response(Forbidden(refused))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

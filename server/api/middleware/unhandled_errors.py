@@ -8,12 +8,12 @@ the request id.
 
 import logging
 
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.error_responses import to_response
 from server.api.middleware.request_ids import request_id_of
 from server.db.outage import is_outage, one_line
-from server.errors import InternalError, StorageAway, TryAgainLater
+from server.errors import INTERNAL_ERROR, StorageAway, TryAgainLater
 
 logger = logging.getLogger(__name__)
 
@@ -49,5 +49,5 @@ class LastResort:
                 logger.exception(call)
             if started:  # too late for a status; the broken connection tells the client
                 raise
-            error = (TryAgainLater(retry_after_s=_RETRY_AFTER_S) if away else InternalError()).response()
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)
+            error = TryAgainLater(retry_after_s=_RETRY_AFTER_S) if away else INTERNAL_ERROR
+            await to_response(error)(scope, receive, send)

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import admit, current_owner
+from server.api.error_responses import to_response
 from server.api.event_stream import status_events
 from server.api.intake import Submission
 from server.api.middleware.request_ids import REQUEST_ID
@@ -140,7 +141,7 @@ def result_response(job: Job) -> Response:
     failure = views.failure(job)
     headers = {REQUEST_ID: job.id}
     if failure is not None:
-        return JSONResponse(failure.body, failure.status, {**failure.headers, **headers})
+        return to_response(failure, headers)
     body = views.output(job).model_dump(exclude_none=True)
     return JSONResponse(body, headers={**headers, "x-fal-billable-units": "1"})
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from server.api.public_url import base_url
 from server.api.route_docs import OPENAPI
-from server.errors import RequestError
+from server.errors import UnknownApplication
 from server.fal.queue_models import QueueStatus
 from server.fal.schemas import ENDPOINT, File, HunyuanCustomInput, HunyuanCustomOutput
 
@@ -37,12 +37,6 @@ _CANCELLED = {
     "type": "object",
     "properties": {"success": {"type": "boolean", "description": "Whether the request was cancelled successfully."}},
 }
-
-
-class UnknownApplication(RequestError):
-    """There is one application here."""
-
-    status, error_type, detail = 404, "not_found", "Application not found"
 
 
 @router.get("/api/openapi/queue/openapi.json", responses=OPENAPI.responses)
