@@ -1,9 +1,7 @@
 """What a request handler may use, built once per API process."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from dbos import DBOSClient
 from fastapi import Request
 
 from server.api.event_stream import Tail
@@ -23,52 +21,55 @@ from server.storage.uploads import Uploads
 from server.webhooks.signature import WebhookSigner
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The parts behind the routes."""
 
     settings: Settings
-    store: JobStore
-    workers: WorkerRegistry
-    storage: Storage
-    engine: DBOSClient
-    intake: Intake
+
+    # who may call, and how often
     keys: KeyRing
     rates: RateLimit
     tokens: Tokens
-    uploads: Uploads
-    webhook_keys: dict[str, Any]
+
+    # jobs: accepted, kept, watched
+    intake: Intake
+    store: JobStore
     reads: StatusReads
     tail: Tail
+    workers: WorkerRegistry
+
+    # files
+    storage: Storage
+    uploads: Uploads
+
+    webhook_keys: dict[str, list[dict[str, str]]]
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
         """Connect to the database and the storage; the schema must exist."""
-        database = create_engine(settings.database_url)
+        database, storage = create_engine(settings.database_url), open_storage(settings)
         caps = Caps(settings.limits.max_queue, settings.limits.max_queue_per_owner)
         store = JobStore(database, caps=caps)
-        storage, engine = open_storage(settings), engine_client(database)
-        workers = WorkerRegistry(database)
         reads = StatusReads.open(database)
         return cls(
-            settings,
-            store,
-            workers,
-            storage,
-            engine,
-            Intake(store, storage, engine, settings),
-            KeyRing(
+            settings=settings,
+            keys=KeyRing(
                 database,
                 always_required=is_reached_from_elsewhere(settings.api),
                 reload_s=settings.api.keys_reload_s,
                 proxy_owner=settings.api.proxy_owner,
             ),
-            RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
-            Tokens(load_secret(database, UPLOADS)),
-            Uploads(database, storage, settings.limits),
-            WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
-            reads,
-            Tail(reads, poll_s=settings.api.tail_poll_s),
+            rates=RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
+            tokens=Tokens(load_secret(database, UPLOADS)),
+            intake=Intake(store, storage, engine_client(database), settings),
+            store=store,
+            reads=reads,
+            tail=Tail(reads, poll_s=settings.api.tail_poll_s),
+            workers=WorkerRegistry(database),
+            storage=storage,
+            uploads=Uploads(database, storage, settings.limits),
+            webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
         )
 
 

@@ -5,7 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
 from server.api.auth import admit, current_owner
 from server.api.error_responses import to_response
@@ -28,7 +30,6 @@ from server.untrusted.outbound import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
-STATUS_PATH = f"/queue/{ENDPOINT}/requests/{{request_id}}/status"
 
 MaxQueueLength = Annotated[
     int | None, Query(ge=0, le=2**31 - 1, description="Refuse with 429 if more requests than this wait already.")
@@ -55,14 +56,8 @@ async def submit(
     return ModelResponse(body, headers={REQUEST_ID: state.id})
 
 
-@router.get("/requests/{request_id}/status", openapi_extra=STATUS.extra, responses=STATUS.responses)
-async def status(request: Request, request_id: str) -> Response:  # noqa: ARG001 - for the schema
+async def status(request: Request) -> Response:
     """Where a request is: 202 while it waits or runs, 200 when it is over."""
-    return await status_answer(request)
-
-
-async def status_answer(request: Request) -> Response:
-    """The status route without FastAPI around it, which takes as long as the answer itself (see `api/app.py`)."""
     reads = services(request).reads
     state = await find_state(request, request.path_params["request_id"])
     waiting = state.status is Status.IN_QUEUE
@@ -70,6 +65,15 @@ async def status_answer(request: Request) -> Response:
     lines = await reads.logs(state.id) if _wants_logs(request) and not waiting else None
     code = 200 if state.status is Status.COMPLETED else 202
     return ModelResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
+
+
+# Clients poll this route ten times a second. FastAPI around it would take as long as the answer itself, so it is
+# Starlette's, and FastAPI's twin is only for the schema.
+_STATUS_PATH = f"/queue/{ENDPOINT}/requests/{{request_id}}/status"
+STATUS_ROUTE = Route(_STATUS_PATH, status, methods=["GET"])
+STATUS_SCHEMA = APIRoute(
+    _STATUS_PATH, status, methods=["GET"], tags=["queue"], openapi_extra=STATUS.extra, responses=STATUS.responses
+)
 
 
 @router.get(

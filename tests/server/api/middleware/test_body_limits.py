@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from server.api.middleware.body_memory import ByteBudget
+from server.api.middleware.body_memory import BodyMemory
 from tests.harness.keyed import client, create_key
 from tests.harness.live_server import APP, Server, example, until
 
@@ -165,8 +165,8 @@ def test_curl_is_not_told_to_continue_with_a_body_that_is_too_long(server: Serve
 
 
 EARLY = {
-    "400": ("/api/fal/proxy", {}, b"400"),  # Doors
-    "403": (f"/queue/{APP}", {"Host": "evil.example"}, b"403"),  # SiteGuard
+    "400": ("/api/fal/proxy", {}, b"400"),  # HostRewrite
+    "403": (f"/queue/{APP}", {"Host": "evil.example"}, b"403"),  # LoopbackGuard
     "404": ("/nothing", {}, b"404"),
     "preflight": (f"/queue/{APP}", {"Origin": "http://localhost", "Access-Control-Request-Method": "POST"}, b"204"),
 }
@@ -302,7 +302,7 @@ def test_a_body_that_finds_no_memory_in_time_is_503_with_retry_after(impatient: 
 
 def test_the_memory_budget_is_given_in_turn_and_comes_back() -> None:
     async def scenario() -> None:
-        budget = ByteBudget(10, 10)
+        budget = BodyMemory(10, 10)
         assert await budget.take("a", 6, timeout_s=1) == 6
         with pytest.raises(TimeoutError):
             await budget.take("b", 5, timeout_s=0.01)
@@ -325,7 +325,7 @@ def test_the_memory_budget_is_given_in_turn_and_comes_back() -> None:
 
 def test_of_the_memory_budget_nobody_takes_more_than_a_share() -> None:
     async def scenario() -> None:
-        budget = ByteBudget(10, 6)
+        budget = BodyMemory(10, 6)
         await budget.take("slow", 5, timeout_s=1)
         own = asyncio.create_task(budget.take("slow", 3, timeout_s=1))
         await asyncio.sleep(0)
