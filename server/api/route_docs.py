@@ -4,10 +4,11 @@ by hand, and statuses that a route has of its own."""
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from server.fal.queue_models import CancelAnswer, QueueStatus
 from server.fal.schemas import HunyuanCustomOutput
+from server.fal.upload_models import AccessUrl, CdnToken, StoredUrl, UploadDescription, UploadUrls
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -20,41 +21,6 @@ class Problem(BaseModel):
     detail: str | list[dict[str, Any]] | None = None
     error_type: str | None = None
     status: str | None = None
-
-
-class UploadUrls(BaseModel):
-    """Where to PUT the bytes, and the URL to submit."""
-
-    upload_url: str
-    file_url: str
-
-
-class StoredUrl(BaseModel):
-    """The URL of an upload that was put."""
-
-    url: str
-
-
-class AccessUrl(BaseModel):
-    """The URL of an upload that was posted."""
-
-    access_url: str
-
-
-class CdnToken(BaseModel):
-    """What `POST /cdn/files/upload` takes as its bearer token."""
-
-    token: str
-    token_type: Literal["Bearer"]
-    base_url: str
-    expires_at: str = Field(json_schema_extra={"format": "date-time"})
-
-
-class Described(BaseModel):
-    """What is going to be uploaded."""
-
-    content_type: str = Field(default="", examples=["image/png"])
-    file_name: str = Field(default="", examples=["woman.png"])
 
 
 class KeySet(BaseModel):
@@ -152,7 +118,7 @@ _LIFECYCLE = header("X-Fal-Object-Lifecycle", '`{"expiration_duration_seconds": 
 INITIATE = RouteDoc(
     {200: _json("Where to put it.", UploadUrls)},
     {
-        "requestBody": {"content": {"application/json": {"schema": Described.model_json_schema()}}},
+        "requestBody": {"content": {"application/json": {"schema": UploadDescription.model_json_schema()}}},
         "parameters": [_LIFECYCLE],
     },
 )

@@ -1,4 +1,4 @@
-"""Download of finished videos: public to whoever knows the URL, with Range for `<video>` and resumed downloads.
+"""Download of finished videos: public to all who know the URL, with Range for `<video>` and resumed downloads.
 
 From a bucket they come without passing through here: 302 to a link that is good for a few minutes.
 """
@@ -37,7 +37,7 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
 async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:
     """The file, or the redirect to where it is."""
     if isinstance(storage, LocalStorage):
-        return storage.find(key)
+        return await run_in_threadpool(storage.find, key)
     if await run_in_threadpool(storage.size, key) is None:
         return None
     link = storage.link(key, method)
