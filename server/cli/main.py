@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server.cli import admin as cli_admin
+from server.cli import keys as cli_admin
 from server.cli import bench as cli_bench
 from server.errors import SettingsError
 from server.logs import configure_logging
@@ -135,7 +135,7 @@ def drain(
     undo: Annotated[bool, typer.Option(help="Take jobs again.")] = False,
 ) -> None:
     """Have all workers finish what they run and take no more jobs; returns when none is running."""
-    from server.cli.drain import drain_workers
+    from server.serve.drain import drain_workers
 
     drain_workers(_settings(config, data_dir), undo=undo)
     typer.echo("workers take jobs again" if undo else "drained: no job is running, waiting ones stay in the queue")
