@@ -2,6 +2,7 @@
 
 import io
 import logging
+import time
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -127,3 +128,20 @@ def test_a_real_server_writes_no_secret_to_stderr(
     assert "image not fetched" in said
     for secret in (SECRET, key.partition(":")[2], upload_token, cdn_token):
         assert secret not in said
+
+
+@pytest.mark.parametrize(
+    "part", ["a+", "http://", "https://x", "Key ", "data:image/a", "token=", "password ", "0-", "://", "?"]
+)
+def test_a_long_line_takes_time_by_its_length(part: str) -> None:
+    """Quadratic time would be a hundred times as long for ten times the length, linear time is ten times."""
+
+    def seconds(repetitions: int) -> float:
+        best = float("inf")
+        for _ in range(5):
+            started = time.perf_counter()
+            redact(part * repetitions)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    assert seconds(20_000) < 40 * seconds(2_000)
