@@ -16,7 +16,7 @@ _NO_SECRET = secret_digest(secrets.token_hex(32))
 
 
 class KeyRing:
-    """What the API asks: who sent this header? Read from the table now and then, kept in memory."""
+    """The keys that work, read from the table now and then."""
 
     def __init__(
         self, database: sa.Engine, *, always_required: bool, reload_s: float = 0.0, proxy_owner: str = ""
@@ -40,10 +40,10 @@ class KeyRing:
         return self._always_required or self._any
 
     def caller(self, authorization: str | None, *, via_proxy: bool) -> str:
-        """Whose call it is. Browser applications behind the proxy door hold no key: a setting may name their owner.
+        """The owner of a call. Browser applications behind the proxy path hold no key: a setting may name their owner.
 
         Raises:
-            Unauthorized: keys exist, and none of them was shown.
+            Unauthorized: keys exist, and the call has none of them.
         """
         if not self.required():
             return LOCAL_OWNER
@@ -69,19 +69,19 @@ class KeyRing:
         return owner
 
     def id_in(self, authorization: str) -> str:
-        """The id of the key in such a header, good or not."""
+        """The id of the key in such a header, whether it works or not."""
         return _split(authorization)[1]
 
     def works(self, key_id: str) -> bool:
-        """Whether a key of that id is good."""
+        """Whether the key of that id works."""
         self._refresh()
         return key_id in self._owners
 
     def _refresh(self) -> None:
         """Read again when it is time.
 
-        A file answers at once. A database elsewhere must not keep the event loop waiting: a thread asks it, and what
-        is known holds meanwhile, also while it is away.
+        SQLite answers at once. A remote database must not block the event loop: a thread asks it, and the known keys
+        stay valid meanwhile, also during an outage.
         """
         if time.monotonic() - self._read_at < self._reload_s:
             return

@@ -62,7 +62,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         del answers["422"]  # FastAPI's, for path parameters: any text is one
     others = dict(_EVERYWHERE)
     others |= _WITH_KEY if operation.get("security") or "token" in queries else {}
-    proxied = path == PROXY_PATH  # whatever its targets may answer
+    proxied = path == PROXY_PATH  # it may answer what its targets do
     others |= _WITH_NAME if "{" in path or "endpoint_id" in queries or proxied else {}
     others |= _WITH_INPUT if "requestBody" in operation or "422" in answers else {}
     others |= _AT_A_COST if method == "post" or "requestBody" in operation or proxied else {}
@@ -82,7 +82,7 @@ def _proxy_operations() -> dict[str, Any]:
     return {
         method: {
             "tags": ["proxy"],
-            "summary": "The door of `proxyUrl` in fal's JavaScript client",
+            "summary": "The path for `proxyUrl` of fal's JavaScript client",
             "operationId": f"proxy_{method}",
             "parameters": [{**target, "required": True}],
             "responses": {"200": {"description": "What the target answers."}},

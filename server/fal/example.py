@@ -1,4 +1,4 @@
-"""The endpoint's own example, as far as it can be shipped: a photograph in the place of fal's."""
+"""The endpoint's own example, as far as it can be shipped: a photograph instead of fal's."""
 
 from pathlib import Path
 from typing import Final

@@ -138,10 +138,10 @@ def test_a_long_line_takes_time_by_its_length(part: str) -> None:
 
     def seconds(repetitions: int) -> float:
         best = float("inf")
-        for _ in range(5):
-            started = time.perf_counter()
+        for _ in range(7):
+            started = time.thread_time()
             redact(part * repetitions)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     assert seconds(20_000) < 40 * seconds(2_000)

@@ -4,7 +4,7 @@
     PUT  /cdn/upload/...?token=          the bytes; no key, the token in the query stands for it
     POST /rest/storage/auth/token        a bearer token for the CDN
     POST /cdn/files/upload               the bytes, with that token
-    GET  /cdn/files/...                  the image, public to whoever knows the URL
+    GET  /cdn/files/...                  the image, public to all who know the URL
 Multipart uploads are for files that are larger than any image accepted here: 413.
 """
 

@@ -69,12 +69,12 @@ def test_a_long_path_takes_time_by_its_length(part: str, tail: str) -> None:
         path = f"/queue/{APP}/x{part * repetitions}{tail}"
         best = float("inf")
         for _ in range(7):
-            started = time.perf_counter()
+            started = time.thread_time()
             try:
                 canonical_path("localhost", path)
             except NotFound:
                 assert tail == "\n"
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     assert seconds(20_000) < 40 * seconds(2_000)
