@@ -1,4 +1,4 @@
-"""No secret reaches the service log, whoever logs it and however; a job's own log keeps what its user wrote."""
+"""No secret reaches the service log, by any way; a job's own log keeps what its user wrote."""
 
 import io
 import logging
@@ -75,9 +75,6 @@ def test_a_line_cannot_pretend_to_be_two() -> None:
     assert said.count("\n") == 1
     assert "\x1b" not in said
     assert "\\n" in said
-
-
-# -- a real server -----------------------------------------------------------------------------------------------
 
 
 def test_a_job_log_keeps_its_users_own_text(server: Server) -> None:

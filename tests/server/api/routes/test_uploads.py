@@ -1,4 +1,4 @@
-"""Uploads through the front door: what fal's clients do, and what nobody should."""
+"""Uploads over HTTP: what fal's clients do, and what is refused."""
 
 import io
 import json
@@ -68,9 +68,6 @@ def cdn_token(server: Server) -> dict[str, str]:
     return dict(server.http.post("/rest/storage/auth/token?storage_type=fal-cdn-v3", json={}).json())
 
 
-# -- fal's Python client -----------------------------------------------------------------------------------------
-
-
 def test_everything_the_python_client_uploads_can_be_submitted(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "woman with violin.png"
     path.write_bytes(png())
@@ -81,9 +78,6 @@ def test_everything_the_python_client_uploads_can_be_submitted(server: Server, t
     assert all(url.startswith((f"{server.url}/cdn/files/", "data:")) for url in urls)
     for request_id in [server.submit(example(image_url=url)) for url in urls]:
         assert server.finish(request_id).status_code == 200
-
-
-# -- initiate + PUT, as fal.storage.upload does it -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", ""])
@@ -125,9 +119,6 @@ def test_a_forged_or_expired_token_is_refused() -> None:
     now = 1011.0
     with pytest.raises(Exception, match="Expired"):
         tokens.subject("put", good)
-
-
-# -- the CDN -----------------------------------------------------------------------------------------------------
 
 
 def test_the_cdn_token_has_an_expiry_that_python_can_compare(server: Server) -> None:
@@ -243,7 +234,7 @@ def test_fals_hosts_lead_to_the_same_places(server: Server) -> None:
 
 
 def test_uploads_are_our_own_under_a_prefix_too(start_server: Callable[..., Server]) -> None:
-    """A proxy serves us under /hc: whatever we answer has that prefix, and what the proxy passes on has not."""
+    """A proxy serves us under /hc: every URL in an answer has that prefix, and the calls that it passes on do not."""
     server = start_server(api__trusted_proxies='["127.0.0.1"]', allow_private_networks="[]", ready=False)
     assert server.process.stdout is not None
     use_key(server, server.process.stdout.readline().split()[-1])
@@ -265,7 +256,7 @@ def test_an_upload_that_is_gone_is_a_failed_download(server: Server) -> None:
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "file_download_error")
 
 
-def test_two_files_for_one_url_are_settled_whoever_is_faster(server: Server) -> None:
+def test_of_two_files_for_one_url_one_is_kept(server: Server) -> None:
     url = initiate(server)["upload_url"]
     images = [png((70 + number, 70)) for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
@@ -318,9 +309,6 @@ def test_upload_tokens_end_with_their_key(tmp_path: Path, end: str) -> None:
         assert client.put(put_url, content=png()).status_code == 401
         assert client.post("/cdn/files/upload", content=png(), headers=bearer).status_code == 401
         assert client.put(kept_url, content=png()).status_code == 200, "of another key of the same owner"
-
-
-# -- owners, quota, expiry ------------------------------------------------------------------------------------------
 
 
 def test_uploads_expire_and_count_against_their_owner(tmp_path: Path) -> None:
