@@ -1,6 +1,6 @@
 """Nonsense from everywhere: the server stays well and blames the sender.
 
-A few hundred cases by default; 20,000 with `pytest tests/server/test_fuzz.py --hypothesis-profile=benchmark`.
+A few hundred cases by default; 20,000 with `pytest tests/server/api/test_fuzz.py --hypothesis-profile=benchmark`.
 """
 
 import base64
