@@ -40,7 +40,7 @@ def state(status: Status, *, seconds: float | None = None, error: str | None = N
 def test_a_status_is_these_bytes(job: JobState, logs: list[LogLine] | None, rest: str) -> None:
     answer = ModelResponse(views.status(job, queue_position=3, logs=logs))
     assert bytes(answer.body).decode() == f'{{"status":"{job.status}",{COMMON},{rest}}}'
-    as_plain_json = json.dumps(json.loads(answer.body), ensure_ascii=False, separators=(",", ":"))
+    as_plain_json = json.dumps(json.loads(bytes(answer.body)), ensure_ascii=False, separators=(",", ":"))
     assert bytes(answer.body).decode() == as_plain_json
 
 
