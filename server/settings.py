@@ -53,7 +53,7 @@ class Section(BaseModel):
 
 
 class ApiSettings(Section):
-    """The HTTP door."""
+    """The HTTP API."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port")
@@ -113,7 +113,7 @@ class JobSettings(Section):
 
 
 class RetentionSettings(Section):
-    """How long finished work is kept; 0 keeps it for ever."""
+    """How long finished work is kept; 0 keeps it forever."""
 
     media_s: float = Field(default=7 * 86400.0, ge=0, description="images and videos of a finished request")
     records_s: float = Field(default=30 * 86400.0, ge=0, description="its status, log and result; ends its media too")
@@ -308,8 +308,8 @@ def is_loopback(host: str) -> bool:
 def is_reached_from_elsewhere(api: ApiSettings) -> bool:
     """Whether others than this machine's users may call, so that keys are needed.
 
-    Behind a reverse proxy the listener is on loopback and the world comes in all the same: a public name or a trusted
-    proxy in the settings tells.
+    Behind a reverse proxy the listener is on loopback and others reach it all the same: a public name or a trusted
+    proxy in the settings shows that.
     """
     public = urlsplit(api.public_base_url or "").hostname
     is_local = public is None or is_loopback(public) or public.endswith(".localhost")

@@ -1,1 +1,4 @@
-"""The API process: the app and what its routes share. It never imports torch."""
+"""The API process: the app, its routes and middleware, and what they share. It never imports torch.
+
+It uses every room below it and knows nothing of the worker, which it meets in the database only.
+"""

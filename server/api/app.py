@@ -1,105 +1,73 @@
-"""The API process: routes, error translation, nothing of the model. It never imports torch."""
+"""The app of the API process: its routes, middleware and error handlers. It never imports torch."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
+from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.routing import Route
+from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from server.api.api_docs import document
-from server.api.middleware.body_limits import RequestGuard
+from server.api.error_responses import HANDLERS
+from server.api.middleware.body_limits import BodyLimits
 from server.api.middleware.cors import Cors
 from server.api.middleware.early_answers import EarlyAnswers
-from server.api.middleware.host_rewrite import Doors
-from server.api.middleware.loopback_guard import SiteGuard
+from server.api.middleware.host_rewrite import HostRewrite
+from server.api.middleware.loopback_guard import LoopbackGuard
 from server.api.middleware.request_ids import RequestIds
 from server.api.middleware.security_headers import SecurityHeaders
-from server.api.middleware.unhandled_errors import LastResort
-from server.api.routes import fal_queue as routes_queue
-from server.api.routes import fal_run as routes_run
-from server.api.routes import files as routes_files
-from server.api.routes import health as routes_health
-from server.api.routes import jwks as routes_jwks
-from server.api.routes import openapi
-from server.api.routes import uploads as routes_uploads
+from server.api.middleware.unhandled_errors import UnhandledErrors
+from server.api.openapi_document import document
+from server.api.routes import fal_queue, fal_run, files, health, jwks, openapi, uploads
 from server.api.services import Services
-from server.errors import ModelError, RequestError
-from server.fal.input_echo import echo
 from server.jobs.start_deadlines import keep_deadlines
 from server.settings import Settings
+from server.version import VERSION
+
+
+class Api(FastAPI):
+    """FastAPI with a complete schema."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The schema, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self)
+        return self.openapi_schema
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the API on an existing database."""
-    app = FastAPI(
+    services = Services.open(settings)
+    app = Api(
         title="hunyuan-custom-server",
-        version="0.1.0",
+        version=VERSION,
         description="Self-hosted fal-ai/hunyuan-custom. Every answer carries `x-fal-request-id`.",
         redirect_slashes=False,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         lifespan=_lifespan,
+        routes=[fal_queue.STATUS_ROUTE],
+        middleware=[  # the outermost first
+            Middleware(EarlyAnswers),
+            Middleware(RequestIds),
+            Middleware(SecurityHeaders),
+            Middleware(Cors, origins=settings.api.cors_origins),
+            Middleware(UnhandledErrors),
+            Middleware(LoopbackGuard, settings=settings.api, keys=services.keys),
+            Middleware(HostRewrite),
+            Middleware(BodyLimits, settings=settings.api, keys=services.keys),
+        ],
+        exception_handlers=HANDLERS,
     )
-    app.state.services = Services.open(settings)
-    for routes in (routes_queue, routes_run, routes_files, routes_uploads, routes_jwks, routes_health, openapi):
-        app.include_router(routes.router)
-    # Ahead of its FastAPI twin, which gives the schema and answers other methods: this is the route that is polled.
-    app.router.routes.insert(0, Route(routes_queue.STATUS_PATH, routes_queue.status_answer, methods=["GET"]))
-    app.openapi = lambda: document(app)  # type: ignore[method-assign]
-    # The last one added is the outermost.
-    app.add_middleware(RequestGuard, settings=settings.api, keys=app.state.services.keys)
-    app.add_middleware(Doors)
-    app.add_middleware(SiteGuard, settings=settings.api, keys=app.state.services.keys)
-    app.add_middleware(LastResort)
-    app.add_middleware(Cors, origins=settings.api.cors_origins)
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(RequestIds)
-    app.add_middleware(EarlyAnswers)
-    app.add_exception_handler(RequestError, _typed_error)
-    app.add_exception_handler(ModelError, _typed_error)
-    app.add_exception_handler(RequestValidationError, _parameter_error)
-    app.add_exception_handler(StarletteHTTPException, _http_error)
+    app.state.services = services
+    for room in (fal_queue, fal_run, files, uploads, jwks, health, openapi):
+        app.include_router(room.router)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: Services = app.state.services
-    deadlines = asyncio.create_task(keep_deadlines(parts.store, every_s=parts.settings.api.deadline_poll_s))
+    services: Services = app.state.services
+    deadlines = asyncio.create_task(keep_deadlines(services.store, every_s=services.settings.api.deadline_poll_s))
     yield
     deadlines.cancel()
-
-
-async def _typed_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestError | ModelError)  # noqa: S101 - registered for these two only
-    response = error.response()
-    return JSONResponse(response.body, response.status, response.headers)
-
-
-async def _parameter_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    return JSONResponse({"detail": [{**item, "input": echo(item["input"])} for item in error.errors()]}, 422)
-
-
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    """404 and 405 in fal's words."""
-    assert isinstance(error, HTTPException | StarletteHTTPException)  # noqa: S101
-    detail, headers = error.detail, dict(error.headers or {})
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = _not_found_detail(request.scope["path"])
-        headers["x-fal-billable-units"] = "0"
-    return JSONResponse({"detail": detail}, error.status_code, headers)
-
-
-def _not_found_detail(path: str) -> str:
-    for prefix in ("/run/", "/queue/"):
-        application = path.removeprefix(prefix)
-        if application != path and not f"{application}/".startswith("fal-ai/hunyuan-custom/"):
-            return f'Application "{application.removeprefix("fal-ai/").split("/")[0]}" not found'
-        path = path.removeprefix(f"{prefix}fal-ai/hunyuan-custom")
-    return f"Path {path} not found"

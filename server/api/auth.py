@@ -1,19 +1,19 @@
-"""Who asks. Without keys there is one owner: everybody who can reach the loopback interface."""
+"""The owner of a request. Without keys there is one owner: everyone who can reach the loopback interface."""
 
 from fastapi import Request
 
+from server.api.middleware.host_rewrite import came_via_proxy
 from server.api.services import services
 from server.errors import Unauthorized
-from server.fal.proxy_target import VIA_PROXY
 
 
 def current_owner(request: Request) -> str:
     """The owner of a request; jobs and files belong to owners, not to keys.
 
     Raises:
-        Unauthorized: keys exist, and none of them was shown.
+        Unauthorized: keys exist, and the request has none of them.
     """
-    via_proxy = bool(request.scope.get(VIA_PROXY))
+    via_proxy = came_via_proxy(request.scope)
     return services(request).keys.caller(request.headers.get("authorization"), via_proxy=via_proxy)
 
 
@@ -29,16 +29,16 @@ def admit(request: Request) -> str:
 
 
 def shown_key(request: Request) -> str:
-    """The id of the key that a request of a known owner has shown; empty where none was needed."""
+    """The id of the key in a request whose owner is known; empty where none was needed."""
     keys = services(request).keys
     return keys.id_in(request.headers.get("authorization", "")) if keys.required() else ""
 
 
 def readmit(request: Request, owner: str, key_id: str) -> None:
-    """A token stands for the key it was given for, and ends with it.
+    """A token is as good as the key it was issued for, and ends with it.
 
     Raises:
-        Unauthorized: that key does not work any more, or there was none and now one is needed.
+        Unauthorized: that key is revoked, or there was none and now one is needed.
     """
     parts = services(request)
     keyless = not parts.keys.required() or owner == parts.settings.api.proxy_owner

@@ -25,7 +25,7 @@ _PING_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What has changed: the present state, and the log lines that are new to this watcher."""
+    """A change: the present state, and the log lines that are new to this watcher."""
 
     state: JobState
     position: int | None
@@ -56,7 +56,7 @@ class Watch:
             self._news.set()
 
     def end(self) -> None:
-        """There will be no more: the record expired, or the server stops."""
+        """No more changes: the record expired, or the server stops."""
         self._ended = True
         self._news.set()
 
@@ -76,7 +76,7 @@ class Watch:
 
 
 class Tail:
-    """Reads the watched jobs once per tick while somebody watches."""
+    """Reads the watched jobs once per tick while there is a watcher."""
 
     def __init__(self, reads: StatusReads, *, poll_s: float) -> None:
         self._reads = reads
@@ -111,7 +111,7 @@ class Tail:
         while self._watches:
             try:
                 await self._tick()
-            except Exception:  # a database that is away for a moment must not end every stream
+            except Exception:  # a short outage of the database must not end every stream
                 logger.exception("the watched jobs could not be read; trying again")
             await asyncio.sleep(self._poll_s)
 
@@ -151,6 +151,6 @@ async def status_events(tail: Tail, request_id: str, *, logs: bool, after: int) 
 
 
 def _event(update: Update, *, logs: bool) -> bytes:
-    body = views.status(update.state, queue_position=update.position, logs=update.lines if logs else None)
+    status = views.status(update.state, queue_position=update.position, logs=update.lines if logs else None)
     event_id = f"id: {update.last_line}\n" if logs else ""
-    return f"{event_id}data: {json.dumps(body)}\n\n".encode("ascii")
+    return f"{event_id}data: {json.dumps(status.model_dump(exclude_unset=True))}\n\n".encode("ascii")

@@ -2,9 +2,9 @@
 an answer may wait for its reader.
 
 httptools collects headers of any size (64 MB were accepted) for as long as the client likes; both are refused here
-before anything is parsed into memory. Bodies are the business of `middleware/body_limits.py`, but not what stands
-around the pieces of a chunked one: extensions and trailers of any size would never reach it. What uvicorn would
-answer in plain text by itself (no HTTP, too many connections) has our form: JSON and `x-fal-request-id`.
+before anything is parsed into memory. `middleware/body_limits.py` limits bodies, but it never sees the extensions and
+trailers of a chunked one, which may have any size. What uvicorn would answer in plain text by itself (no HTTP, too many
+connections) has our form: JSON and `x-fal-request-id`.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ import json
 from http import HTTPStatus
 from typing import ClassVar
 
-from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.api.error_responses import to_response
 from server.api.middleware.request_ids import REQUEST_ID, RequestIds, new_request_id
 from server.errors import BadRequest, HeadersTooLarge, Overloaded, RequestError
 from server.settings import ApiSettings
@@ -46,7 +46,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The reader is behind: more is written when it has caught up, and it may not take for ever."""
+        """The reader is behind: more is written when it has caught up, within a time limit."""
         self._unread = self.loop.call_later(self.write_timeout_s, self.transport.abort)
         super().pause_writing()
 
@@ -70,7 +70,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refusal = HeadersTooLarge()
             self.send_400_response("")
         if not self._reading_headers and self._bytes_beside_body > self.max_header_bytes:
-            self.transport.close()  # without a word: an answer may be under way
+            self.transport.close()  # without an answer: one may be under way
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -100,7 +100,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._reading_headers, self._header_bytes = True, 0
 
     def send_400_response(self, msg: str) -> None:
-        """The answer to what is no HTTP, or to what passed a limit; the connection ends with it."""
+        """The answer to what is not HTTP or exceeds a limit; it closes the connection."""
         refused = (self._refusal or BadRequest(msg)).response()
         body = json.dumps(refused.body)
         headers = {
@@ -116,7 +116,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade is a request like any other here; two lines in the log for each would be a stranger's gift."""
+        """Nothing: an upgrade is a request like any other here, and no client may fill the log with warnings."""
 
     def _arm(self) -> None:
         self._disarm()
@@ -136,9 +136,7 @@ def limited_protocol(settings: ApiSettings) -> type[asyncio.Protocol]:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    refused = Overloaded().response()
-    headers = {**refused.headers, "connection": "close"}
-    await JSONResponse(refused.body, refused.status, headers)(scope, receive, send)
+    await to_response(Overloaded(), {"connection": "close"})(scope, receive, send)
 
 
 _overloaded = RequestIds(_refuse)

@@ -1,4 +1,4 @@
-"""A stored file as an answer: for anybody who knows its URL, from any page, and as nothing but what it says it is."""
+"""A stored file as an answer: public to all who know its URL, from any page, and only as its declared type."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def run_api(settings: Settings, listener: socket.socket | None) -> None:
         host=api.host,
         port=api.port,
         http=limited_protocol(api),
-        ws="none",  # no endpoint of this model speaks it: an upgrade is answered like any unknown path
+        ws="none",  # this model has no such endpoint: an upgrade is answered like any unknown path
         log_config=None,
         access_log=False,
         proxy_headers=False,

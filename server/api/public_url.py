@@ -1,7 +1,7 @@
 """The base of every URL in an answer: fal's Python client follows them verbatim.
 
 The configured `public_base_url`, else what the client used: its Host header, or what a configured proxy says about it
-(X-Forwarded-Proto, -Host, -Prefix). Anybody else's X-Forwarded-* are ignored.
+(X-Forwarded-Proto, -Host, -Prefix). Those headers are ignored in calls from other addresses.
 """
 
 import ipaddress
@@ -38,7 +38,7 @@ def base_url(request: Request) -> str:
 
 
 def _last(request: Request, name: str) -> str:
-    """What the nearest proxy added; whatever stands before it came from farther away."""
+    """What the nearest proxy added; the values before it were sent by others."""
     return request.headers.get(name, "").rpartition(",")[2].strip()
 
 

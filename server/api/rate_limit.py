@@ -7,7 +7,7 @@ from server.errors import TooManyRequests
 
 
 class RateLimit:
-    """`per_s` calls sustained, `burst` at once. Owners are known people: the table does not grow beyond them."""
+    """`per_s` calls sustained, `burst` at once. Owners come from keys, so the table cannot grow without bounds."""
 
     def __init__(self, per_s: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s

@@ -10,7 +10,7 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     """The whole body, at most `limit` bytes.
 
     Raises:
-        BadRequest: the sender hung up.
+        BadRequest: the client hung up.
         BodyTooLarge: by the declared length, or while counting what arrives.
     """
     declared = request.headers.get("content-length", "")

@@ -1,13 +1,12 @@
 """What a request handler may use, built once per API process."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import Request
 
 from server.api.event_stream import Tail
 from server.api.intake import Intake
-from server.api.keys import KeyRing
+from server.api.key_ring import KeyRing
 from server.api.rate_limit import RateLimit
 from server.db.connection import create_engine
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
@@ -24,49 +23,55 @@ from server.storage.uploads import Uploads
 from server.webhooks.signature import WebhookSigner
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The parts behind the routes."""
 
     settings: Settings
-    store: JobStore
-    workers: WorkerRegistry
-    storage: Storage
-    intake: Intake
+
+    # who may call, and how often
     keys: KeyRing
     rates: RateLimit
     tokens: UploadTokens
-    uploads: Uploads
-    webhook_keys: dict[str, Any]
+
+    # jobs: accepted, kept, watched
+    intake: Intake
+    store: JobStore
     reads: StatusReads
     tail: Tail
+    workers: WorkerRegistry
+
+    # files
+    storage: Storage
+    uploads: Uploads
+
+    webhook_keys: dict[str, list[dict[str, str]]]
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
         """Connect to the database and the storage; the schema must exist."""
-        database = create_engine(settings.database_url)
+        database, storage = create_engine(settings.database_url), open_storage(settings)
         caps = Caps(settings.limits.max_queue, settings.limits.max_queue_per_owner)
-        storage, store = open_storage(settings), JobStore(database, dbos_client(database), caps=caps)
-        workers = WorkerRegistry(database)
+        store = JobStore(database, dbos_client(database), caps=caps)
         reads = StatusReads.open(database)
         return cls(
-            settings,
-            store,
-            workers,
-            storage,
-            Intake(store, storage, settings),
-            KeyRing(
+            settings=settings,
+            keys=KeyRing(
                 database,
                 always_required=is_reached_from_elsewhere(settings.api),
                 reload_s=settings.api.keys_reload_s,
                 proxy_owner=settings.api.proxy_owner,
             ),
-            RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
-            UploadTokens(load_secret(database, UPLOADS)),
-            Uploads(database, storage, settings.limits),
-            WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
-            reads,
-            Tail(reads, poll_s=settings.api.tail_poll_s),
+            rates=RateLimit(settings.limits.posts_per_s, settings.limits.posts_burst),
+            tokens=UploadTokens(load_secret(database, UPLOADS)),
+            intake=Intake(store, storage, settings),
+            store=store,
+            reads=reads,
+            tail=Tail(reads, poll_s=settings.api.tail_poll_s),
+            workers=WorkerRegistry(database),
+            storage=storage,
+            uploads=Uploads(database, storage, settings.limits),
+            webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
         )
 
 

@@ -6,7 +6,7 @@
 //     fal.config({ credentials: "local:local", requestMiddleware: serverUrl("http://127.0.0.1:8000") });
 //     await fal.subscribe("fal-ai/hunyuan-custom", { input: { ... } });
 
-const DOORS = {
+const PREFIXES = {
   "fal.run": "/run",
   "queue.fal.run": "/queue",
   "rest.fal.ai": "/rest",
@@ -19,7 +19,7 @@ export function serverUrl(baseUrl) {
   const base = baseUrl.replace(/\/+$/, "");
   return async (request) => {
     const url = new URL(request.url);
-    const door = DOORS[url.host];
-    return door === undefined ? request : { ...request, url: base + door + url.pathname + url.search };
+    const prefix = PREFIXES[url.host];
+    return prefix === undefined ? request : { ...request, url: base + prefix + url.pathname + url.search };
   };
 }

@@ -1,1 +1,1 @@
-"""fal's wire, as values: schemas, data URIs, headers, hosts. No database, no job, no network."""
+"""fal's wire, as values: schemas, answers, data URIs, headers, hosts. No database, no job, no network."""

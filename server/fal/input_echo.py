@@ -1,4 +1,4 @@
-"""The offending input as an error shows it: a small part of it, and encodable whatever it holds.
+"""The offending input as an error shows it: a small part of it, and always encodable.
 
 A body of 30 MB must not come back in every one of its errors, nor lie in the database with them.
 """

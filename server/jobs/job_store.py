@@ -14,12 +14,13 @@ from dbos import DBOSClient
 
 from server.db.locks import lock_queue
 from server.db.tables import log_table, request_table
-from server.errors import Cancelled, ErrorResponse, StartTimeout
+from server.errors import ErrorResponse
 from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
 from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
 from server.jobs.fair_queue import Caps, enforce_caps, next_queue_order, queue_position
 from server.jobs.job import Accepted, CancelOutcome, Job, LogLine, NewJob, Rendered, Status
+from server.jobs.outcomes import CANCELLED, START_TIMEOUT
 
 _SUCCESS = 200
 _job_columns = [request_table.c[name] for name in Job.__slots__]
@@ -193,7 +194,7 @@ class JobStore:
             if row is None:
                 return None
             if row.cancel_requested:
-                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
+                _end(transaction, _update(request_id).values(**self._error_values(CANCELLED)))
                 return None
         return _job(row)
 
@@ -210,7 +211,7 @@ class JobStore:
         with self._database.begin() as transaction:
             released = transaction.execute(running.where(cancelled.is_(False)).values(**back)).rowcount
             if not released:
-                over = self._error_values(Cancelled().response())
+                over = self._error_values(CANCELLED)
                 _end(transaction, running.where(cancelled.is_(True)).values(**over))
         return bool(released)
 
@@ -261,7 +262,7 @@ class JobStore:
     def finish_cancelled(self, job: Job) -> bool:
         """End a running job whose cancel was asked for."""
         fence = (*_owned_by(job), request_table.c.cancel_requested.is_(True))
-        return self._finish(job.id, *fence, **self._error_values(Cancelled().response()))
+        return self._finish(job.id, *fence, **self._error_values(CANCELLED))
 
     def fail(self, request_id: str, error: ErrorResponse, *, attempt: int | None = None) -> bool:
         """Record a failure as the job's result; with an attempt, only if that attempt still owns the job."""
@@ -282,7 +283,7 @@ class JobStore:
                 request_table.c.started_at.is_(None),  # one that a stopping worker gave back has started in time
                 request_table.c.start_deadline < self._clock(),
             )
-            .values(**self._error_values(StartTimeout().response()))
+            .values(**self._error_values(START_TIMEOUT))
         )
         with self._database.begin() as transaction:
             return _end(transaction, overdue)
@@ -296,7 +297,7 @@ class JobStore:
             if status == Status.IN_PROGRESS:
                 return CancelOutcome.WAS_RUNNING
             if status == Status.IN_QUEUE:
-                _end(transaction, _update(request_id).values(**self._error_values(Cancelled().response())))
+                _end(transaction, _update(request_id).values(**self._error_values(CANCELLED)))
                 return CancelOutcome.WAS_QUEUED
         return CancelOutcome.ALREADY_COMPLETED
 

@@ -4,61 +4,56 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any
 
 from server.errors import ErrorResponse
+from server.fal.queue_models import LogEntry, QueueStatus
 from server.fal.schemas import ENDPOINT, File, HunyuanCustomOutput
 from server.jobs.job import Job, LogLine, Status
 from server.jobs.status_reads import JobState
 
 
-def request_urls(base_url: str, request_id: str) -> dict[str, str]:
-    """The three URLs that the Python client follows verbatim."""
-    response = f"{base_url}/queue/{ENDPOINT}/requests/{request_id}"
-    return {
-        "response_url": response,
-        "status_url": f"{response}/status",
-        "cancel_url": f"{response}/cancel",
-    }
-
-
-def submitted(base_url: str, request_id: str, queue_position: int) -> dict[str, Any]:
+def submitted(base_url: str, request_id: str, queue_position: int) -> QueueStatus:
     """Answer of a submit."""
-    return {
-        "status": Status.IN_QUEUE,
-        "request_id": request_id,
-        **request_urls(base_url, request_id),
-        "logs": None,
-        "metrics": {},
-        "queue_position": queue_position,
-        "gateway_request_id": request_id,
-    }
+    answer = _status(Status.IN_QUEUE, base_url, request_id)
+    answer.logs = None
+    answer.metrics = {}
+    answer.queue_position = queue_position
+    answer.gateway_request_id = request_id
+    return answer
 
 
-def status(job: JobState, *, queue_position: int | None, logs: Sequence[LogLine] | None) -> dict[str, Any]:
+def status(job: JobState, *, queue_position: int | None, logs: Sequence[LogLine] | None) -> QueueStatus:
     """Answer of a status call.
 
     `logs` is a list when logs were asked for and null otherwise: fal's own examples iterate over it.
     """
-    body: dict[str, Any] = {
-        "status": job.status,
-        "request_id": job.id,
-        **request_urls(job.base_url, job.id),
-    }
+    answer = _status(job.status, job.base_url, job.id)
     if job.status is Status.IN_QUEUE:
-        return {**body, "queue_position": queue_position}
-    body["logs"] = None if logs is None else [log_line(line) for line in logs]
+        answer.queue_position = queue_position
+        return answer
+    answer.logs = None if logs is None else [_log_entry(line) for line in logs]
     if job.status is Status.COMPLETED:
-        body["metrics"] = {} if job.inference_time is None else {"inference_time": round(job.inference_time, 3)}
+        answer.metrics = {} if job.inference_time is None else {"inference_time": round(job.inference_time, 3)}
         if job.error is not None:
-            body.update(error=job.error, error_type=job.error_type)
-    return body
+            answer.error, answer.error_type = job.error, job.error_type
+    return answer
 
 
-def log_line(line: LogLine) -> dict[str, str]:
-    """One line in fal's form."""
+def _status(status: Status, base_url: str, request_id: str) -> QueueStatus:
+    """What every status has; the Python client follows the three URLs verbatim."""
+    response = f"{base_url}/queue/{ENDPOINT}/requests/{request_id}"
+    return QueueStatus(
+        status=status.value,
+        request_id=request_id,
+        response_url=response,
+        status_url=f"{response}/status",
+        cancel_url=f"{response}/cancel",
+    )
+
+
+def _log_entry(line: LogLine) -> LogEntry:
     at = datetime.fromtimestamp(line.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return {"message": line.message, "level": line.level, "source": "USER", "timestamp": at}
+    return LogEntry(message=line.message, level=line.level, source="USER", timestamp=at)
 
 
 def output(job: Job) -> HunyuanCustomOutput:

@@ -1,1 +1,1 @@
-"""Running a server on one machine: the supervisor, readiness, TLS, backup."""
+"""Running a server: the supervisor of its processes, readiness, TLS, draining, backup."""

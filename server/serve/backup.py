@@ -1,8 +1,8 @@
 """One file that brings a server back: database (requests, keys, signing keys, usage), its own certificate, images,
 and videos if wanted.
 
-The database is copied as of one moment while the server runs. Files come after it, so that whatever it names is there
-unless it was deleted in between. A cluster's database and object store have backups of their own.
+The database is copied as of one moment while the server runs. Files come after it, so that every file it names is
+there unless it was deleted in between. A cluster's database and object store have backups of their own.
 """
 
 import os
@@ -47,28 +47,28 @@ def back_up(settings: Settings, target: Path, *, videos: bool) -> int:
 def restore(settings: Settings, source: Path) -> None:
     """Unpack a backup into a data directory that has no database yet.
 
-    Everything is unpacked beside its place and looked at first: what is damaged leaves the directory as it was.
+    Everything is unpacked and checked in a scratch directory first: a damaged backup leaves the directory as it was.
 
     Raises:
         SettingsError: there is a database or a file of it already, or the file is no backup of this server.
     """
     database = _database(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    places = {_DATABASE: database, **{area: settings.data_dir / area for area in (*_ALWAYS, _VIDEOS)}}
-    for place in places.values():
-        if place.is_file() or (place.is_dir() and any(place.iterdir())):
-            raise SettingsError(f"data_dir: {place} exists; restore into an empty directory")
+    targets = {_DATABASE: database, **{area: settings.data_dir / area for area in (*_ALWAYS, _VIDEOS)}}
+    for target in targets.values():
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise SettingsError(f"data_dir: {target} exists; restore into an empty directory")
     mask = os.umask(0o077)
     try:
         with tempfile.TemporaryDirectory(dir=settings.data_dir) as scratch, tarfile.open(source) as archive:
             names = archive.getnames()
-            if _DATABASE not in names or any(name.split("/")[0] not in places for name in names):
+            if _DATABASE not in names or any(name.split("/")[0] not in targets for name in names):
                 raise SettingsError(f"{source} is no backup of this server")
             archive.extractall(scratch, filter="data")
             _check(source, Path(scratch) / _DATABASE)
             for name in [*_ALWAYS, _VIDEOS, _DATABASE]:  # the database last: without it there is no server yet
                 if (Path(scratch) / name).exists():
-                    (Path(scratch) / name).rename(places[name])
+                    (Path(scratch) / name).rename(targets[name])
     except (tarfile.TarError, OSError) as error:
         raise SettingsError(f"{source}: {error}") from error
     finally:
@@ -89,7 +89,7 @@ def _check(source: Path, database: Path) -> None:
 def _part_of(target: Path) -> Iterator[IO[bytes]]:
     """A new file beside the target that becomes the target when all is well, and is removed when it is not."""
     part = target.with_name(f"{target.name}.part")
-    try:  # never through a link that somebody else has laid there
+    try:  # never through a link that another user has made
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         raise SettingsError(f"{part} exists: another backup is under way, or was killed") from None
@@ -110,7 +110,7 @@ def _add_files(archive: tarfile.TarFile, root: Path, area: str) -> None:
         try:
             if path.is_file():
                 archive.add(path, str(path.relative_to(root)), recursive=False)
-        except FileNotFoundError:  # its time was over while we were at it
+        except FileNotFoundError:  # it expired meanwhile
             continue
 
 

@@ -33,7 +33,7 @@ _MARGIN_S = 5.0  # what a worker needs beyond its job's grace
 
 
 class _Child:
-    """One supervised process, restarted with a delay that doubles while it keeps dying young."""
+    """One supervised process, restarted with a delay that doubles while it keeps ending soon after its start."""
 
     def __init__(self, role: str, command: Sequence[str], inherited: Sequence[int], log: IO[bytes] | None) -> None:
         self.role = role
@@ -137,8 +137,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
         while not signalled.wait(_TICK_S):
-            # Looks up now and then: the kernel may give a signal to another thread (the main one is stopped, say, as
-            # after Ctrl-Z), and Python runs its handler in the main thread only when that does something.
+            # Not one long wait: the kernel may give a signal to another thread (as when the main one was stopped by
+            # Ctrl-Z), and Python runs its handler in the main thread only when that executes something.
             pass
         logger.info("stopping")
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from server.errors import ErrorResponse, RunnerDisconnected, StartTimeout
+from server.errors import ErrorResponse
 from server.jobs.job import Job
+from server.jobs.outcomes import RUNNER_DISCONNECTED, START_TIMEOUT
 from server.settings import JobSettings
 
 
@@ -51,9 +52,9 @@ Outcome: TypeAlias = NotNow | NotOurs | Made | Ended | Unwanted | Again
 def reason_not_to_start(job: Job, limits: JobSettings, *, now: float) -> Ended | None:
     """Why a job that was just claimed ends without being rendered. `now` in Unix seconds."""
     if job.attempt == 1 and job.start_deadline is not None and now > job.start_deadline:
-        return Ended(StartTimeout().response())
+        return Ended(START_TIMEOUT)
     if job.faults >= _faults_allowed(job, limits):
-        return Ended(RunnerDisconnected().response())
+        return Ended(RUNNER_DISCONNECTED)
     return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dbos import DBOSClient
 
-from server.errors import InternalError
+from server.errors import INTERNAL_ERROR
 from server.jobs.dbos_queues import enqueue_again, workflow_ids
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
@@ -39,4 +39,4 @@ def _reconcile(store: JobStore, dbos: DBOSClient, job: Job, statuses: Sequence[s
     elif _ENDED.issuperset(statuses):
         logger.error("request %s was left behind by its workflows", job.id)
         if not store.finish_cancelled(job):
-            store.fail(job.id, InternalError().response(), attempt=job.attempt)
+            store.fail(job.id, INTERNAL_ERROR, attempt=job.attempt)

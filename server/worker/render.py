@@ -10,7 +10,6 @@ from typing import assert_never
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
-from server.errors import GenerationFailed, GpuOutOfMemory, RunnerDisconnected, RunnerStalled
 from server.fal.video_size import video_size
 from server.generator.messages import Generate
 from server.generator.parent import (
@@ -23,6 +22,7 @@ from server.generator.parent import (
 )
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
+from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
 from server.settings import Settings
 from server.storage.files import Storage
 from server.worker.attempt import (
@@ -124,15 +124,15 @@ class RenderWorkflow(Workflow):
             return Unwanted()
         except GeneratorDied as error:
             self._log(job, f"Generator lost: {error}")
-            return after_fault(job, limits, RunnerDisconnected().response())
+            return after_fault(job, limits, RUNNER_DISCONNECTED)
         except GeneratorStalled as error:
             self._log(job, f"Generator stalled: {error}")
-            return after_fault(job, limits, RunnerStalled().response())
+            return after_fault(job, limits, RUNNER_STALLED)
         except OutOfMemory as error:
             return self._make_room(job, error)
         except GenerationError as error:
             logger.warning("request %s: %s", job.id, error)
-            return Ended(GenerationFailed().response())
+            return Ended(GENERATION_FAILED)
 
     def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image:
@@ -150,7 +150,7 @@ class RenderWorkflow(Workflow):
         plan = self._generator.shrink() if may_retry else None
         if plan is None:
             self._log(job, str(error), "ERROR")
-            return Ended(GpuOutOfMemory().response())
+            return Ended(GPU_OUT_OF_MEMORY)
         self._made_room_for = job.id
         self._log(job, f"Out of GPU memory; trying again with the memory plan {plan}")
         return Again(fault=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from server.db.outage import outlast, ride_out
-from server.errors import ErrorResponse, InternalError, StorageAway, TryAgainLater
+from server.errors import INTERNAL_ERROR, ErrorResponse, StorageAway, TryAgainLater
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 from server.settings import Settings
@@ -57,4 +57,4 @@ class Workflow:
 def unexpected_error(request_id: str, error: Exception) -> ErrorResponse:
     """What the user is told of an error that no workflow foresaw; the log has the rest."""
     logger.error("request %s failed", request_id, exc_info=error)
-    return (TryAgainLater() if isinstance(error, StorageAway) else InternalError()).response()
+    return TryAgainLater().response() if isinstance(error, StorageAway) else INTERNAL_ERROR

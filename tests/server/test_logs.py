@@ -1,7 +1,8 @@
-"""No secret reaches the service log, whoever logs it and however; a job's own log keeps what its user wrote."""
+"""No secret reaches the service log, by any way; a job's own log keeps what its user wrote."""
 
 import io
 import logging
+import time
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -76,9 +77,6 @@ def test_a_line_cannot_pretend_to_be_two() -> None:
     assert "\\n" in said
 
 
-# -- a real server -----------------------------------------------------------------------------------------------
-
-
 def test_a_job_log_keeps_its_users_own_text(server: Server) -> None:
     prompt = f"REPEATS Key a:{SECRET} https://x.example/?token={SECRET} ünï 'cödé'"
     request_id = server.submit(example(prompt=prompt))
@@ -127,3 +125,20 @@ def test_a_real_server_writes_no_secret_to_stderr(
     assert "image not fetched" in said
     for secret in (SECRET, key.partition(":")[2], upload_token, cdn_token):
         assert secret not in said
+
+
+@pytest.mark.parametrize(
+    "part", ["a+", "http://", "https://x", "Key ", "data:image/a", "token=", "password ", "0-", "://", "?"]
+)
+def test_a_long_line_takes_time_by_its_length(part: str) -> None:
+    """Quadratic time would be a hundred times as long for ten times the length, linear time is ten times."""
+
+    def seconds(repetitions: int) -> float:
+        best = float("inf")
+        for _ in range(7):
+            started = time.thread_time()
+            redact(part * repetitions)
+            best = min(best, time.thread_time() - started)
+        return best
+
+    assert seconds(20_000) < 40 * seconds(2_000)

@@ -23,7 +23,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from server.db.connection import create_engine
 from server.db.migrations import migrate
-from server.errors import InternalError
+from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
 from server.generator.messages import Finished, Generate, Log
 from server.generator.parent import GenerationCancelled, GenerationError, GeneratorDied
@@ -164,7 +164,7 @@ class World:
 
         def fail() -> None:
             self.failed_from_outside.add(request_id)
-            self.store.fail(request_id, InternalError().response())
+            self.store.fail(request_id, INTERNAL_ERROR)
 
         actions: dict[str, Callable[[], Any]] = {
             "none": lambda: None,
@@ -227,7 +227,7 @@ class World:
             if job.status is Status.COMPLETED:
                 end = (job.response_status, job.response_json, job.video_key, job.video_bytes, job.finished_at)
                 assert self.ends.setdefault(job.id, end) == end, "one end, and it stays"
-                assert job.error_type != InternalError.error_type or job.id in self.failed_from_outside, job.error
+                assert job.error_type != INTERNAL_ERROR.error_type or job.id in self.failed_from_outside, job.error
             if job.response_status == 200:
                 path = self.storage.find(job.video_key or "")
                 assert path is not None, "a result without its file"

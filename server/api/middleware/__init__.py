@@ -1,1 +1,1 @@
-"""What every call passes before a route sees it, one ASGI middleware a file; `api/app.py` has their order."""
+"""ASGI middleware, one a file; `api/app.py` lists them in their order."""

@@ -1,35 +1,35 @@
 """Bodies are bounded in size, time and memory before a route sees them: uvicorn itself has none of these limits.
 
 A body that is too long is 413, one that does not arrive in time 400. Never 408, which fal's client would retry.
-`api/middleware/early_answers.py` ends the connection of a body that was refused.
+`early_answers.py` ends the connection of a body that was refused.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.keys import KeyRing
-from server.api.middleware.body_memory import ByteBudget
+from server.api.error_responses import to_response
+from server.api.key_ring import KeyRing
+from server.api.middleware.body_memory import BodyMemory
 from server.api.middleware.early_answers import announces_body
+from server.api.middleware.host_rewrite import came_via_proxy
 from server.errors import BodyTooLarge, BodyTooSlow, Overloaded, RequestError, Unauthorized
-from server.fal.proxy_target import VIA_PROXY
 from server.settings import ApiSettings
 
 _SMALL_BYTES = 64 * 2**10  # bodies up to this size are not counted: uvicorn buffers as much for every connection
 
 
-class RequestGuard:
-    """ASGI middleware. Stands behind `Doors`, so that it sees canonical paths."""
+class BodyLimits:
+    """ASGI middleware. Stands behind `HostRewrite`, so that it sees canonical paths."""
 
     def __init__(self, app: ASGIApp, settings: ApiSettings, keys: KeyRing) -> None:
         self._app = app
         self._settings = settings
         self._keys = keys
-        self._memory = ByteBudget(settings.body_memory_bytes, settings.body_memory_per_owner_bytes)
+        self._memory = BodyMemory(settings.body_memory_bytes, settings.body_memory_per_owner_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on with a body that keeps to the limits."""
@@ -55,7 +55,7 @@ class RequestGuard:
         body.on_consumed = lambda: self._memory.give_back(owner, taken)
 
         async def send_and_free(message: Message) -> None:
-            body.consumed()  # whoever answers has done with it
+            body.consumed()  # a route that answers does not need the body any more
             await send(message)
 
         try:
@@ -64,9 +64,9 @@ class RequestGuard:
             body.consumed()
 
     def _owner(self, headers: Headers, scope: Scope) -> str:
-        """Whose share of the memory it is. Strangers have one together, until the route refuses them."""
+        """Whose share of the memory it is. Unknown callers have one together, until the route refuses them."""
         try:
-            return self._keys.caller(headers.get("authorization"), via_proxy=bool(scope.get(VIA_PROXY)))
+            return self._keys.caller(headers.get("authorization"), via_proxy=came_via_proxy(scope))
         except Unauthorized:
             return ""
 
@@ -90,7 +90,7 @@ class _Body:
             BodyTooLarge, BodyTooSlow
         """
         if self.complete:
-            # Whoever asks again (for the end of the connection) has done with the body: a sync run waits for minutes.
+            # A route that asks again waits for the end of the connection, a sync run for minutes: it has the body.
             self.consumed()
             return await self._receive()
         try:
@@ -115,9 +115,7 @@ def _nothing() -> None:
 
 
 async def _refuse(error: RequestError, scope: Scope, send: Send) -> None:
-    response = error.response()
-
     async def no_body() -> Message:
         raise RuntimeError("a refusal reads no body")
 
-    await JSONResponse(response.body, response.status, response.headers)(scope, no_body, send)
+    await to_response(error)(scope, no_body, send)

@@ -1,4 +1,4 @@
-"""Bytes that may be in memory at once; whoever finds too few left waits in line."""
+"""Bytes of bodies that may be in memory at once; a request that finds too little memory waits."""
 
 import asyncio
 from collections import Counter
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 class _Claim:
     owner: str
     amount: int
-    turn: asyncio.Future[None]
+    granted: asyncio.Future[None]
 
 
-class ByteBudget:
-    """`total` bytes for everybody, of which no owner holds more than `share`.
+class BodyMemory:
+    """`total` bytes for all owners, of which no owner holds more than `share`.
 
-    So whoever sends slowly keeps only himself waiting: in line, those who wait for their own bytes are passed by.
+    An owner who sends slowly delays only his own requests: those that wait for their own owner's share are passed
+    over.
     """
 
     def __init__(self, total: int, share: int) -> None:
@@ -35,35 +36,35 @@ class ByteBudget:
             return 0
         claim = _Claim(owner, amount, asyncio.get_running_loop().create_future())
         self._waiting.append(claim)
-        self._serve()
+        self._grant()
         try:
             async with asyncio.timeout(timeout_s):
-                await claim.turn
+                await claim.granted
         except BaseException:
             if claim in self._waiting:
                 self._waiting.remove(claim)
-                self._serve()  # whoever stood behind
-            else:  # it came in the same moment
+                self._grant()  # those that waited behind it
+            else:  # granted in the same moment
                 self.give_back(owner, amount)
             raise
         return amount
 
     def give_back(self, owner: str, amount: int) -> None:
-        """Bytes are free again; who waits for them may go on."""
+        """Bytes are free again; the claims that waited for them are granted."""
         self._free += amount
         self._held[owner] -= amount
         if not self._held[owner]:
             del self._held[owner]
-        self._serve()
+        self._grant()
 
-    def _serve(self) -> None:
-        """In order of arrival; nobody overtakes one who waits for other owners' bytes."""
+    def _grant(self) -> None:
+        """In order of arrival; a claim that waits for other owners' bytes is not overtaken."""
         for claim in list(self._waiting):
-            if claim.turn.done() or self._held[claim.owner] + claim.amount > self._share:
+            if claim.granted.done() or self._held[claim.owner] + claim.amount > self._share:
                 continue
             if claim.amount > self._free:
                 return
             self._waiting.remove(claim)
             self._free -= claim.amount
             self._held[claim.owner] += claim.amount
-            claim.turn.set_result(None)
+            claim.granted.set_result(None)

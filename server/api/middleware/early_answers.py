@@ -1,7 +1,7 @@
-"""An answer that comes before the whole body ends the connection after it.
+"""An answer that is sent before the whole body has arrived closes the connection.
 
-A refusal does not wait for 30 GB, and without this the connection would go on swallowing them: uvicorn keeps a
-connection whose client announced more. The outermost middleware, since every other one may refuse.
+A refusal does not wait for 30 GB of body, and uvicorn would keep the connection and read them all. The outermost
+middleware, since every other one may refuse.
 """
 
 import asyncio
@@ -9,17 +9,17 @@ import asyncio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_LINGER_S = 2.0  # a refused sender gets this long to read the answer before the connection is reset
+_LINGER_S = 2.0  # a refused client gets this long to read the answer before the connection is reset
 
 
 class EarlyAnswers:
-    """ASGI middleware around everything that answers."""
+    """ASGI middleware around all others."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, and look whether its body has come to an end when it is answered."""
+        """Pass the call on; close the connection if it is answered before the end of its body."""
         if scope["type"] == "http" and announces_body(Headers(scope=scope)):
             exchange = _Exchange(receive, send)
             receive, send = exchange.receive, exchange.send

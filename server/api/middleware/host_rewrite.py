@@ -1,66 +1,20 @@
-"""Which of fal's hosts is meant, decided before routing.
+"""Rewrites every call to its canonical path before routing (see `fal/hosts.py`)."""
 
-fal spreads its API over hosts; here they are path prefixes on one port, and every other spelling is rewritten to
-them (the bodies are byte-identical for run and queue, so only host or path can tell them apart):
-
-    fal.run              /run/...     also the bare path /fal-ai/...
-    queue.*              /queue/...   also a bare path with /requests/ in it
-    rest[.alpha].fal.ai  /rest/...
-    v3.fal.media         /cdn/...
-    x-fal-target-url     any of them, through /api/fal/proxy
-
-Trailing slashes are accepted and never redirected: fal's async client follows no redirects.
-"""
-
-import re
-from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.api.error_responses import to_response
 from server.api.public_url import base_url
-from server.errors import BadRequest
-from server.fal.proxy_target import FAL_HOSTS, PROXY_PATH, VIA_PROXY, proxy_target
-from server.fal.schemas import ENDPOINT
+from server.errors import BadRequest, NotFound
+from server.fal.hosts import FAL_PREFIXES, PROXY_PATH, canonical_path, proxy_target
 
-_DOORS: Final = ("/run/", "/queue/", "/rest/", "/cdn/")
-_OURS: Final = (*_DOORS, "/files/", "/api/", "/health/", "/.well-known/", "/openapi.json/")
-_LONGEST_REMEMBERED: Final = 256  # strangers choose the paths: longer ones would cost memory
-# fal's documentation also writes /{app}/{subpath}/requests/...
-_SUBPATH: Final = re.compile(rf"^(/queue/{ENDPOINT})/(?!requests/)[^?]+?(/requests/.*)$")
+_VIA_PROXY: Final = "hunyuan_custom.via_proxy"
 
 
-def canonical_path(host: str, path: str) -> str:
-    """The path with its door as prefix and without a trailing slash.
-
-    >>> canonical_path("queue.fal.run", "/fal-ai/hunyuan-custom/")
-    '/queue/fal-ai/hunyuan-custom'
-    """
-    return (_recent if len(host) + len(path) <= _LONGEST_REMEMBERED else _canonical)(host, path)
-
-
-def _canonical(host: str, path: str) -> str:
-    path = path.rstrip("/") or "/"
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    name = name.lower()
-    door = "/queue" if name.split(".")[0] == "queue" else FAL_HOSTS.get(name)
-    # The file hosts have paths of their own that look like ours: v3.fal.media/files/upload.
-    known = ("/rest/", "/cdn/") if door in {"/rest", "/cdn"} else _OURS
-    if not f"{path}/".startswith(known):
-        if door:
-            path = f"{door}{path}"
-        elif path.startswith("/fal-ai/"):
-            path = f"/queue{path}" if "/requests/" in path else f"/run{path}"
-    return _SUBPATH.sub(r"\1\2", path) if "/requests/" in path else path
-
-
-_recent = lru_cache(maxsize=4096)(_canonical)  # those who poll ask for the same path ten times a second
-
-
-class Doors:
+class HostRewrite:
     """ASGI middleware that rewrites the path."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -72,21 +26,25 @@ class Doors:
             await self._app(scope, receive, send)
             return
         try:
-            changes = _route(Request(scope))
-        except BadRequest as error:
-            refused = error.response()
-            await JSONResponse(refused.body, refused.status, refused.headers)(scope, receive, send)
+            changes = _rewritten(Request(scope))
+        except (BadRequest, NotFound) as error:
+            await to_response(error)(scope, receive, send)
             return
         await self._app({**scope, **changes}, receive, send)
 
 
-def _route(request: Request) -> Scope:
+def came_via_proxy(scope: Scope) -> bool:
+    """Whether the call came through `/api/fal/proxy`."""
+    return _VIA_PROXY in scope
+
+
+def _rewritten(request: Request) -> Scope:
     path = request.scope["path"]
     if path.rstrip("/") != PROXY_PATH:
         path = canonical_path(request.headers.get("host", ""), path)
         return {"path": path, "raw_path": path.encode()}
     target = proxy_target(request.headers, base_url(request))
     path = canonical_path(target.host, unquote(target.path))
-    if not path.startswith(_DOORS):
+    if not path.startswith(FAL_PREFIXES):
         raise BadRequest("Invalid request")
-    return {"path": path, "raw_path": path.encode(), "query_string": target.query, VIA_PROXY: True}
+    return {"path": path, "raw_path": path.encode(), "query_string": target.query, _VIA_PROXY: True}

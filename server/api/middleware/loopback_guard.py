@@ -1,8 +1,9 @@
-"""A server without keys trusts whoever reaches the loopback interface; the web pages in that user's browser do too.
+"""Protects a server without keys, which trusts every caller on the loopback interface, from foreign web pages.
 
-So it answers only to names of this machine (a page that rebinds its own name to 127.0.0.1 sends that name as Host),
-and changes nothing for pages that CORS does not allow. A call that was forwarded came from somewhere else, whatever
-its Host says now, and is refused. With keys there is nothing to guard: no browser adds them.
+The pages in the user's browser reach that interface too. So the server answers only to names of this machine (a page
+that rebinds its own name to 127.0.0.1 sends that name as Host), and changes nothing for pages that CORS does not allow.
+A call that was forwarded came from another machine, whatever its Host says now, and is refused. A server with keys
+needs none of this: no browser adds them by itself.
 """
 
 import ipaddress
@@ -10,20 +11,20 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.api.keys import KeyRing
+from server.api.error_responses import to_response
+from server.api.key_ring import KeyRing
 from server.api.middleware.cors import origin_is_allowed
 from server.errors import Forbidden
-from server.fal.proxy_target import FAL_HOSTS
+from server.fal.hosts import FAL_HOSTS
 from server.settings import ApiSettings
 
 _READING = {"GET", "HEAD", "OPTIONS"}
 
 
-class SiteGuard:
+class LoopbackGuard:
     """ASGI middleware: Host allow-list and Origin check while there are no keys."""
 
     def __init__(self, app: ASGIApp, settings: ApiSettings, keys: KeyRing) -> None:
@@ -32,7 +33,7 @@ class SiteGuard:
         self._origins = settings.cors_origins
         public = urlsplit(settings.public_base_url).hostname if settings.public_base_url else None
         own = [*settings.allowed_hosts, *([public] if public else [])]
-        # Older clients of fal's make the queue's host name out of the other one.
+        # Older fal clients derive the queue's host name from the other one.
         self._names = frozenset(_lower([*FAL_HOSTS, *own, *(f"queue.{name}" for name in own)]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,8 +41,7 @@ class SiteGuard:
         if scope["type"] == "http" and not self._keys.required():
             refused = self._reason_to_refuse(scope["method"], Headers(scope=scope))
             if refused is not None:
-                response = Forbidden(refused).response()
-                await JSONResponse(response.body, response.status, response.headers)(scope, receive, send)
+                await to_response(Forbidden(refused))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -61,7 +61,7 @@ class SiteGuard:
         return name in self._names or name == "localhost" or name.endswith(".localhost") or _is_loopback_literal(name)
 
 
-@lru_cache(maxsize=256)  # every status poll comes by here, with one of very few names
+@lru_cache(maxsize=256)  # called for every status poll, with one of very few names
 def _name_in(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")

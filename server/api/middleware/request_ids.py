@@ -18,14 +18,14 @@ def new_request_id() -> str:
 
 def request_id_of(scope: Scope) -> str:
     """The id of this HTTP exchange, for logs and error answers; a job's answers carry the job's id instead."""
-    made: list[str] = scope[_SCOPE_KEY]  # one list for all copies of the scope; filled when somebody asks
+    made: list[str] = scope[_SCOPE_KEY]  # one list for all copies of the scope; filled when the id is first needed
     if not made:
         made.append(new_request_id())
     return made[0]
 
 
 class RequestIds:
-    """ASGI middleware around everything that answers."""
+    """ASGI middleware around all that may answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

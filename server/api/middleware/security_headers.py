@@ -1,4 +1,4 @@
-"""Headers that tell browsers to take answers for nothing but what they say they are."""
+"""Headers that tell browsers to take answers for nothing but their declared type."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _Headers = tuple[tuple[bytes, bytes], ...]
 
 _ALWAYS: Final[_Headers] = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
-# Pages of our own bring a policy of their own; everything else has no reason to load or to be framed.
+# Our own pages set their own policy; nothing else has a reason to load anything or to be framed.
 _NOT_A_PAGE: Final[_Headers] = ((b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),)
 _PRIVATE: Final[_Headers] = ((b"cache-control", b"no-store"),)
 

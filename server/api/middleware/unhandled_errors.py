@@ -1,33 +1,33 @@
-"""An exception that no handler knows becomes a JSON 500 with the request id; its traceback goes to the log only.
+"""An exception without a handler becomes a JSON 500 with the request id; its traceback goes to the log only.
 
 While the database or the object store is away it becomes a 503 with Retry-After instead.
 
-Starlette has a handler of its own for that, but outside of all middleware: its answer would lack the CORS headers and
-the request id.
+Starlette's own handler for these stands outside of all middleware: its answer would lack the CORS headers and the
+request id.
 """
 
 import logging
 
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.error_responses import to_response
 from server.api.middleware.request_ids import request_id_of
 from server.db.outage import is_outage, one_line
-from server.errors import InternalError, StorageAway, TryAgainLater
+from server.errors import INTERNAL_ERROR, StorageAway, TryAgainLater
 
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 2.0
 
 
-class LastResort:
+class UnhandledErrors:
     """ASGI middleware around everything that may fail."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on and answer for it if it breaks."""
+        """Pass the call on and answer if it raises."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -49,5 +49,5 @@ class LastResort:
                 logger.exception(call)
             if started:  # too late for a status; the broken connection tells the client
                 raise
-            error = (TryAgainLater(retry_after_s=_RETRY_AFTER_S) if away else InternalError()).response()
-            await JSONResponse(error.body, error.status, error.headers)(scope, receive, send)
+            error = TryAgainLater(retry_after_s=_RETRY_AFTER_S) if away else INTERNAL_ERROR
+            await to_response(error)(scope, receive, send)

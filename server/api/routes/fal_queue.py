@@ -5,17 +5,22 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
-from server.api.api_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
 from server.api.auth import admit, current_owner
+from server.api.error_responses import to_response
 from server.api.event_stream import status_events
 from server.api.intake import Submission
 from server.api.middleware.request_ids import REQUEST_ID
+from server.api.model_response import ModelResponse
 from server.api.public_url import base_url
 from server.api.request_body import read_body
+from server.api.route_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
 from server.api.services import services
 from server.errors import AlreadyCompleted, NotFound, StillInProgress
+from server.fal.queue_models import CancelAnswer
 from server.fal.schemas import ENDPOINT
 from server.fal.submit_headers import SubmitOptions
 from server.jobs import views
@@ -25,7 +30,6 @@ from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 
 router = APIRouter(prefix=f"/queue/{ENDPOINT}", tags=["queue"])
-STATUS_PATH = f"/queue/{ENDPOINT}/requests/{{request_id}}/status"
 
 MaxQueueLength = Annotated[
     int | None, Query(ge=0, le=2**31 - 1, description="Refuse with 429 if more requests than this wait already.")
@@ -39,7 +43,7 @@ _NO_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 @router.post("", openapi_extra=SUBMIT.extra, responses=SUBMIT.responses)
 async def submit(
     request: Request, fal_max_queue_length: MaxQueueLength = None, fal_webhook: WebhookUrl = None
-) -> JSONResponse:
+) -> Response:
     """Put a request into the queue. Any JSON object is accepted; an invalid one finishes with its 422."""
     parts = services(request)
     submission = replace(await read_submission(request), max_queue_length=fal_max_queue_length)
@@ -48,24 +52,27 @@ async def submit(
         submission = replace(submission, webhook_url=check_webhook_url(fal_webhook, policy))
     accepted = await run_in_threadpool(parts.intake.accept, submission)
     body = views.submitted(accepted.base_url, accepted.request_id, accepted.queue_position)
-    return JSONResponse(body, headers={REQUEST_ID: accepted.request_id})
+    return ModelResponse(body, headers={REQUEST_ID: accepted.request_id})
 
 
-@router.get("/requests/{request_id}/status", openapi_extra=STATUS.extra, responses=STATUS.responses)
-async def status(request: Request, request_id: str) -> JSONResponse:  # noqa: ARG001 - for the schema
+async def status(request: Request) -> Response:
     """Where a request is: 202 while it waits or runs, 200 when it is over."""
-    return await status_answer(request)
-
-
-async def status_answer(request: Request) -> JSONResponse:
-    """The status route without FastAPI around it, which takes as long as the answer itself (see `api/app.py`)."""
     reads = services(request).reads
     state = await find_state(request, request.path_params["request_id"])
     waiting = state.status is Status.IN_QUEUE
     position = await reads.position(state) if waiting else None
     lines = await reads.logs(state.id) if _wants_logs(request) and not waiting else None
     code = 200 if state.status is Status.COMPLETED else 202
-    return JSONResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
+    return ModelResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
+
+
+# Clients poll this route ten times a second. FastAPI around it would take as long as the answer itself, so it is
+# Starlette's, and FastAPI's twin is only for the schema.
+_STATUS_PATH = f"/queue/{ENDPOINT}/requests/{{request_id}}/status"
+STATUS_ROUTE = Route(_STATUS_PATH, status, methods=["GET"])
+STATUS_SCHEMA = APIRoute(
+    _STATUS_PATH, status, methods=["GET"], tags=["queue"], openapi_extra=STATUS.extra, responses=STATUS.responses
+)
 
 
 @router.get(
@@ -95,14 +102,14 @@ async def result(request: Request, request_id: str) -> Response:
 
 
 @router.put("/requests/{request_id}/cancel", status_code=202, responses=CANCEL.responses)
-async def cancel(request: Request, request_id: str) -> JSONResponse:
+async def cancel(request: Request, request_id: str) -> Response:
     """Stop a request: a waiting one is over at once, a running one as soon as the generator has stopped."""
     parts = services(request)
     state = await find_state(request, request_id)
     outcome = await run_in_threadpool(parts.store.cancel, state.id)
     if outcome is CancelOutcome.ALREADY_COMPLETED:
         raise AlreadyCompleted
-    return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202, {REQUEST_ID: state.id})
+    return ModelResponse(CancelAnswer(status="CANCELLATION_REQUESTED"), 202, {REQUEST_ID: state.id})
 
 
 async def read_submission(request: Request) -> Submission:
@@ -137,7 +144,7 @@ def result_response(job: Job) -> Response:
     failure = views.failure(job)
     headers = {REQUEST_ID: job.id}
     if failure is not None:
-        return JSONResponse(failure.body, failure.status, {**failure.headers, **headers})
+        return to_response(failure, headers)
     body = views.output(job).model_dump(exclude_none=True)
     return JSONResponse(body, headers={**headers, "x-fal-billable-units": "1"})
 

@@ -3,17 +3,18 @@
 import asyncio
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from server.api.api_docs import RUN
+from server.api.error_responses import to_response
 from server.api.event_stream import Tail
 from server.api.middleware.request_ids import REQUEST_ID
+from server.api.route_docs import RUN
 from server.api.routes.fal_queue import find_job, read_submission, result_response
 from server.api.services import services
-from server.errors import Cancelled, ErrorResponse, Restarting
 from server.fal.schemas import ENDPOINT
 from server.jobs.job import Status
+from server.jobs.outcomes import CANCELLED, RESTARTING
 
 router = APIRouter(prefix=f"/run/{ENDPOINT}", tags=["run"])
 
@@ -30,7 +31,7 @@ async def run(request: Request) -> Response:
     accepted = await run_in_threadpool(parts.intake.accept, submission)
     request_id = accepted.request_id
     if accepted.refused is not None:
-        return _failed(accepted.refused, request_id)
+        return to_response(accepted.refused, {REQUEST_ID: request_id})
 
     over = asyncio.create_task(_is_over(parts.tail, request_id))
     gone = asyncio.create_task(_hangs_up(request))
@@ -44,11 +45,7 @@ async def run(request: Request) -> Response:
         return result_response(await find_job(request, request_id))
     if submission.options.idempotency_key is None:
         await run_in_threadpool(parts.store.cancel, request_id)
-    return _failed((Restarting() if restarting else Cancelled()).response(), request_id)
-
-
-def _failed(error: ErrorResponse, request_id: str) -> JSONResponse:
-    return JSONResponse(error.body, error.status, {**error.headers, REQUEST_ID: request_id})
+    return to_response(RESTARTING if restarting else CANCELLED, {REQUEST_ID: request_id})
 
 
 async def _is_over(tail: Tail, request_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""Download of finished videos: public to whoever knows the URL, with Range for `<video>` and resumed downloads.
+"""Download of finished videos: public to all who know the URL, with Range for `<video>` and resumed downloads.
 
 From a bucket they come without passing through here: 302 to a link that is good for a few minutes.
 """
@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from server.api.api_docs import DOWNLOAD
 from server.api.media_response import MediaResponse
+from server.api.route_docs import DOWNLOAD
 from server.api.services import services
 from server.errors import Gone, NotFound
 from server.storage.files import Storage

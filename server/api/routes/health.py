@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from server.api.api_docs import READY
 from server.api.auth import current_owner
+from server.api.route_docs import READY
 from server.api.services import services
 from server.errors import Unauthorized
 from server.generator.state import Phase

@@ -4,11 +4,12 @@
     PUT  /cdn/upload/...?token=          the bytes; no key, the token in the query stands for it
     POST /rest/storage/auth/token        a bearer token for the CDN
     POST /cdn/files/upload               the bytes, with that token
-    GET  /cdn/files/...                  the image, public to whoever knows the URL
+    GET  /cdn/files/...                  the image, public to all who know the URL
 Multipart uploads are for files that are larger than any image accepted here: 413.
 """
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -17,11 +18,11 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from server.api.api_docs import CDN_MULTIPART, CDN_TOKEN, IMAGE_DOWNLOAD, INITIATE, MULTIPART, PUT_UPLOAD, UPLOAD
 from server.api.auth import admit, readmit, shown_key
 from server.api.media_response import MediaResponse
 from server.api.public_url import base_url
 from server.api.request_body import read_body
+from server.api.route_docs import CDN_MULTIPART, CDN_TOKEN, IMAGE_DOWNLOAD, INITIATE, MULTIPART, PUT_UPLOAD, UPLOAD
 from server.api.routes.files import find_stored
 from server.api.services import services
 from server.errors import (
@@ -35,6 +36,7 @@ from server.errors import (
 )
 from server.fal.schemas import parse_json_object
 from server.fal.submit_headers import lifetime_s
+from server.fal.upload_models import AccessUrl, CdnToken, StoredUrl, UploadUrls
 from server.storage.own_urls import UPLOADS_PATH
 from server.untrusted.image_sanitise import media_type
 
@@ -49,7 +51,7 @@ _UNKNOWN = {"", "application/octet-stream"}  # what clients say of a Blob withou
 
 
 @router.post("/rest/storage/upload/initiate", openapi_extra=INITIATE.extra, responses=INITIATE.responses)
-async def initiate(request: Request) -> dict[str, str]:
+async def initiate(request: Request) -> UploadUrls:
     """Reserve a URL. Which bytes may come is decided when they come."""
     owner = admit(request)
     described = parse_json_object(await read_body(request, limit=_DESCRIPTION_BYTES))
@@ -61,10 +63,9 @@ async def initiate(request: Request) -> dict[str, str]:
     path = key.removeprefix("uploads/")
     life = _lifetime(request)
     token = parts.tokens.issue(_PUT, f"{owner}/{shown_key(request)}/{life or ''}/{path}", ttl_s=_PUT_TTL_S)
-    return {
-        "upload_url": f"{base}/cdn/upload/{path}?token={quote(token, safe='')}",
-        "file_url": f"{base}{UPLOADS_PATH}{path}",
-    }
+    return UploadUrls(
+        upload_url=f"{base}/cdn/upload/{path}?token={quote(token, safe='')}", file_url=f"{base}{UPLOADS_PATH}{path}"
+    )
 
 
 @router.put(
@@ -72,7 +73,7 @@ async def initiate(request: Request) -> dict[str, str]:
 )
 async def put(
     request: Request, shard: str, token_of_path: str, name: str, token: Annotated[str, Query()] = ""
-) -> dict[str, str]:
+) -> StoredUrl:
     """Take the bytes; a client that lost the answer may send them again."""
     path = f"{shard}/{token_of_path}/{name}"
     owner, key_id, life, permitted = services(request).tokens.subject(_PUT, token).split("/", 3)
@@ -80,24 +81,24 @@ async def put(
         raise Unauthorized("Invalid upload token")
     readmit(request, owner, key_id)
     await _receive(request, owner, f"uploads/{path}", float(life) if life else None)
-    return {"url": f"{base_url(request)}{UPLOADS_PATH}{path}"}
+    return StoredUrl(url=f"{base_url(request)}{UPLOADS_PATH}{path}")
 
 
 @router.post("/rest/storage/auth/token", responses=CDN_TOKEN.responses)
-async def cdn_token(request: Request) -> dict[str, str]:
+async def cdn_token(request: Request) -> CdnToken:
     """A token for `POST /cdn/files/upload`."""
     token = services(request).tokens.issue(_CDN, f"{admit(request)}/{shown_key(request)}", ttl_s=_CDN_TTL_S)
     expires = datetime.now(UTC) + timedelta(seconds=_CDN_TTL_S)
-    return {
-        "token": token,
-        "token_type": "Bearer",
-        "base_url": f"{base_url(request)}/cdn",
-        "expires_at": expires.isoformat(timespec="seconds"),  # with an offset: the client compares it with its own
-    }
+    return CdnToken(
+        token=token,
+        token_type="Bearer",  # noqa: S106 - no secret
+        base_url=f"{base_url(request)}/cdn",
+        expires_at=expires.isoformat(timespec="seconds"),  # with an offset: the client compares it with its own time
+    )
 
 
 @router.post("/cdn/files/upload", openapi_extra=UPLOAD.extra, responses=UPLOAD.responses)
-async def upload(request: Request) -> dict[str, str]:
+async def upload(request: Request) -> AccessUrl:
     """Take the bytes of one file."""
     parts = services(request)
     owner = _cdn_owner(request)
@@ -107,7 +108,7 @@ async def upload(request: Request) -> dict[str, str]:
         raise UnsupportedUpload
     key = parts.uploads.new_key(request.headers.get("x-fal-file-name", ""), content_type)
     await _receive(request, owner, key, _lifetime(request))
-    return {"access_url": f"{base_url(request)}{UPLOADS_PATH}{key.removeprefix('uploads/')}"}
+    return AccessUrl(access_url=f"{base_url(request)}{UPLOADS_PATH}{key.removeprefix('uploads/')}")
 
 
 @router.post("/rest/storage/upload/initiate-multipart", status_code=413, responses=MULTIPART.responses)
@@ -143,27 +144,33 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
         raise Gone
     if isinstance(path, Response):
         return path
-    with path.open("rb") as file:
-        kind = media_type(file.read(16))
+    kind = await run_in_threadpool(_media_type, path)
     return MediaResponse(path, media_type=kind, max_age_s=86400, policy="default-src 'none'; sandbox")
 
 
+def _media_type(path: Path) -> str | None:
+    with path.open("rb") as file:
+        return media_type(file.read(16))
+
+
 async def _receive(request: Request, owner: str, key: str, ttl_s: float | None) -> None:
-    """Bytes go to disk as they come: an upload takes no memory."""
+    """Bytes go to disk as they come, in threads: an upload takes no memory and keeps no other call waiting."""
     parts = services(request)
-    if parts.storage.scratch.free_bytes() < parts.settings.jobs.min_free_bytes:
+    if await run_in_threadpool(parts.storage.scratch.free_bytes) < parts.settings.jobs.min_free_bytes:
         raise InsufficientStorage
     limit = parts.settings.image.max_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(request)
     with parts.storage.scratch.file("upload.part") as part:
-        with part.open("wb") as file:
+        with await run_in_threadpool(part.open, "wb") as file:
+            received = 0
             try:
                 async for chunk in request.stream():
-                    if file.tell() + len(chunk) > limit:
+                    received += len(chunk)
+                    if received > limit:
                         raise _too_large(request)
-                    file.write(chunk)
+                    await run_in_threadpool(file.write, chunk)
             except ClientDisconnect:
                 raise BadRequest("The body ended early") from None
         await run_in_threadpool(parts.uploads.keep, owner, key, part, ttl_s=ttl_s)

@@ -53,7 +53,7 @@ def test_there_is_no_realtime(server: Server) -> None:
 
 
 def test_a_sync_caller_with_a_key_who_hangs_up_can_come_back(server: Server) -> None:
-    """Without a key the job is cancelled, since nobody could find it again."""
+    """Without a key the job is cancelled, since it could not be found again."""
     blocker = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(blocker)
     key = {"Idempotency-Key": "comes-back"}

@@ -55,7 +55,7 @@ def nothing_is_lost(server: Server) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("change", "field", "kind", "ctx"), FIELDS)
-def test_a_bad_field_is_422_for_both_doors(
+def test_a_bad_field_is_422_for_run_and_queue(
     server: Server, change: dict[str, Any], field: str, kind: str, ctx: dict[str, Any] | None
 ) -> None:
     body = example(**change)
@@ -118,7 +118,7 @@ def test_unknown_fields_are_ignored(server: Server) -> None:
     assert server.finish(server.submit(example(no_such_field=1))).status_code == 200
 
 
-@pytest.mark.parametrize("door", ["run", "queue"])
+@pytest.mark.parametrize("api", ["run", "queue"])
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -132,8 +132,8 @@ def test_unknown_fields_are_ignored(server: Server) -> None:
         (rb'{"prompt": "a\udfffb"}', "json_invalid"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused_at_once(server: Server, door: str, body: bytes, kind: str) -> None:
-    answer = server.http.post(f"/{door}/{APP}", content=body)
+def test_a_body_that_is_no_json_object_is_refused_at_once(server: Server, api: str, body: bytes, kind: str) -> None:
+    answer = server.http.post(f"/{api}/{APP}", content=body)
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, kind)
 
 
@@ -213,7 +213,7 @@ def test_a_body_over_the_limit_is_413(server: Server) -> None:
 
 
 @pytest.mark.parametrize("priority", ["urgent", "low low", "é"])
-def test_a_priority_that_nobody_knows_is_the_normal_one(server: Server, priority: str) -> None:
+def test_an_unknown_priority_is_the_normal_one(server: Server, priority: str) -> None:
     blocker = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(blocker)
     low = server.submit(**{"x-fal-queue-priority": "low"})

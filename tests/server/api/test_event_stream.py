@@ -191,7 +191,7 @@ def test_every_event_is_one_write() -> None:
     asyncio.run(scenario())
 
 
-def test_lines_that_nobody_read_before_a_job_was_given_back_come_later() -> None:
+def test_lines_not_yet_read_when_a_job_was_given_back_come_later() -> None:
     state = _Reads().state
     watch = Watch(after=0)
     watch.update(state, None, [LogLine(1, "one", "INFO", 0.0)])

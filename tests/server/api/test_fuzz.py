@@ -1,6 +1,6 @@
 """Nonsense from everywhere: the server stays well and blames the sender.
 
-A few hundred cases by default; 20,000 with `pytest tests/server/test_fuzz.py --hypothesis-profile=benchmark`.
+A few hundred cases by default; 20,000 with `pytest tests/server/api/test_fuzz.py --hypothesis-profile=benchmark`.
 """
 
 import base64
@@ -66,11 +66,11 @@ BODIES = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=6), JSON, ma
 
 
 @cases(1.0)
-@given(body=JSON | BODIES, door=st.sampled_from(["run", "queue"]))
-def test_json_bodies(server: Server, body: Any, door: str) -> None:
-    answer = server.http.post(f"/{door}/{APP}", content=json.dumps(body, ensure_ascii=True))
+@given(body=JSON | BODIES, api=st.sampled_from(["run", "queue"]))
+def test_json_bodies(server: Server, body: Any, api: str) -> None:
+    answer = server.http.post(f"/{api}/{APP}", content=json.dumps(body, ensure_ascii=True))
     blames_the_sender(answer)
-    assert answer.status_code in ({200, 422} if door == "queue" else {422})
+    assert answer.status_code in ({200, 422} if api == "queue" else {422})
 
 
 IN_RANGE = {

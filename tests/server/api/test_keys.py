@@ -9,7 +9,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from server.api.keys import KeyRing, KeyTable, first_key
+from server.api.key_ring import KeyRing
+from server.api.key_table import KeyTable, first_key
 from server.cli.main import app
 from server.db.connection import create_engine
 from server.db.migrations import migrate
@@ -41,8 +42,6 @@ def command(data_dir: Path, *words: str) -> str:
     assert done.exit_code == 0, done.output
     return done.stdout
 
-
-# -- who gets in -------------------------------------------------------------------------------------------------
 
 PROTECTED = [
     ("POST", f"/queue/{APP}"),
@@ -106,7 +105,7 @@ def test_some_places_need_no_key(locked: tuple[Server, str, str], path: str) -> 
     assert httpx.get(f"{locked[0].url}{path}", trust_env=False).status_code == 200
 
 
-def test_readiness_tells_strangers_nothing_of_the_inside(locked: tuple[Server, str, str]) -> None:
+def test_readiness_shows_no_internals_without_a_key(locked: tuple[Server, str, str]) -> None:
     server, *_ = locked
     (seen,) = client(server).get("/health/ready").json()["workers"]
     (known,) = server.http.get("/health/ready").json()["workers"]
@@ -120,9 +119,6 @@ def test_a_server_with_keys_answers_to_any_name_and_page(locked: tuple[Server, s
     assert server.http.post(f"/queue/{APP}", json=example(prompt=""), headers=headers).status_code == 200
 
 
-# -- what belongs to whom ----------------------------------------------------------------------------------------
-
-
 def test_another_owners_request_is_not_there(locked: tuple[Server, str, str]) -> None:
     server, _, bob = locked
     request_id = server.submit()
@@ -134,7 +130,7 @@ def test_another_owners_request_is_not_there(locked: tuple[Server, str, str]) ->
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
     assert server.finish(request_id).status_code == 200
     url = server.result(request_id).json()["video"]["url"]
-    assert httpx.get(url, trust_env=False).status_code == 200, "a video is public to whoever knows its URL"
+    assert httpx.get(url, trust_env=False).status_code == 200, "a video is public to all who know its URL"
 
 
 def test_an_owners_keys_see_the_same_requests(locked: tuple[Server, str, str]) -> None:
@@ -144,7 +140,7 @@ def test_an_owners_keys_see_the_same_requests(locked: tuple[Server, str, str]) -
     assert client(server, second).get(f"/queue/{APP}/requests/{request_id}/status").status_code in {200, 202}
 
 
-def test_the_line_is_capped_per_owner_and_in_all(locked: tuple[Server, str, str]) -> None:
+def test_the_queue_is_capped_per_owner_and_in_all(locked: tuple[Server, str, str]) -> None:
     server, _, bob = locked
     blocker = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(blocker)
@@ -213,9 +209,6 @@ def test_posts_are_limited_and_reads_are_not(locked: tuple[Server, str, str]) ->
     until(lambda: server.http.post("/rest/storage/auth/token").status_code == 200)
 
 
-# -- commands ----------------------------------------------------------------------------------------------------
-
-
 def test_keys_are_created_listed_rotated_and_revoked(tmp_path: Path) -> None:
     first = command(tmp_path, "keys", "create", "alice", "--name", "laptop").strip()
     assert re.fullmatch(r"[0-9a-f-]{36}:[0-9a-f]{64}", first)
@@ -269,7 +262,7 @@ def test_a_server_whose_last_key_was_revoked_is_closed(tmp_path: Path) -> None:
     assert ring.required()
     with pytest.raises(Exception, match="No user found"):
         ring.owner_of(f"Key {key}")
-    assert first_key(create_engine(url)) is None, "somebody had keys, so none is made"
+    assert first_key(create_engine(url)) is None, "there have been keys, so none is made"
 
 
 def test_beyond_loopback_a_first_key_is_made_and_shown_once(
@@ -289,8 +282,8 @@ def test_beyond_loopback_a_first_key_is_made_and_shown_once(
 
 @pytest.mark.parametrize("api", [{"public_base_url": "https://videos.example"}, {"trusted_proxies": ["127.0.0.1"]}])
 def test_behind_a_proxy_keys_are_needed(tmp_path: Path, api: dict[str, object]) -> None:
-    with open_api(tmp_path, api=api) as stranger:
-        assert stranger.post(f"/queue/{APP}", json=example()).status_code == 401
+    with open_api(tmp_path, api=api) as keyless:
+        assert keyless.post(f"/queue/{APP}", json=example()).status_code == 401
 
 
 def test_behind_a_proxy_a_first_key_is_made_and_shown_once(start_server: Callable[..., Server]) -> None:
@@ -308,7 +301,7 @@ def test_behind_a_proxy_a_first_key_is_made_and_shown_once(start_server: Callabl
 
 @pytest.mark.parametrize("name", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "x-forwarded-anything"])
 def test_a_server_without_keys_takes_no_forwarded_calls(server: Server, name: str) -> None:
-    """A proxy that nobody told it about makes it no open door."""
+    """A proxy that is not in the settings does not open the server to others."""
     for method, path in (("POST", f"/queue/{APP}"), ("GET", f"/queue/{APP}/requests/x"), ("GET", "/health/live")):
         answer = server.http.request(method, path, headers={name: "for=203.0.113.7"})
         assert (answer.status_code, answer.json()["error_type"]) == (403, "forbidden")
@@ -336,9 +329,9 @@ def test_an_upload_needs_a_key_and_its_token_stands_for_it(locked: tuple[Server,
     server, *_ = locked
     until(lambda: server.http.post("/rest/storage/upload/initiate", json={}).status_code == 200)
     urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
-    stranger = client(server)
-    assert stranger.put(urls["upload_url"], content=PHOTO.read_bytes()).status_code == 200
-    assert stranger.get(urls["file_url"]).status_code == 200, "media are public to whoever knows the URL"
+    keyless = client(server)
+    assert keyless.put(urls["upload_url"], content=PHOTO.read_bytes()).status_code == 200
+    assert keyless.get(urls["file_url"]).status_code == 200, "media are public to all who know the URL"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

@@ -28,7 +28,7 @@ def test_by_default_it_is_what_the_client_used(tmp_path: Path) -> None:
     assert _base(tmp_path) == "http://127.0.0.1:8000"
 
 
-def test_forwarded_headers_of_strangers_are_ignored(tmp_path: Path) -> None:
+def test_forwarded_headers_of_unknown_addresses_are_ignored(tmp_path: Path) -> None:
     assert _base(tmp_path, FORWARDED) == "http://127.0.0.1:8000"
     elsewhere = _base(tmp_path, FORWARDED, trusted_proxies=["10.0.0.0/8"])
     assert elsewhere == "http://127.0.0.1:8000"

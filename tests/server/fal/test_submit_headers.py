@@ -72,10 +72,10 @@ def test_an_unreadable_header_of_the_others_changes_nothing(server: Server) -> N
     assert server.finish(server.submit(**headers)).status_code == 200
 
 
-@pytest.mark.parametrize("route", ["run", "queue"])
+@pytest.mark.parametrize("api", ["run", "queue"])
 @pytest.mark.parametrize("header", [{"x-fal-request-timeout": "soon"}, {"idempotency-key": "k" * 256}])
-def test_bad_headers_are_400_at_once(server: Server, route: str, header: dict[str, str]) -> None:
-    answer = server.http.post(f"/{route}/{APP}", json=example(), headers=header)
+def test_bad_headers_are_400_at_once(server: Server, api: str, header: dict[str, str]) -> None:
+    answer = server.http.post(f"/{api}/{APP}", json=example(), headers=header)
     assert (answer.status_code, answer.json()["error_type"]) == (400, "bad_request")
     assert answer.headers["x-fal-error-type"] == "bad_request"
 
@@ -119,7 +119,7 @@ def test_a_full_queue_is_429_only_for_those_who_ask(server: Server) -> None:
         return server.http.post(f"/queue/{APP}", json=example(), params=query, headers=headers).status_code
 
     assert [submit(limit) for limit in ("0", "1", "100")] == [429, 200, 200]
-    assert submit("0", **{"Idempotency-Key": "waits"}) == 200, "it waits already"
+    assert submit("0", **{"Idempotency-Key": "waits"}) == 200, "it is in the queue already"
     refused = server.http.post(f"/queue/{APP}", json=example(), params={"fal_max_queue_length": "0"})
     assert int(refused.headers["retry-after"]) >= 1
     assert submit("many") == 422

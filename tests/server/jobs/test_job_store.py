@@ -14,12 +14,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from server.db.connection import create_engine
 from server.db.migrations import migrate
-from server.errors import InternalError, RunnerDisconnected
+from server.errors import INTERNAL_ERROR
 from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import CancelOutcome, Job, NewJob, Rendered, Status
 from server.jobs.job_store import JobStore
+from server.jobs.outcomes import RUNNER_DISCONNECTED
 from tests.harness.line import Line
 
 
@@ -65,7 +66,7 @@ class Lives(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for request_id in self.ids:  # leave an empty queue to the next example
-            self.store.fail(request_id, InternalError().response())
+            self.store.fail(request_id, INTERNAL_ERROR)
         self.dbos.destroy()
         self.line.close()
 
@@ -77,7 +78,7 @@ class Lives(RuleBasedStateMachine):
         self.ids.append(job.id)
         return job.id
 
-    @rule(target=jobs, refused=st.just(InternalError().response()))
+    @rule(target=jobs, refused=st.just(INTERNAL_ERROR))
     def submit_invalid(self, refused: Any) -> str:
         job = new_job()
         self.store.add_finished(job, refused)
@@ -109,7 +110,7 @@ class Lives(RuleBasedStateMachine):
     def fail(self, attempt: Job | None) -> None:
         if attempt:
             before = self.current(attempt.id)
-            failed = self.store.fail(attempt.id, RunnerDisconnected().response(), attempt=attempt.attempt)
+            failed = self.store.fail(attempt.id, RUNNER_DISCONNECTED, attempt=attempt.attempt)
             assert failed == (before.status is not Status.COMPLETED and before.attempt == attempt.attempt)
 
     @rule(attempt=attempts)
@@ -176,7 +177,7 @@ def test_a_claim_whose_answer_was_lost_is_no_fault_when_it_is_repeated(database:
     lost = store.claim(job.id, "another", attempt=again.attempt)
     assert lost
     assert lost.faults == 1
-    assert store.fail(job.id, InternalError().response())
+    assert store.fail(job.id, INTERNAL_ERROR)
     dbos.destroy()
 
 
@@ -261,7 +262,7 @@ def test_an_attempt_that_has_been_overtaken_writes_nothing(database: sa.Engine) 
     assert fresh is not None
     assert store.prepared(fresh, "inputs/first") == "inputs/first"
     assert store.prepared(fresh, "inputs/second") == "inputs/first"
-    assert not store.refuse(fresh, InternalError().response()), "another try of prepare has succeeded"
+    assert not store.refuse(fresh, INTERNAL_ERROR), "another try of prepare has succeeded"
     zombie = store.claim(job.id, "w", attempt=0)
     assert zombie is not None
     assert store.claim(job.id, "other", attempt=0) is None
@@ -291,7 +292,7 @@ def test_a_claim_whose_answer_was_lost_is_repeated(database: sa.Engine) -> None:
     repeated = store.claim(job.id, "w", attempt=0)
     assert repeated is not None
     assert repeated.attempt == 2
-    store.fail(job.id, InternalError().response())
+    store.fail(job.id, INTERNAL_ERROR)
     dbos.destroy()
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.db.tables import webhook_table
-from server.errors import InternalError
+from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import NewJob
@@ -33,7 +33,7 @@ def outbox(tmp_path: Path) -> Iterator[tuple[sa.Engine, WebhookOutbox, list[floa
     job = NewJob(
         id="r", owner="o", input=None, seed=1, priority=Priority.NORMAL, base_url="", webhook_url="http://127.0.0.1:9/"
     )
-    JobStore(database, dbos_client(database), clock=lambda: now[0]).add_finished(job, InternalError().response())
+    JobStore(database, dbos_client(database), clock=lambda: now[0]).add_finished(job, INTERNAL_ERROR)
     yield database, WebhookOutbox(database, clock=lambda: now[0]), now
     database.dispose()
 

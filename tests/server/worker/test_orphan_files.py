@@ -15,7 +15,7 @@ from dbos import DBOSClient
 from pydantic import SecretStr
 
 from server.api.intake import Intake, Submission
-from server.errors import InternalError
+from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import SubmitOptions
 from server.jobs.job import Accepted, Rendered
 from server.jobs.job_store import JobStore
@@ -78,7 +78,7 @@ def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DB
 
     submitted("running")
     assert store.complete(submitted("done"), video_bytes=1, inference_time=1.0)
-    assert store.fail(submitted("failed").id, InternalError().response())
+    assert store.fail(submitted("failed").id, INTERNAL_ERROR)
     put("killed between file and row", "inputs", new_job().id)
     put("an upload", "uploads", "x.png")
     age_all()

@@ -10,7 +10,7 @@ import pytest
 
 from server.db.connection import create_engine
 from server.db.migrations import migrate
-from server.errors import GenerationFailed, GpuOutOfMemory, InternalError, RunnerDisconnected, RunnerStalled
+from server.errors import INTERNAL_ERROR, ErrorResponse
 from server.generator.messages import Finished, Generate
 from server.generator.parent import (
     GenerationCancelled,
@@ -22,6 +22,7 @@ from server.generator.parent import (
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
+from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
 from server.settings import load_settings
 from server.storage.local import LocalStorage
 from server.worker import claims
@@ -120,10 +121,10 @@ def test_a_video_is_handed_on(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "last"), [(GeneratorDied("x"), RunnerDisconnected()), (GeneratorStalled("x"), RunnerStalled())]
+    ("error", "last"), [(GeneratorDied("x"), RUNNER_DISCONNECTED), (GeneratorStalled("x"), RUNNER_STALLED)]
 )
 def test_a_lost_generator_is_a_fault_of_which_a_job_has_so_many(
-    worker: Worker, error: Exception, last: RunnerDisconnected | RunnerStalled
+    worker: Worker, error: Exception, last: ErrorResponse
 ) -> None:
     worker.generator.run_job = raising(error)
     request_id = worker.prepared_job()
@@ -141,13 +142,13 @@ def test_a_job_that_must_not_be_retried_ends_with_its_first_fault(worker: Worker
     worker.generator.run_job = raising(GeneratorDied("x"))
     request_id = worker.prepared_job(no_retry=True)
     worker.render.run(request_id)
-    assert worker.job(request_id).response_status == RunnerDisconnected.status
+    assert worker.job(request_id).response_status == RUNNER_DISCONNECTED.status
     assert worker.requeued == 0
 
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(GenerationError("x"), GenerationFailed.status), (ValueError("unforeseen"), InternalError.status)],
+    [(GenerationError("x"), GENERATION_FAILED.status), (ValueError("unforeseen"), INTERNAL_ERROR.status)],
 )
 def test_an_error_that_would_repeat_ends_the_job(worker: Worker, error: Exception, status: int) -> None:
     worker.generator.run_job = raising(error)
@@ -165,7 +166,7 @@ def test_lack_of_memory_is_tried_again_once_with_a_smaller_plan_and_is_no_fault(
     job = worker.job(request_id)
     assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 0, 1)
     worker.render.run(request_id)
-    assert worker.job(request_id).response_status == GpuOutOfMemory.status
+    assert worker.job(request_id).response_status == GPU_OUT_OF_MEMORY.status
     assert worker.generator.smaller_plans == ["stream_blocks"]
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from server.db.tables import log_table, metadata, request_table, webhook_table
-from server.errors import InternalError
+from server.errors import INTERNAL_ERROR
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings
 from server.storage.local import LocalStorage
@@ -199,7 +199,7 @@ def test_a_record_takes_its_log_its_webhook_and_the_engines_rows_along(
         added = store.get(job.id)
         assert added is not None
         store.log(added, [("INFO", "a line")])
-    store.fail(done.id, InternalError().response())
+    store.fail(done.id, INTERNAL_ERROR)
     settings = RetentionSettings(scratch_s=DAY, records_s=3 * DAY)
     retention = Retention(database, storage, engine, settings, clock)
 
@@ -210,7 +210,7 @@ def test_a_record_takes_its_log_its_webhook_and_the_engines_rows_along(
     retention.sweep()
     assert known() == {done.id, early.id, waiting.id}, "a repeated hand-over must find the first"
     clock.now += DAY + 1
-    store.fail(early.id, InternalError().response())
+    store.fail(early.id, INTERNAL_ERROR)
     retention.sweep()
     assert known() == {early.id, waiting.id}
     clock.now += 2 * DAY

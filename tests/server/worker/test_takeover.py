@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from server.db.connection import create_engine
 from server.db.migrations import migrate
-from server.errors import InternalError
+from server.errors import INTERNAL_ERROR
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job_store import JobStore
 from server.jobs.worker_registry import WorkerRegistry
@@ -45,7 +45,7 @@ def test_work_of_a_worker_that_never_registered_is_taken_over(database: sa.Engin
         now[0] += 2
     reaper.sweep()
     assert not dbos.list_workflows(executor_id="x", status="PENDING")
-    store.fail(job.id, InternalError().response())
+    store.fail(job.id, INTERNAL_ERROR)
     dbos.destroy()
 
 

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from server.api.middleware.body_memory import ByteBudget
+from server.api.middleware.body_memory import BodyMemory
 from tests.harness.keyed import client, create_key
 from tests.harness.live_server import APP, Server, example, until
 
@@ -48,9 +48,6 @@ def head(path: str = f"/queue/{APP}", *, length: int, **headers: str) -> bytes:
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {length}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
-
-
-# -- headers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [f"/queue/{APP}", "/health/live", "/nothing"])
@@ -146,9 +143,6 @@ def test_two_content_lengths_are_refused(server: Server) -> None:
         assert read_all(connection).startswith(b"HTTP/1.1 400")
 
 
-# -- bodies ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", [f"/queue/{APP}", f"/run/{APP}", "/rest/storage/upload/initiate", "/nothing"])
 def test_a_declared_length_over_the_limit_is_413_before_a_byte_is_read(server: Server, path: str) -> None:
     with connect(server) as connection:
@@ -165,8 +159,8 @@ def test_curl_is_not_told_to_continue_with_a_body_that_is_too_long(server: Serve
 
 
 EARLY = {
-    "400": ("/api/fal/proxy", {}, b"400"),  # Doors
-    "403": (f"/queue/{APP}", {"Host": "evil.example"}, b"403"),  # SiteGuard
+    "400": ("/api/fal/proxy", {}, b"400"),  # HostRewrite
+    "403": (f"/queue/{APP}", {"Host": "evil.example"}, b"403"),  # LoopbackGuard
     "404": ("/nothing", {}, b"404"),
     "preflight": (f"/queue/{APP}", {"Origin": "http://localhost", "Access-Control-Request-Method": "POST"}, b"204"),
 }
@@ -192,7 +186,7 @@ def test_an_answer_before_the_end_of_the_body_ends_the_connection(server: Server
         assert answer.split()[1] == status
         assert b"connection: close" in answer.lower()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for _ in range(100):  # whoever goes on sending is cut off
+            for _ in range(100):  # a client that goes on sending is cut off
                 connection.sendall(b"1\r\nx\r\n")
                 time.sleep(0.1)
         assert time.monotonic() - started < 10
@@ -300,9 +294,9 @@ def test_a_body_that_finds_no_memory_in_time_is_503_with_retry_after(impatient: 
     until(lambda: impatient.http.post(f"/queue/{APP}", json=example(padding="x" * 700_000)).status_code == 200)
 
 
-def test_the_memory_budget_is_given_in_turn_and_comes_back() -> None:
+def test_memory_is_granted_in_order_and_comes_back() -> None:
     async def scenario() -> None:
-        budget = ByteBudget(10, 10)
+        budget = BodyMemory(10, 10)
         assert await budget.take("a", 6, timeout_s=1) == 6
         with pytest.raises(TimeoutError):
             await budget.take("b", 5, timeout_s=0.01)
@@ -310,7 +304,7 @@ def test_the_memory_budget_is_given_in_turn_and_comes_back() -> None:
         await asyncio.sleep(0)
         small = asyncio.create_task(budget.take("c", 1, timeout_s=1))
         await asyncio.sleep(0)
-        assert not small.done(), "nobody overtakes"
+        assert not small.done(), "it does not overtake"
         budget.give_back("a", 6)
         await large
         assert not small.done()
@@ -323,9 +317,9 @@ def test_the_memory_budget_is_given_in_turn_and_comes_back() -> None:
     asyncio.run(scenario())
 
 
-def test_of_the_memory_budget_nobody_takes_more_than_a_share() -> None:
+def test_no_owner_takes_more_than_a_share_of_the_memory() -> None:
     async def scenario() -> None:
-        budget = ByteBudget(10, 6)
+        budget = BodyMemory(10, 6)
         await budget.take("slow", 5, timeout_s=1)
         own = asyncio.create_task(budget.take("slow", 3, timeout_s=1))
         await asyncio.sleep(0)
@@ -351,9 +345,6 @@ def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[...
         assert time.monotonic() - started < 10
 
 
-# -- readers -----------------------------------------------------------------------------------------------------
-
-
 def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Server]) -> None:
     server = start_server(api__write_timeout_s=1, ready=False)
     urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
@@ -372,9 +363,6 @@ def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Serv
         until(lambda: connections() == 1)
         until(lambda: connections() == 0, timeout_s=10)
         assert len(read_all(connection)) < size
-
-
-# -- every answer ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What nobody foresaw: a JSON 500 with an id for the caller, the traceback with the same id for the log."""
+"""Unforeseen errors: a JSON 500 with an id for the caller, the traceback with the same id for the log."""
 
 import logging
 import sqlite3

@@ -1,4 +1,4 @@
-"""The queue through its front door: submit, status, result, cancel, download."""
+"""The queue over HTTP: submit, status, result, cancel, download."""
 
 import re
 import subprocess

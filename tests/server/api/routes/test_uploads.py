@@ -14,7 +14,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from server.api.keys import KeyTable
+from server.api.key_table import KeyTable
 from server.db.connection import create_engine
 from server.fal.example import PHOTO
 from tests.harness.in_process import open_api
@@ -215,7 +215,7 @@ def test_fals_hosts_lead_to_the_same_places(server: Server) -> None:
 
 
 def test_uploads_are_our_own_under_a_prefix_too(start_server: Callable[..., Server]) -> None:
-    """A proxy serves us under /hc: whatever we answer has that prefix, and what the proxy passes on has not."""
+    """A proxy serves us under /hc: every URL in an answer has that prefix, and the calls that it passes on do not."""
     server = start_server(api__trusted_proxies='["127.0.0.1"]', allow_private_networks="[]", ready=False)
     assert server.process.stdout is not None
     use_key(server, server.process.stdout.readline().split()[-1])
@@ -237,7 +237,7 @@ def test_an_upload_that_is_gone_is_a_failed_download(server: Server) -> None:
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "file_download_error")
 
 
-def test_two_files_for_one_url_are_settled_whoever_is_faster(server: Server) -> None:
+def test_of_two_files_for_one_url_one_is_kept(server: Server) -> None:
     url = initiate(server)["upload_url"]
     images = [png((70 + number, 70)) for number in range(6)]
     with ThreadPoolExecutor(6) as pool:

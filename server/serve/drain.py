@@ -1,4 +1,4 @@
-"""`hunyuan-custom drain`: an orderly end before maintenance."""
+"""Waits until no worker runs a job: an orderly end before maintenance."""
 
 import time
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from server.db.connection import create_engine
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings
 
-_LOOK_EVERY_S = 0.1
-# A worker reads the wish with one heartbeat and has stopped taking jobs before the next.
-_HEARD_AFTER_BEATS = 2
+_POLL_S = 0.1
+# A worker reads the flag with one heartbeat and has stopped taking jobs before the next.
+_BEATS_UNTIL_DRAINING = 2
 
 
 @dataclass(slots=True)
 class _Beats:
-    """What was seen of one worker, on this process's clock."""
+    """Heartbeats of one worker as seen here, on this process's clock."""
 
     last: float
     changed_at: float
@@ -36,8 +36,8 @@ def drain_workers(settings: Settings, *, undo: bool) -> None:
         alive = {
             name: beats for name, beats in seen.items() if now - beats.changed_at < settings.jobs.heartbeat_stale_s
         }
-        heard = all(beats.count >= _HEARD_AFTER_BEATS for beats in alive.values())
-        if heard and not registry.count_running(alive):
+        draining = all(beats.count >= _BEATS_UNTIL_DRAINING for beats in alive.values())
+        if draining and not registry.count_running(alive):
             break
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_S)
     database.dispose()

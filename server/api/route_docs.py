@@ -1,0 +1,150 @@
+"""What the schema of this server says about single routes beyond what FastAPI finds out by itself: bodies that are read
+by hand, and statuses that a route has of its own."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from server.fal.queue_models import CancelAnswer, QueueStatus
+from server.fal.schemas import HunyuanCustomOutput
+from server.fal.upload_models import AccessUrl, CdnToken, StoredUrl, UploadDescription, UploadUrls
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+class Problem(BaseModel):
+    """An error: a sentence, or fal's list of places in the input; cancel answers a status instead."""
+
+    model_config = ConfigDict(extra="allow")
+
+    detail: str | list[dict[str, Any]] | None = None
+    error_type: str | None = None
+    status: str | None = None
+
+
+class KeySet(BaseModel):
+    """A JSON Web Key Set."""
+
+    keys: list[dict[str, str]]
+
+
+class Readiness(BaseModel):
+    """Whether a video could be made now, and what each worker says of itself."""
+
+    status: Literal["ready", "not ready"]
+    workers: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class RouteDoc:
+    """Arguments of a route's decorator."""
+
+    responses: Responses = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
+
+
+def _json(description: str, model: type[BaseModel]) -> dict[str, Any]:
+    return {"description": description, "model": model}
+
+
+_REQUEST_ID = {
+    "name": "request_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "title": "Request Id"},
+}
+_LOGS = {
+    "name": "logs",
+    "in": "query",
+    "description": "Whether to include logs (`1`) in the response or not (`0`).",
+    "schema": {"type": "string", "default": "0"},
+}
+_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/HunyuanCustomInput"}}},
+}
+_SUBMIT_HEADERS = [
+    header("X-Fal-Queue-Priority", "`low` waits behind all `normal` requests.", enum=["normal", "low"]),
+    header("X-Fal-Request-Timeout", "Seconds (> 0.1) within which the work must start; else 504."),
+    header("X-Fal-No-Retry", "`1`: not repeated when a worker is lost."),
+    header("X-Fal-Store-IO", "`0`: the input is forgotten when the request is over."),
+    header("X-Fal-Object-Lifecycle-Preference", '`{"expiration_duration_seconds": N}` shortens the video\'s life.'),
+    header("X-Fal-Runner-Hint", "Accepted; there is one model."),
+    header("Idempotency-Key", "The same key leads to the same request.", maxLength=255),
+]
+_FAILED: Responses = {
+    499: _json("Cancelled by its sender.", Problem),
+    504: _json("Not started in time, or no progress.", Problem),
+}
+
+SUBMIT = RouteDoc({200: _json("Accepted.", QueueStatus)}, {"requestBody": _BODY, "parameters": _SUBMIT_HEADERS})
+RUN = RouteDoc(
+    {200: _json("The output.", HunyuanCustomOutput), **_FAILED},
+    {"requestBody": _BODY, "parameters": _SUBMIT_HEADERS},
+)
+STATUS = RouteDoc(
+    {200: _json("The request is over.", QueueStatus), 202: _json("It waits or runs.", QueueStatus)},
+    {"parameters": [_REQUEST_ID, _LOGS]},
+)
+STREAM = RouteDoc(
+    {200: {"description": "One event per change.", "content": {"text/event-stream": {"schema": {}}}}},
+    {"parameters": [_LOGS, header("Last-Event-ID", "Only log lines after this event.")]},
+)
+RESULT = RouteDoc(
+    {200: _json("The output.", HunyuanCustomOutput), 422: _json("Its input was not valid.", Problem), **_FAILED}
+)
+CANCEL = RouteDoc({202: _json("Accepted.", CancelAnswer)})
+_ELSEWHERE = {"description": "From a bucket: where the file is, for a few minutes."}
+DOWNLOAD = RouteDoc(
+    {
+        200: {"description": "The file.", "content": {"video/mp4": {}}},
+        206: {"description": "The asked range.", "content": {"video/mp4": {}}},
+        302: _ELSEWHERE,
+        410: _json("The file's time is over.", Problem),
+        416: _json("The range lies outside the file.", Problem),
+    }
+)
+
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_IMAGES = dict.fromkeys(("image/png", "image/jpeg", "image/webp"), _IMAGE)
+_IMAGE_BODY = {"requestBody": {"required": True, "content": _IMAGES}}
+_LIFECYCLE = header("X-Fal-Object-Lifecycle", '`{"expiration_duration_seconds": N}` shortens the life of the upload.')
+
+INITIATE = RouteDoc(
+    {200: _json("Where to put it.", UploadUrls)},
+    {
+        "requestBody": {"content": {"application/json": {"schema": UploadDescription.model_json_schema()}}},
+        "parameters": [_LIFECYCLE],
+    },
+)
+PUT_UPLOAD = RouteDoc({200: _json("Stored.", StoredUrl)}, _IMAGE_BODY)
+CDN_TOKEN = RouteDoc({200: _json("A token.", CdnToken)})
+UPLOAD = RouteDoc(
+    {200: _json("Stored.", AccessUrl)},
+    {
+        **_IMAGE_BODY,
+        "security": [{"cdnToken": []}],
+        "parameters": [_LIFECYCLE, header("X-Fal-File-Name", "Name of the file.")],
+    },
+)
+MULTIPART = RouteDoc({413: _json("Always: no image is that large.", Problem)})
+CDN_MULTIPART = RouteDoc(MULTIPART.responses, {"security": [{"cdnToken": []}]})
+IMAGE_DOWNLOAD = RouteDoc(
+    {
+        410: _json("The upload's time is over.", Problem),
+        200: {"description": "The image.", "content": _IMAGES},
+        206: {"description": "The asked range.", "content": _IMAGES},
+        302: _ELSEWHERE,
+        416: _json("The range lies outside the file.", Problem),
+    }
+)
+READY = RouteDoc({200: _json("A video can be made.", Readiness), 503: _json("Not now.", Readiness)})
+OPENAPI = RouteDoc(
+    {200: {"description": "The schema.", "content": {"application/json": {"schema": {"type": "object"}}}}}
+)
+KEY_SET = RouteDoc({200: _json("The keys.", KeySet)})

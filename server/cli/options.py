@@ -1,0 +1,37 @@
+"""Options that many commands have, and the settings and database they lead to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server.settings import CONFIGS, Settings, load_settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+DEMO_CONFIG = CONFIGS / "demo.toml"
+
+Config = Annotated[Path, typer.Option(help="TOML file with the settings of this deployment.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where database and files live (data_dir).")]
+
+
+def read_settings(config: Path, data_dir: Path | None, **api: str | int | Path | None) -> Settings:
+    """Settings with the options of the command on top; `api` are keys of that section, None where not given."""
+    overrides: dict[str, Any] = {}
+    given = {key: value for key, value in api.items() if value is not None}
+    if given:
+        overrides["api"] = given
+    if data_dir is not None:
+        overrides["data_dir"] = data_dir
+    return load_settings(config, overrides)
+
+
+def migrated_database(config: Path, data_dir: Path | None) -> "sa.Engine":
+    """The database of the deployment, created or upgraded where needed."""
+    from server.db.connection import create_engine
+    from server.db.migrations import migrate
+
+    settings = read_settings(config, data_dir)
+    migrate(settings.database_url, settings.data_dir / "migrate.lock")
+    return create_engine(settings.database_url)
