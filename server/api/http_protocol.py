@@ -10,8 +10,9 @@ connections) has our form: JSON and `x-fal-request-id`.
 import asyncio
 import json
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
+import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -19,6 +20,35 @@ from server.api.error_responses import to_response
 from server.api.middleware.request_ids import REQUEST_ID, RequestIds, new_request_id
 from server.errors import BadRequest, HeadersTooLarge, Overloaded, RequestError
 from server.settings import ApiSettings
+
+_OFFER: Final = {b"upgrade", b"http2-settings"}  # headers, and options of the Connection header
+
+
+class _Parser(httptools.HttpRequestParser):
+    """Reads on where a client offers an upgrade: httptools takes what follows the headers for another protocol.
+
+    This server takes no upgrade, so the offer is ignored and the body is a body (RFC 9110, 7.8): the same headers are
+    read again without it. Java's HttpClient and `curl --http2` make such an offer with each first request.
+    """
+
+    def __init__(self, protocol: "LimitedHttpProtocol") -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override] # asyncio hands over bytes
+        while True:
+            try:
+                super().feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if not self.offers_upgrade():
+                    raise
+                data = self._protocol.head_without_upgrade() + data[offer.args[0] :]
+            else:
+                return
+
+    def offers_upgrade(self) -> bool:
+        """Whether the request that is read could go on without the upgrade; CONNECT could not."""
+        return bool(self.should_upgrade()) and self.get_method() != b"CONNECT"
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -29,12 +59,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     header_timeout_s: ClassVar[float]
     write_timeout_s: ClassVar[float]
 
+    parser: _Parser
+
     _reading_headers = True
     _header_bytes = 0
     _bytes_beside_body = 0  # since the last piece of a body
     _refusal: RequestError | None = None
     _overdue: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -82,6 +119,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.offers_upgrade():
+            return  # they come again
         self._disarm()
         self._reading_headers, self._bytes_beside_body = False, 0
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.max_header_bytes:
@@ -96,6 +135,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.offers_upgrade():
+            return
         super().on_message_complete()
         self._reading_headers, self._header_bytes = True, 0
 
@@ -115,8 +156,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.transport.write("\r\n".join([*lines, "", body]).encode("ascii"))
         self.transport.close()
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Nothing: an upgrade is a request like any other here, and no client may fill the log with warnings."""
+    def head_without_upgrade(self) -> bytes:
+        """The request line and headers that were just read, less what offers an upgrade."""
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [option for option in value.split(b",") if option.strip().lower() not in _OFFER]
+                lines += [b"%s: %s" % (name, b",".join(kept))] if kept else []
+            elif name not in _OFFER:
+                lines.append(b"%s: %s" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
 
     def _arm(self) -> None:
         self._disarm()
