@@ -35,7 +35,7 @@ def convert_command(
 ) -> None:
     """Convert the original checkpoint into a folder HunyuanCustomPipeline.from_pretrained loads."""
     with one_line_errors():
-        from weights.writing.convert import convert
+        from weights.convert import convert
 
         bar = _Bar()
         made = convert(original_dir, out_dir, variant=variant, start=bar.start, progress=bar.advance)

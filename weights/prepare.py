@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weights.checks.verify import verify
+from weights.convert import convert, is_current, recorded_variant
 from weights.errors import TargetError, VerifyError, WeightsError
 from weights.hub.download import Ask, download, remove_damaged
 from weights.hub.lock_file import LOCK_NAME
 from weights.hub.manifest import Manifest
 from weights.originals.layout import Variant, find_original
-from weights.writing.convert import convert, is_current, recorded_variant
 from weights.writing.staging import check_target, remove_left_overs
 
 

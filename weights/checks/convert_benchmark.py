@@ -12,6 +12,7 @@ from typing import Any
 
 from weights.checks.key_coverage import KeyCoverage, coverage_of_conversion, table
 from weights.checks.synthetic import tensor_bytes, write_original_dit
+from weights.convert import write_components
 from weights.disk import drop_from_cache
 from weights.errors import TargetError
 from weights.originals.layout import DIT_NAME, OriginalFiles, Variant
@@ -19,7 +20,6 @@ from weights.originals.plan_transformer import FULL_SIZE, plan_transformer
 from weights.originals.structure import transformer_shapes
 from weights.process_memory import in_a_process
 from weights.writing.component import json_text
-from weights.writing.convert import write_components
 from weights.writing.staging import scratch_folder
 
 SCRATCH = ".hunyuan-custom-bench-convert"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.checks.loading_check import prepare_command
+from weights.convert import FORMAT, plan, recorded_variant
 from weights.errors import ManifestError, WeightsError
 from weights.hub.lock_file import LOCK_NAME, LockFile, check_hash, check_size
 from weights.originals.encoder_check import encoder_faults, is_computed
@@ -20,7 +21,6 @@ from weights.originals.plan_vae import BEYOND_DIFFUSERS
 from weights.originals.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
 from weights.originals.tokenizer_check import check_tokenizer
 from weights.writing.component import read_json
-from weights.writing.convert import FORMAT, plan, recorded_variant
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER, left_overs
 from weights.writing.stored_tensor import StoredTensor

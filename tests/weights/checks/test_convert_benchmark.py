@@ -21,12 +21,12 @@ from weights.checks import convert_benchmark as bench_module
 from weights.checks.convert_benchmark import SCRATCH, ConvertBench, bench_convert, only_a_transformer
 from weights.checks.key_coverage import KeyCoverage, full_size_coverage, table
 from weights.checks.synthetic import write_converted_transformer, write_original_dit
+from weights.convert import write_components
 from weights.originals.key_map import original_shapes
 from weights.originals.plan_transformer import FULL_SIZE, plan_transformer
 from weights.originals.structure import transformer_shapes
 from weights.originals.torch_checkpoint import list_torch_checkpoint
 from weights.process_memory import rss_anon
-from weights.writing.convert import write_components
 
 
 def test_the_bench_measures_and_cleans_up_after_itself_and_after_a_killed_run(

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from tests.harness.original_files import DIT
 from weights.checks.verify import verify
 from weights.commands import app
+from weights.convert import convert
 from weights.hub.lock_file import LOCK_NAME
 from weights.originals.layout import Variant
 from weights.originals.plan_transformer import FULL_SIZE
 from weights.originals.structure import differences, summary, transformer_shapes
-from weights.writing.convert import convert
 from weights.writing.staging import MARKER
 
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from tests.harness.original_files import CLIP_WEIGHTS, DIT, LLAVA_WEIGHTS, VAE
 from tests.harness.refusals import refused
+from weights import convert as convert_module
 from weights.commands import app
+from weights.convert import convert
 from weights.errors import (
     TargetError,
 )
 from weights.writing import direct_file
-from weights.writing.convert import convert
 
 
 def _cannot_link(*_: object) -> None:

@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 
 from tests.harness.original_files import DIT
+from weights import convert as convert_module
 from weights.checks.loading_check import check_loadable
 from weights.checks.verify import verify
+from weights.convert import convert, is_current
 from weights.errors import TargetError
 from weights.writing import staging
-from weights.writing.convert import convert, is_current
 from weights.writing.staging import MARKER
 
 HANGING = """
 import sys, time
 from pathlib import Path
-from weights.writing import convert, direct_file, staging
+from weights import convert
+from weights.writing import direct_file, staging
 def hang():
     print("there", flush=True)
     time.sleep(600)

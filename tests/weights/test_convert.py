@@ -18,14 +18,14 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForConditionalGeneration
 
 from tests.harness.original_files import DIT
+from weights import convert as convert_module
 from weights.checks.verify import verify
+from weights.convert import convert
 from weights.errors import CheckpointError
 from weights.originals.key_map import convert_transformer_state_dict
 from weights.originals.layout import Variant
 from weights.originals.plan_transformer import FULL_SIZE
-from weights.writing import convert as convert_module
 from weights.writing import direct_file, shard_writer
-from weights.writing.convert import convert
 
 
 def loaded_shards(folder: Path) -> dict[str, Tensor]:
