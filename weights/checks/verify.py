@@ -5,7 +5,6 @@ Findings are collected, not raised: one line each, naming file and key, so that 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from weights.checks.loading_check import prepare_command
 from weights.convert import FORMAT, plan, recorded_variant
-from weights.errors import ManifestError, WeightsError
+from weights.errors import CheckpointError, ManifestError, WeightsError
 from weights.hub.lock_file import LOCK_NAME, LockFile, check_hash, check_size
 from weights.originals.encoder_check import encoder_faults, is_computed
 from weights.originals.layout import Variant, find_original
@@ -24,9 +23,7 @@ from weights.writing.component import read_json
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER, left_overs
 from weights.writing.stored_tensor import StoredTensor
-
-_CHUNK = 8 * 2**20
-Progress = Callable[[int], None]
+from weights.writing.written_file import Progress, checksum
 
 
 def verify(
@@ -141,12 +138,10 @@ def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool
             yield f"{path}: {path.stat().st_size} bytes instead of {size}"
         elif contents:
             try:
-                changed = _crc32(path, progress) != crc
-            except OSError as error:
-                yield f"{path}: cannot be read ({error.strerror})"
-            else:
-                if changed:
+                if checksum(path, progress) != crc:
                     yield f"{path}: its content has changed since the conversion; delete it and convert again"
+            except CheckpointError as error:
+                yield str(error)
     known = {*files, MARKER}
     for path in sorted(folder.rglob("*.safetensors*")):
         if str(path.relative_to(folder)) not in known:
@@ -201,12 +196,3 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     return {
         key: tensor for path in sorted(folder.glob("*.safetensors")) for key, tensor in list_safetensors(path).items()
     }
-
-
-def _crc32(path: Path, progress: Progress) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)
-            progress(len(chunk))
-    return crc

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from weights.errors import KeyMapError, WrongModelError
+from weights.writing.move import Piece
 
 T = TypeVar("T")
 
@@ -41,14 +41,6 @@ class DitSizes:
         """Sizes of a diffusers transformer config (`num_attention_heads`, `attention_head_dim`, `mlp_ratio`)."""
         hidden = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
         return cls(hidden=hidden, mlp=int(hidden * float(config["mlp_ratio"])))
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One converted tensor: rows of its original, the ranges `[start, stop)` concatenated in order."""
-
-    name: str
-    rows: tuple[tuple[int, int], ...]
 
 
 # A target is "new name:widths", widths being the rows it takes in turn (C, M); without widths it takes all rows.
@@ -206,8 +198,7 @@ def convert_transformer_state_dict(
     converted: dict[str, Tensor] = {}
     for key, tensor in original.items():
         for piece in pieces_of(key, tensor.shape[0], sizes):
-            parts = [tensor[start:stop] for start, stop in piece.rows]
-            converted[piece.name] = parts[0] if parts[0].shape == tensor.shape else torch.cat(parts)
+            converted[piece.name] = piece.cut(tensor)
     return converted
 
 
@@ -229,7 +220,7 @@ def convert_scale_map(scales: Mapping[str, Tensor], modules: Iterable[str], *, s
         scale = scales[module].float().reshape(-1, 1)
         rows = _rows_of(re.sub(r"(?<=blocks\.)\d+", "*", module), sizes) if len(scale) == 1 else len(scale)
         for piece in pieces_of(f"{module}.weight", rows, sizes):
-            part = scale[0] if len(scale) == 1 else torch.cat([scale[start:stop] for start, stop in piece.rows])
+            part = scale[0] if len(scale) == 1 else piece.cut(scale)
             converted[f"{piece.name.removesuffix('.weight')}.{SCALE_NAME}"] = part.clone()
     return converted
 

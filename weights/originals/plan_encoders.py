@@ -17,8 +17,8 @@ from weights.originals.encoder_check import check_encoder, is_computed
 from weights.originals.structure import CONFIG_ERRORS, reason_of
 from weights.originals.torch_checkpoint import list_torch_checkpoint
 from weights.writing.component import Component, json_text, read_json, read_text
+from weights.writing.move import Move
 from weights.writing.safetensors_file import list_safetensors
-from weights.writing.shard_writer import Move
 from weights.writing.stored_tensor import StoredTensor
 
 TOKENIZER_FILES = (

@@ -13,8 +13,8 @@ from weights.originals.layout import OriginalFiles, Variant
 from weights.originals.structure import compare, is_fp8_layer, transformer_shapes
 from weights.originals.torch_checkpoint import list_torch_checkpoint, load_scale_map
 from weights.writing.component import Component, json_text, read_json
+from weights.writing.move import Move
 from weights.writing.safetensors_file import list_safetensors
-from weights.writing.shard_writer import Move
 from weights.writing.stored_tensor import FLOAT8, StoredTensor
 
 FULL_SIZE: dict[str, Any] = {
@@ -134,8 +134,4 @@ def _scale_moves(path: Path, originals: Mapping[str, tuple[int, ...]], sizes: Di
             raise StructureError(f"{path}: {module}: {scale.numel()} scales for {rows.get(module)} rows")
     with _naming(path):
         scales = convert_scale_map(given, rows, sizes=sizes)
-    stored = (
-        StoredTensor(key=name, path=path, dtype=scale.dtype, shape=tuple(scale.shape), memory=scale)
-        for name, scale in scales.items()
-    )
-    return [Move.whole(tensor, tensor.key) for tensor in stored]
+    return [Move.whole(StoredTensor.in_memory(name, scale, path), name) for name, scale in scales.items()]

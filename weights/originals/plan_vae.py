@@ -12,7 +12,7 @@ from weights.originals.layout import OriginalFiles
 from weights.originals.structure import check_dtypes, compare, vae_shapes
 from weights.originals.torch_checkpoint import list_torch_checkpoint
 from weights.writing.component import Component, json_text, read_json
-from weights.writing.shard_writer import Move
+from weights.writing.move import Move
 
 SAME_NAMES = (
     "in_channels",

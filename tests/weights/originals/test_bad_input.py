@@ -84,11 +84,11 @@ def test_a_bare_pickle_with_code_is_refused_and_not_executed(original: Path, goo
     assert not marker.exists()
 
 
-def test_a_legacy_pickle_larger_than_the_memory_left(
+def test_a_legacy_pickle_that_is_too_large_to_load_whole(
     original: Path, good: Path, dit_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(dit_weights, original / DIT, _use_new_zipfile_serialization=False)
-    monkeypatch.setattr(torch_checkpoint, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(torch_checkpoint, "MAX_LEGACY_BYTES", 100_000)
     refused(original, good, CheckpointError, DIT, "whole", "save it again")
 
 

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.harness.original_files import CLIP_WEIGHTS, DIT, LLAVA_WEIGHTS, VAE
 from tests.harness.refusals import refused
-from weights import convert as convert_module
 from weights.commands import app
 from weights.convert import convert
 from weights.errors import (
     TargetError,
 )
-from weights.writing import direct_file
+
+
+class SmallDisk(io.FileIO):
+    """A file on a disk that has room for `capacity` bytes."""
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        super().__init__(path, "wb")
+        self._left = capacity
+
+    def write(self, data: Any) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
 
 
 def _cannot_link(*_: object) -> None:
@@ -31,18 +45,14 @@ def test_the_disk_fills_up_at_60_percent(
 ) -> None:
     left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[place]
     capacity = int(0.6 * (original / left).stat().st_size)
-    written: dict[str, int] = {}
-    write = direct_file.write_all
+    opened = Path.open
 
-    def full_soon(handle: int, view: memoryview) -> None:
-        path = str(Path(f"/proc/self/fd/{handle}").readlink())
-        written[path] = written.get(path, 0) + len(view)
-        if f"/{place}/" in path and written[path] > capacity:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(handle, view)
+    def open_on_a_small_disk(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if mode == "wb" and f"/{place}/" in str(path):
+            return SmallDisk(path, capacity)
+        return opened(path, mode, *arguments, **options)
 
-    monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
-    monkeypatch.setattr(direct_file, "write_all", full_soon)
+    monkeypatch.setattr(Path, "open", open_on_a_small_disk)
     monkeypatch.setattr(os, "link", _cannot_link)  # the encoders are copied
     refused(original, good, TargetError, f"/{place}/", "the disk is full")
 

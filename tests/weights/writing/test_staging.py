@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.harness.original_files import DIT
-from weights import convert as convert_module
 from weights.checks.loading_check import check_loadable
 from weights.checks.verify import verify
 from weights.convert import convert, is_current
@@ -25,19 +24,20 @@ HANGING = """
 import sys, time
 from pathlib import Path
 from weights import convert
-from weights.writing import direct_file, staging
+from weights.writing import shard_writer, staging
 def hang():
     print("there", flush=True)
     time.sleep(600)
-def hang_in_the_vae(handle, view, write=direct_file.write_all):
-    write(handle, view)
-    if "/vae/" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+def hang_in_the_vae(path, parts, progress, write=shard_writer.write_file):
+    written = write(path, parts, progress=progress)
+    if "/vae/" in str(path):
         hang()
+    return written
 def hang_after(first, second, exchange=staging._exchange):
     exchange(first, second)
     hang()
 if sys.argv[3] == "writing":
-    direct_file.write_all = hang_in_the_vae
+    shard_writer.write_file = hang_in_the_vae
 else:
     staging._exchange = hang_after
 convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
