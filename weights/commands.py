@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from weights.errors import WeightsError
+from weights.errors import WeightsError, one_line
 from weights.originals.layout import Variant
 
 app = typer.Typer(help="Download, convert and verify the model's weights.", no_args_is_help=True)
@@ -39,8 +38,7 @@ def convert_command(
 
         bar = _Bar()
         made = convert(original_dir, out_dir, variant=variant, start=bar.start, progress=bar.advance)
-        bar.finish()
-        typer.echo(
+        bar.say(
             f"{made.target}: {made.variant}, {made.nbytes / 1e9:.2f} GB; "
             f"{made.original_keys} tensors of the transformer became {made.produced_keys}"
         )
@@ -57,8 +55,9 @@ def download_command(
         from weights.hub.download import download
         from weights.hub.manifest import read_manifest
 
-        fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), say=typer.echo)
-        typer.echo(f"{originals}: complete, {fetched} files fetched")
+        say = _Bar().say
+        fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), say=say)
+        say(f"{originals}: complete, {fetched} files fetched")
 
 
 @app.command("prepare")
@@ -100,10 +99,10 @@ def verify_command(
         )
         bar.finish()
     for fault in faults:
-        typer.echo(fault, err=True)
+        typer.echo(one_line(fault), err=True)
     if faults:
         raise typer.Exit(1)
-    typer.echo(f"{folder}: sound")
+    typer.echo(one_line(f"{folder}: sound"))
 
 
 @app.command("keys")
@@ -131,11 +130,11 @@ def bench_convert_command(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What this package or the system refuses is one line on stderr and exit code 1; nobody here reads a traceback."""
+    """What this package or the system refuses is one line on stderr and exit code 1, not a traceback."""
     try:
         yield
     except (WeightsError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # a damaged file's keys may hold anything
+        typer.echo(f"error: {one_line(str(error))}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -153,10 +152,9 @@ def _asker(accepted: bool) -> Callable[[str], bool]:
 
 
 class _Bar:
-    """A progress bar in bytes, fed from several threads; silent where nobody looks."""
+    """A progress bar in bytes on stderr, if that is a terminal."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._total = self._done = 0
         self._shown = -1
 
@@ -166,12 +164,11 @@ class _Bar:
 
     def advance(self, count: int) -> None:
         """`count` more bytes are done."""
-        with self._lock:
-            self._done += count
-            percent = 100 * self._done // max(self._total, 1)
-            if percent > self._shown and sys.stderr.isatty():
-                self._shown = max(percent, 0)
-                typer.echo(f"\r{percent:3d} % of {self._total / 1e9:.1f} GB", err=True, nl=False)
+        self._done += count
+        percent = 100 * self._done // max(self._total, 1)
+        if percent > self._shown and sys.stderr.isatty():
+            self._shown = percent
+            typer.echo(f"\r{percent:3d} % of {self._total / 1e9:.1f} GB", err=True, nl=False)
 
     def finish(self) -> None:
         """End the line."""
@@ -182,4 +179,4 @@ class _Bar:
     def say(self, line: str) -> None:
         """A line of its own."""
         self.finish()
-        typer.echo(line)
+        typer.echo(one_line(line))

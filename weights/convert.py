@@ -17,6 +17,7 @@ from weights.originals.layout import OriginalFiles, Variant, find_original
 from weights.originals.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
 from weights.originals.plan_transformer import plan_transformer, transformer_config
 from weights.originals.plan_vae import plan_vae, vae_config
+from weights.originals.quiet import quiet_libraries
 from weights.originals.tokenizer_check import check_tokenizer
 from weights.writing.component import Component, json_text, read_json
 from weights.writing.staging import MARKER, check_target
@@ -82,6 +83,7 @@ def convert(
     )
 
 
+@quiet_libraries()
 def plan(files: OriginalFiles) -> list[Component]:
     """All components, the transformer first; raises for anything in the originals that will not do."""
     check_tokenizer(files.llava, files.llava)
@@ -92,8 +94,8 @@ def plan(files: OriginalFiles) -> list[Component]:
     check_configs(
         transformer=Config(files.dit_config, transformer_config(files.dit_config)),
         vae=Config(files.vae_config, vae_config(files.vae_config)),
-        llava=Config(files.llava / "config.json", llava_config(files.llava)),
-        clip=Config(files.clip / "config.json", clip_config(files.clip)),
+        llava=Config(files.llava / "config.json", llava_config(files.llava / "config.json")),
+        clip=Config(files.clip / "config.json", clip_config(files.clip / "config.json")),
     )
     return components
 

@@ -17,6 +17,7 @@ REFUSALS = {
     errno.EROFS: "read-only file system",
     errno.ENOTDIR: "something that is no folder is in the way",
     errno.EEXIST: "something is in the way",
+    errno.ELOOP: "a link that leads to itself",
 }
 
 

@@ -16,9 +16,11 @@ from weights.errors import CheckpointError, ManifestError, WeightsError
 from weights.hub.lock_file import LOCK_NAME, LockFile, check_hash, check_size
 from weights.originals.encoder_check import encoder_faults, is_computed
 from weights.originals.layout import Variant, find_original
+from weights.originals.plan_encoders import clip_config
 from weights.originals.plan_vae import BEYOND_DIFFUSERS
+from weights.originals.quiet import quiet_libraries
 from weights.originals.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
-from weights.originals.tokenizer_check import check_tokenizer
+from weights.originals.tokenizer_check import check_clip_tokenizer, check_tokenizer
 from weights.writing.component import read_json
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER, left_overs
@@ -126,7 +128,9 @@ def _converted_faults(
         sound = False
         yield fault
     if sound:  # else the structure's faults would only repeat what is known
-        yield from _structure_faults(folder, fp8=made is Variant.FP8)
+        with quiet_libraries():
+            faults = list(_structure_faults(folder, fp8=made is Variant.FP8))
+        yield from faults
 
 
 def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool, progress: Progress) -> Iterator[str]:
@@ -165,6 +169,11 @@ def _structure_faults(folder: Path, *, fp8: bool) -> Iterator[str]:
             yield str(error)
     try:
         check_tokenizer(folder / "tokenizer", folder / "text_encoder")
+    except WeightsError as error:
+        yield str(error)
+    try:
+        vocabulary = clip_config(folder / "text_encoder_2/config.json")["vocab_size"]
+        check_clip_tokenizer(folder / "tokenizer_2", vocabulary=vocabulary)
     except WeightsError as error:
         yield str(error)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.errors import CheckpointError, KeyMapError, StructureError
+from weights.originals.config_values import check_values
 from weights.originals.key_map import DitSizes, convert_scale_map, original_shapes, pieces_of, refuse_sibling
 from weights.originals.layout import OriginalFiles, Variant
 from weights.originals.structure import compare, is_fp8_layer, transformer_shapes
@@ -80,24 +81,11 @@ def transformer_config(path: Path) -> dict[str, Any]:
         unknown = sorted(set(given) - set(config))
         if unknown:
             raise StructureError(f"{path}: {unknown[0]}: not a key of HunyuanVideoTransformer3DModel's config")
-        for key, value in given.items():
-            if not _like(value, FULL_SIZE[key]):
-                raise StructureError(f"{path}: {key}: {value!r}, something like {FULL_SIZE[key]!r} is needed")
+        check_values(path, given, FULL_SIZE)
         config |= given
     if config["guidance_embeds"] or config["image_condition_type"] is not None:
         raise StructureError(f"{path}: guidance_embeds, image_condition_type: HunyuanCustom has neither")
     return config
-
-
-def _like(value: object, example: object) -> bool:
-    """Of the example's kind; numbers and lists of them are positive."""
-    if isinstance(example, list):
-        return isinstance(value, list) and len(value) == len(example) and all(map(_like, value, example))
-    if isinstance(example, float):
-        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    if isinstance(example, int) and not isinstance(example, bool):
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return example is None or isinstance(value, type(example))
 
 
 def list_dit(path: Path) -> dict[str, StoredTensor]:

@@ -22,6 +22,8 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 def check_target(target: Path) -> None:
     """Raise `TargetError` for a place that a conversion can never take, before hours of download."""
     with disk_errors(target):
+        with contextlib.suppress(FileNotFoundError):
+            target.stat()  # refuses a link to itself, which `resolve` answers differently in every version of Python
         if target.resolve().is_mount():
             raise TargetError(f"{target}: a mount point, which cannot be exchanged; choose a folder inside it")
         if target.exists() and not (target / MARKER).exists() and (not target.is_dir() or any(target.iterdir())):
@@ -35,6 +37,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     What a killed run left is removed first; an older conversion stays untouched until the last moment. Raises
     `TargetError` when `target` is something else, when another conversion runs, or when nothing can be written.
     """
+    check_target(target)
     target = target.resolve()  # of a link, the folder it leads to: that is the disk meant
     with _locked_and_clean(target):
         check_target(target)

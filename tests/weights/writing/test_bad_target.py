@@ -85,6 +85,15 @@ def test_a_folder_that_is_somebody_elses(original: Path, tmp_path: Path) -> None
     assert (tmp_path / "photos/me.jpg").exists()
 
 
+def test_a_target_that_is_a_link_to_itself(original: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for target in (loop, loop / "inside"):
+        told = CliRunner().invoke(app, ["convert", str(original), str(target)])
+        assert told.exit_code == 1
+        assert told.stderr == f"error: {target}: cannot be written (a link that leads to itself)\n"
+
+
 def test_a_mount_point_cannot_be_exchanged(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "is_mount", lambda path: path == good)
     refused(original, good, TargetError, str(good), "mount point")
