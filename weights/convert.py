@@ -64,7 +64,7 @@ def convert(
 ) -> Conversion:
     """Convert `original` (layout: `weights.originals.layout`) into `target`, dtypes as stored.
 
-    `start` is told the bytes to come, `progress` each portion. Raises `WeightsError`; then
+    `start` gets the total of bytes, `progress` each portion. Raises `WeightsError`; then
     `target` is as it was before.
     """
     check_target(target)

@@ -32,7 +32,7 @@ class WeightsError(Exception):
 
 
 class KeyMapError(WeightsError):
-    """A key has no place in the converted model, or one the model needs is absent."""
+    """A key is unknown to the converted model, or one the model needs is absent."""
 
 
 class WrongModelError(KeyMapError):
@@ -60,7 +60,7 @@ class TokenizerError(WeightsError):
 
 
 class TargetError(WeightsError):
-    """The output folder cannot be written: read-only, disk full, or not ours to replace."""
+    """The output folder cannot be written: read-only, disk full, or not a conversion that may be replaced."""
 
 
 class ManifestError(WeightsError):

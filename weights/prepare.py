@@ -18,7 +18,7 @@ from weights.writing.staging import check_target, remove_left_overs
 
 @dataclass(frozen=True, kw_only=True)
 class Reporter:
-    """Whom to tell: lines for people, and byte counts for a progress bar."""
+    """Receives messages for the terminal, and byte counts for a progress bar."""
 
     say: Callable[[str], None]
     start: Callable[[int], None]

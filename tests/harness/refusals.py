@@ -9,9 +9,7 @@ from typer.testing import CliRunner
 
 from weights.commands import app
 from weights.convert import convert
-from weights.errors import (
-    WeightsError,
-)
+from weights.errors import WeightsError
 from weights.originals.layout import Variant
 
 

@@ -179,8 +179,8 @@ def test_a_full_clip_gives_its_text_tower(original: Path, tmp_path: Path) -> Non
     folder = original / "models/openai_clip-vit-large-patch14"
     weights = load_file(folder / "model.safetensors")
     text_config = json.loads((folder / "config.json").read_text())
-    strangers = {"visual_projection.weight": torch.ones(2, 2), "logit_scale": torch.ones(())}
-    save_file(weights | strangers, folder / "model.safetensors")
+    others = {"visual_projection.weight": torch.ones(2, 2), "logit_scale": torch.ones(())}
+    save_file(weights | others, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": text_config}))
     convert(original, tmp_path / "out")
     assert same(loaded_shards(tmp_path / "out/text_encoder_2"), weights)
@@ -217,11 +217,11 @@ def test_encoders_in_shards_bring_their_index(original: Path, tmp_path: Path) ->
     folder = original / "models/llava-llama-3-8b-v1_1"
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    places = {key: f"model-0000{1 + ('vision' in key)}-of-00002.safetensors" for key in weights}
-    for name in set(places.values()):
-        save_file({key: weights[key] for key in weights if places[key] == name}, folder / name, {"format": "pt"})
+    weight_map = {key: f"model-0000{1 + ('vision' in key)}-of-00002.safetensors" for key in weights}
+    for name in set(weight_map.values()):
+        save_file({key: weights[key] for key in weights if weight_map[key] == name}, folder / name, {"format": "pt"})
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     convert(original, tmp_path / "out")
     assert same(loaded_shards(tmp_path / "out/text_encoder"), weights)
     _, info = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out/text_encoder", output_loading_info=True)

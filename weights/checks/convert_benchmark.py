@@ -49,7 +49,7 @@ class ConvertBench:
         return complete and self.ratio <= MAX_RATIO and self.peak_rss_anon <= MAX_RSS_ANON
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The measurement as lines of text."""
         return [
             f"checkpoint         {self.nbytes / 1e9:.2f} GB",
             f"cp && sync         {self.copy_seconds:.1f} s ({self.nbytes / 1e6 / self.copy_seconds:.0f} MB/s)",

@@ -1,6 +1,6 @@
 """Checkpoints of the real key names and shapes with made-up values: to measure and prove things without the model.
 
-Values are normal with deviation 0.02, cut from one block, random but always the same, at a different place for every
+Values are normal with deviation 0.02, cut from one block, random but always the same, from a different offset for every
 tensor; writing is all it costs, and no more memory than the block.
 """
 

@@ -39,9 +39,9 @@ def verify(
 ) -> list[str]:
     """What is wrong with `folder`, a converted model or originals; an empty list when nothing is.
 
-    `contents` reads every byte (`start` hears how many, `progress` each portion) and compares checksums; without it
+    `contents` reads every byte (`start` gets the total, `progress` each portion) and compares checksums; without it
     sizes and structure only (seconds). `variant` chooses among originals, and is what a conversion must be. `note`
-    hears what is no fault and yet worth knowing: what could not be compared, what an unfinished run holds.
+    gets what is no fault and yet worth knowing: what could not be compared, what an unfinished run holds.
     """
     if (folder / MARKER).is_file():
         _note_left_overs(folder, note)

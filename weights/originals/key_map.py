@@ -43,8 +43,7 @@ class DitSizes:
         return cls(hidden=hidden, mlp=int(hidden * float(config["mlp_ratio"])))
 
 
-# A target is "new name:widths", widths being the rows it takes in turn (C, M); without widths it takes all rows.
-# `*` carries a block number over, `{w}` is "weight" or "bias".
+# `*` stands for a block's number, which is carried over. Widths: C and M as above.
 _DOUBLE, _SINGLE, _REFINER = (
     "transformer_blocks.*",
     "single_transformer_blocks.*",
@@ -228,7 +227,7 @@ def convert_scale_map(scales: Mapping[str, Tensor], modules: Iterable[str], *, s
 def strip_vae_prefix(original: Mapping[str, T]) -> dict[str, T]:
     """The VAE's keys without their leading `vae.`; otherwise they are diffusers' names already.
 
-    Training leftovers (`loss.*`) are dropped, as the reference does; any other stranger is left in for the strict
+    Training leftovers (`loss.*`) are dropped, as the reference does; any other unknown key is left in for the strict
     comparison to name.
     """
     return {key.removeprefix("vae."): value for key, value in original.items() if not key.startswith("loss.")}

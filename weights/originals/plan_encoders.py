@@ -110,8 +110,8 @@ def weight_files(folder: Path) -> list[Path]:
         ("pytorch_model.bin", "pytorch_model.bin.index.json"),
     ):
         if (folder / index).is_file():
-            places = read_json(folder / index).get("weight_map")
-            names = set(places.values()) if isinstance(places, dict) else set()
+            weight_map = read_json(folder / index).get("weight_map")
+            names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
             if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
                 raise CheckpointError(f"{folder / index}: its weight_map names no files of this folder")
             files = [folder / name for name in sorted(names)]

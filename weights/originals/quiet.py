@@ -1,4 +1,4 @@
-"""Libraries that keep quiet while they judge files: what matters they raise, and that is told in one line."""
+"""No library output while files are checked: what matters is raised, and reported in one line."""
 
 from __future__ import annotations
 

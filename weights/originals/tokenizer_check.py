@@ -25,7 +25,7 @@ def check_tokenizer(tokenizer_folder: Path, model_folder: Path) -> None:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise TokenizerError(f"{path}: cannot be read ({reason_of(error)})") from error
-    tokenizer.no_padding()  # stored with the file by whoever saved it; the pipeline asks for neither
+    tokenizer.no_padding()  # settings saved with the file; the pipeline uses neither
     tokenizer.no_truncation()
     ids = tokenizer.encode(TEMPLATE).ids
     if len(ids) != PREFIX_TOKENS:

@@ -36,8 +36,8 @@ def write_shards(moves: Sequence[Move], folder: Path, *, stem: str, progress: Pr
     shards = {name: [moves[int(number)] for number in numbers] for name, numbers in split.filename_to_tensors.items()}
     written = [write_file(folder / name, _contents(shard), progress=progress) for name, shard in shards.items()]
     if split.is_sharded:
-        places = {key: name for name, shard in shards.items() for move in shard for key, _, _ in move.entries()}
-        index = {"metadata": split.metadata, "weight_map": dict(sorted(places.items()))}
+        weight_map = {key: name for name, shard in shards.items() for move in shard for key, _, _ in move.entries()}
+        index = {"metadata": split.metadata, "weight_map": dict(sorted(weight_map.items()))}
         text = json.dumps(index, indent=2)
         written.append(write_file(folder / f"{stem}.safetensors.index.json", [text.encode()]))
     return written

@@ -57,15 +57,15 @@ def _write(component: Component, staging: Path, progress: Progress) -> list[Writ
     written = [write_file(folder / name, [text.encode()]) for name, text in component.texts.items()]
     if component.moves:
         written += write_shards(component.moves, folder, stem=component.stem, progress=progress)
-    written += [_take_over(path, folder / path.name, progress) for path in component.links]
+    written += [_link_or_copy(path, folder / path.name, progress) for path in component.links]
     return [replace(file, name=str(Path(component.folder, file.name))) for file in written]
 
 
-def _take_over(source: Path, place: Path, progress: Progress) -> WrittenFile:
-    """Check the values of a safetensors file that is linked at `place`, or copy it there."""
+def _link_or_copy(source: Path, target: Path, progress: Progress) -> WrittenFile:
+    """Check the values of a safetensors file; it is linked at `target` already, or else copied there."""
     for tensor in list_safetensors(source).values():
         tensor.read_finite()
         progress(tensor.nbytes)
-    if not place.exists():
-        return write_file(place, chunks_of(source))
-    return WrittenFile(name=place.name, size=place.stat().st_size, crc32=checksum(place))
+    if not target.exists():
+        return write_file(target, chunks_of(source))
+    return WrittenFile(name=target.name, size=target.stat().st_size, crc32=checksum(target))

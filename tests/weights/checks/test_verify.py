@@ -71,10 +71,10 @@ def test_structure_is_compared_with_the_model(converted: Path) -> None:
     weights = load_file(converted / VAE)
     del weights["quant_conv.bias"]
     weights["decoder.conv_in.conv.bias"] = torch.zeros(3)
-    save_file(weights | {"stranger": torch.zeros(1)}, converted / VAE)
+    save_file(weights | {"unknown": torch.zeros(1)}, converted / VAE)
     rerecord(converted, VAE)
     faults = " ".join(verify(converted))
-    for words in ("missing: quant_conv.bias", "left over: stranger", "decoder.conv_in.conv.bias [3] instead of [16]"):
+    for words in ("missing: quant_conv.bias", "left over: unknown", "decoder.conv_in.conv.bias [3] instead of [16]"):
         assert words in faults
 
 
@@ -88,7 +88,7 @@ def test_every_wrong_key_is_named(converted: Path) -> None:
     encoder = "text_encoder/model.safetensors"
     weights = load_file(converted / encoder)
     (converted / encoder).unlink()  # a link to the original
-    unknown = {f"stranger.{number}": torch.zeros(1) for number in range(5)}
+    unknown = {f"unknown.{number}": torch.zeros(1) for number in range(5)}
     save_file(weights | unknown, converted / encoder, {"format": "pt"})
     rerecord(converted, encoder)
     faults = verify(converted)

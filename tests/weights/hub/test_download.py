@@ -155,7 +155,7 @@ def test_what_the_hub_refuses_is_one_line(
     with pytest.raises(DownloadError, match="refused; is HF_TOKEN set") as caught:
         get(manifest, tmp_path / "new")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # a closed port
     with pytest.raises(DownloadError, match="run again"):
         get(manifest, tmp_path / "new")
 

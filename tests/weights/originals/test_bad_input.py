@@ -34,7 +34,7 @@ Weights = dict[str, Tensor]
 
 
 class Runs:
-    """A pickle that would make a folder if anybody executed it."""
+    """A pickle that makes a folder if it is executed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,8 +58,8 @@ def test_a_truncated_checkpoint(original: Path, good: Path, kept: float) -> None
 def test_a_flipped_bit_in_a_tensor(original: Path, good: Path, dit_weights: Weights) -> None:
     key = "single_blocks.1.linear1.weight"
     content = bytearray((original / DIT).read_bytes())
-    place = content.find(dit_weights[key].numpy().tobytes()) + 1000
-    content[place] ^= 1
+    start = content.find(dit_weights[key].numpy().tobytes()) + 1000
+    content[start] ^= 1
     (original / DIT).write_bytes(content)
     refused(original, good, CheckpointError, DIT, key, "checksum")
 
@@ -121,7 +121,7 @@ def test_the_wrong_variants_folder(original: Path, good: Path) -> None:
     refused(original, good, WrongModelError, "audio", "hunyuancustom_720P")
 
 
-def test_a_stranger_and_a_gap(original: Path, good: Path, dit_weights: Weights) -> None:
+def test_an_unknown_and_a_missing_key(original: Path, good: Path, dit_weights: Weights) -> None:
     save_dit(original, dit_weights | {"lora.weight": torch.ones(1)})
     refused(original, good, KeyMapError, DIT, "lora.weight")
     key = "txt_in.c_embedder.linear_1.bias"
@@ -141,7 +141,7 @@ def test_a_wrong_shape(original: Path, good: Path, dit_weights: Weights) -> None
     refused(original, good, StructureError, DIT, "img_in.proj.weight", "33")
 
 
-def test_names_that_a_terminal_would_obey(original: Path, good: Path, dit_weights: Weights) -> None:
+def test_control_characters_in_names_are_escaped(original: Path, good: Path, dit_weights: Weights) -> None:
     save_dit(original, dit_weights | {"a\nb\x1b[2J": torch.ones(1)})
     folder = original.rename(original.with_name("two\nlines"))
     refused(folder, good, KeyMapError, r"two\nlines", r"a\nb\x1b[2J")
@@ -269,9 +269,9 @@ def test_an_encoder_without_a_layer_is_named_by_its_own_files(original: Path, go
     key = next(name for name in weights if "layers.1.mlp.up_proj" in name)
     save_file({name: value for name, value in weights.items() if name != key}, original / LLAVA_WEIGHTS)
     refused(original, good, StructureError, str(original / LLAVA_WEIGHTS), "missing", "layers.1.mlp.up_proj")
-    torch.save(weights | {"stranger": torch.ones(1)}, (original / LLAVA_WEIGHTS).with_name("pytorch_model.bin"))
+    torch.save(weights | {"unknown": torch.ones(1)}, (original / LLAVA_WEIGHTS).with_name("pytorch_model.bin"))
     (original / LLAVA_WEIGHTS).unlink()
-    refused(original, good, StructureError, f"{LLAVA}/pytorch_model.bin", "left over", "stranger")
+    refused(original, good, StructureError, f"{LLAVA}/pytorch_model.bin", "left over", "unknown")
 
 
 def test_whole_numbers_where_weights_should_be(original: Path, good: Path, dit_weights: Weights) -> None:

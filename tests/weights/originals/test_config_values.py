@@ -96,7 +96,7 @@ def test_numbers_that_make_no_sense_inside_llavas_config(original: Path, part: s
 def test_the_refusal_is_all_that_is_printed(original: Path, good: Path) -> None:
     """In a process of its own, as a library's warnings do not go where a test captures them."""
     change_config(original / VAE_FOLDER / "config.json", {"act_fn": "none such"})
-    change_config(original / CLIP / "config.json", {"stranger": 1, "bos_token_id": 7, "eos_token_id": 9})
+    change_config(original / CLIP / "config.json", {"unknown": 1, "bos_token_id": 7, "eos_token_id": 9})
     before = snapshot(good)
     command = [sys.executable, "-m", "server", "weights", "convert", str(original), str(good)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}

@@ -56,8 +56,8 @@ def test_a_tensor_that_reaches_beyond_its_storage(tmp_path: Path) -> None:
     storage = torch.arange(4.0)
     torch.save({"a": storage, "b": torch.ones(100)}, tmp_path / "x")
     content = (tmp_path / "x").read_bytes()
-    place = content.index(b"K\x04\x85")  # the pickle's size of `a`: a tuple of one byte
-    (tmp_path / "x").write_bytes(content[:place] + b"K\x09\x85" + content[place + 3 :])
+    start = content.index(b"K\x04\x85")  # the pickle's size of `a`: a tuple of one byte
+    (tmp_path / "x").write_bytes(content[:start] + b"K\x09\x85" + content[start + 3 :])
     with pytest.raises(CheckpointError):
         list_torch_checkpoint(tmp_path / "x")
 

@@ -1,4 +1,4 @@
-"""A place that cannot take a conversion: full, read-only, somebody else's."""
+"""A target that cannot be written or replaced: disk full, read-only, not a conversion."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from tests.harness.original_files import CLIP_WEIGHTS, DIT, LLAVA_WEIGHTS, VAE
 from tests.harness.refusals import refused
 from weights.commands import app
 from weights.convert import convert
-from weights.errors import (
-    TargetError,
-)
+from weights.errors import TargetError
 
 
 class SmallDisk(io.FileIO):
@@ -39,22 +37,22 @@ def _cannot_link(*_: object) -> None:
     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
 
-@pytest.mark.parametrize("place", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+@pytest.mark.parametrize("component", ["transformer", "vae", "text_encoder", "text_encoder_2"])
 def test_the_disk_fills_up_at_60_percent(
-    original: Path, good: Path, place: str, monkeypatch: pytest.MonkeyPatch
+    original: Path, good: Path, component: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[place]
+    left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[component]
     capacity = int(0.6 * (original / left).stat().st_size)
     opened = Path.open
 
     def open_on_a_small_disk(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        if mode == "wb" and f"/{place}/" in str(path):
+        if mode == "wb" and f"/{component}/" in str(path):
             return SmallDisk(path, capacity)
         return opened(path, mode, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", open_on_a_small_disk)
     monkeypatch.setattr(os, "link", _cannot_link)  # the encoders are copied
-    refused(original, good, TargetError, f"/{place}/", "the disk is full")
+    refused(original, good, TargetError, f"/{component}/", "the disk is full")
 
 
 def test_too_little_disk_is_noticed_before_anything_is_written(
@@ -77,7 +75,7 @@ def test_a_read_only_target(original: Path, good: Path, monkeypatch: pytest.Monk
     refused(original, good, TargetError, str(good.parent), "read-only")
 
 
-def test_a_folder_that_is_somebody_elses(original: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_replaced(original: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/me.jpg").touch()
     with pytest.raises(TargetError, match="not a conversion made here"):

@@ -1,4 +1,4 @@
-"""How a conversion takes its place: whole or not at all, whenever a run is killed."""
+"""A conversion replaces its target whole or not at all, whenever a run is killed."""
 
 from __future__ import annotations
 
