@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ import typer
 
 from weights.errors import WeightsError, one_line
 from weights.originals.layout import Variant
+from weights.reporter import Reporter
 
 app = typer.Typer(help="Download, convert and verify the model's weights.", no_args_is_help=True)
 
@@ -37,7 +39,7 @@ def convert_command(
         from weights.convert import convert
 
         bar = _Bar()
-        made = convert(original_dir, out_dir, variant=variant, start=bar.start, progress=bar.advance)
+        made = convert(original_dir, out_dir, variant=variant, reporter=bar.reporter)
         bar.say(
             f"{made.target}: {made.variant}, {made.nbytes / 1e9:.2f} GB; "
             f"{made.original_keys} tensors of the transformer became {made.produced_keys}"
@@ -70,7 +72,7 @@ def prepare_command(
     """Download, convert and verify; does nothing when the model is ready."""
     with one_line_errors():
         from weights.hub.manifest import read_manifest
-        from weights.prepare import Reporter, prepare
+        from weights.prepare import prepare
 
         bar = _Bar()
         prepare(
@@ -79,7 +81,7 @@ def prepare_command(
             originals=originals,
             target=out or CONVERTED / variant,
             ask=_asker(accept_licence),
-            reporter=Reporter(say=bar.say, start=bar.start, progress=bar.advance),
+            reporter=bar.reporter,
         )
 
 
@@ -94,9 +96,7 @@ def verify_command(
         from weights.checks.verify import verify
 
         bar = _Bar()
-        faults = verify(
-            folder, variant=variant, contents=not quick, note=bar.say, start=bar.start, progress=bar.advance
-        )
+        faults = verify(folder, variant=variant, contents=not quick, reporter=bar.reporter)
         bar.finish()
     for fault in faults:
         typer.echo(one_line(fault), err=True)
@@ -152,11 +152,17 @@ def _asker(accepted: bool) -> Callable[[str], bool]:
 
 
 class _Bar:
-    """A progress bar in bytes on stderr, if that is a terminal."""
+    """A progress bar in bytes on stderr, if that is a terminal; fed from several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._total = self._done = 0
         self._shown = -1
+
+    @property
+    def reporter(self) -> Reporter:
+        """What feeds the bar, and prints messages."""
+        return Reporter(say=self.say, start=self.start, progress=self.advance)
 
     def start(self, total: int) -> None:
         """Begin; `total` in bytes."""
@@ -164,11 +170,12 @@ class _Bar:
 
     def advance(self, count: int) -> None:
         """`count` more bytes are done."""
-        self._done += count
-        percent = 100 * self._done // max(self._total, 1)
-        if percent > self._shown and sys.stderr.isatty():
-            self._shown = percent
-            typer.echo(f"\r{percent:3d} % of {self._total / 1e9:.1f} GB", err=True, nl=False)
+        with self._lock:
+            self._done += count
+            percent = 100 * self._done // max(self._total, 1)
+            if percent > self._shown and sys.stderr.isatty():
+                self._shown = percent
+                typer.echo(f"\r{percent:3d} % of {self._total / 1e9:.1f} GB", err=True, nl=False)
 
     def finish(self) -> None:
         """End the line."""

@@ -6,7 +6,6 @@ staging folder that replaces the target at the end. The record of the conversion
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from weights.originals.plan_transformer import plan_transformer, transformer_con
 from weights.originals.plan_vae import plan_vae, vae_config
 from weights.originals.quiet import quiet_libraries
 from weights.originals.tokenizer_check import check_tokenizer
+from weights.reporter import SILENT, Reporter
 from weights.writing.component import Component, json_text, read_json
 from weights.writing.staging import MARKER, check_target
 from weights.writing.write_components import write_components
-from weights.writing.written_file import Progress
 
 FORMAT = 1
 """Version of the conversion; an older one is converted anew by `prepare`."""
@@ -59,20 +58,18 @@ def convert(
     target: Path,
     *,
     variant: Variant | None = None,
-    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
-    progress: Progress = lambda count: None,  # noqa: ARG005
+    reporter: Reporter = SILENT,
 ) -> Conversion:
     """Convert `original` (layout: `weights.originals.layout`) into `target`, dtypes as stored.
 
-    `start` gets the total of bytes, `progress` each portion. Raises `WeightsError`; then
-    `target` is as it was before.
+    Raises `WeightsError`; then `target` is as it was before.
     """
     check_target(target)
     files = find_original(original, variant)
     components = plan(files)
-    start(sum(component.nbytes for component in components))
+    reporter.start(sum(component.nbytes for component in components))
     record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
-    write_components(components, target, record=record, progress=progress)
+    write_components(components, target, record=record, progress=reporter.progress)
     transformer = components[0]
     return Conversion(
         target=target,

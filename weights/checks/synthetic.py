@@ -17,6 +17,7 @@ from torch import Tensor
 
 from weights.originals.key_map import original_shapes
 from weights.originals.structure import transformer_shapes
+from weights.reporter import ignore
 from weights.writing.component import json_text
 from weights.writing.move import Move
 from weights.writing.shard_writer import write_shards
@@ -51,7 +52,7 @@ def write_converted_transformer(folder: Path, config: Mapping[str, Any]) -> int:
     for number, (name, shape) in enumerate(transformer_shapes(config).items()):
         memory = _view(block, math.prod(shape), number).view(shape)
         moves.append(Move.whole(StoredTensor.in_memory(name, memory, folder), name))
-    write_shards(moves, folder, stem="diffusion_pytorch_model", progress=lambda count: None)  # noqa: ARG005
+    write_shards(moves, folder, stem="diffusion_pytorch_model", progress=ignore)
     (folder / "config.json").write_text(json_text({"_class_name": "HunyuanVideoTransformer3DModel", **config}))
     return sum(move.nbytes for move in moves)
 

@@ -5,7 +5,7 @@ Findings are collected, not raised: one line each, naming file and key, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from weights.originals.plan_vae import BEYOND_DIFFUSERS
 from weights.originals.quiet import quiet_libraries
 from weights.originals.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
 from weights.originals.tokenizer_check import check_clip_tokenizer, check_tokenizer
+from weights.reporter import SILENT, Progress, Reporter
 from weights.writing.component import read_json
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER, left_overs
 from weights.writing.stored_tensor import StoredTensor
-from weights.writing.written_file import Progress, checksum
+from weights.writing.written_file import checksum
 
 
 def verify(
@@ -33,39 +34,29 @@ def verify(
     *,
     variant: Variant | None = None,
     contents: bool = True,
-    note: Callable[[str], None] = lambda line: None,  # noqa: ARG005
-    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
-    progress: Progress = lambda count: None,  # noqa: ARG005
+    reporter: Reporter = SILENT,
 ) -> list[str]:
     """What is wrong with `folder`, a converted model or originals; an empty list when nothing is.
 
-    `contents` reads every byte (`start` gets the total, `progress` each portion) and compares checksums; without it
-    sizes and structure only (seconds). `variant` chooses among originals, and is what a conversion must be. `note`
-    gets what is no fault and yet worth knowing: what could not be compared, what an unfinished run holds.
+    `contents` reads every byte and compares checksums; without it sizes and structure only (seconds). `variant` chooses
+    among originals, and is what a conversion must be. `reporter.say` gets what is no fault and yet worth knowing: what
+    could not be compared, what an unfinished run holds.
     """
     if (folder / MARKER).is_file():
-        _note_left_overs(folder, note)
-        return list(_converted_faults(folder, variant, contents=contents, start=start, progress=progress))
+        _report_left_overs(folder, reporter)
+        return list(_converted_faults(folder, variant, contents=contents, reporter=reporter))
     if (folder / "model_index.json").is_file():
         return [f"{folder / MARKER}: missing; this folder was not made by `hunyuan-custom weights convert`"]
-    return list(_original_faults(folder, variant, contents=contents, note=note, start=start, progress=progress))
+    return list(_original_faults(folder, variant, contents=contents, reporter=reporter))
 
 
-def _note_left_overs(folder: Path, note: Callable[[str], None]) -> None:
+def _report_left_overs(folder: Path, reporter: Reporter) -> None:
     for path in left_overs(folder):
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.stat().st_nlink == 1)
-        note(f"{path}: {size / 1e9:.1f} GB of a conversion that runs or was killed; the next one removes it")
+        reporter.say(f"{path}: {size / 1e9:.1f} GB of a conversion that runs or was killed; the next one removes it")
 
 
-def _original_faults(
-    folder: Path,
-    variant: Variant | None,
-    *,
-    contents: bool,
-    note: Callable[[str], None],
-    start: Callable[[int], None],
-    progress: Progress,
-) -> Iterator[str]:
+def _original_faults(folder: Path, variant: Variant | None, *, contents: bool, reporter: Reporter) -> Iterator[str]:
     try:
         files = find_original(folder, variant)
         download = f"hunyuan-custom weights download --variant {files.variant} --originals {folder}"
@@ -77,15 +68,15 @@ def _original_faults(
         yield str(error)
         return
     if contents and not lock.files:
-        note(f"{folder / LOCK_NAME}: missing, so there are no hashes to compare with: structure only")
+        reporter.say(f"{folder / LOCK_NAME}: missing, so there are no hashes to compare with: structure only")
     for part in sorted(folder.rglob(".*.part")):
-        note(f"{part}: {part.stat().st_size / 1e9:.1f} GB of an unfinished download, which goes on there")
+        reporter.say(f"{part}: {part.stat().st_size / 1e9:.1f} GB of an unfinished download, which goes on there")
     of_variant = {
         name: locked
         for name, locked in lock.files.items()
         if (folder / name).parent != files.dit.parent or folder / name in {files.dit, files.scale_map}
     }
-    start(sum(locked.size for locked in of_variant.values()) if contents else 0)
+    reporter.start(sum(locked.size for locked in of_variant.values()) if contents else 0)
     for name, locked in of_variant.items():
         path = folder / name
         try:
@@ -95,7 +86,7 @@ def _original_faults(
             continue
         try:
             if contents:
-                check_hash(path, locked, progress)
+                check_hash(path, locked, reporter.progress)
         except WeightsError as error:
             yield f"{error}; delete it and run: {download}"
     try:
@@ -104,9 +95,7 @@ def _original_faults(
         yield str(error)
 
 
-def _converted_faults(
-    folder: Path, variant: Variant | None, *, contents: bool, start: Callable[[int], None], progress: Progress
-) -> Iterator[str]:
+def _converted_faults(folder: Path, variant: Variant | None, *, contents: bool, reporter: Reporter) -> Iterator[str]:
     made = recorded_variant(folder)
     again = f"run: {prepare_command(folder, variant or made)}"
     if made is not None and variant not in {None, made}:
@@ -122,9 +111,9 @@ def _converted_faults(
         found = f"format {record.get('format')} of {record.get('variant')}"
         yield f"{folder / MARKER}: {found}, this version makes {FORMAT} of {' or '.join(Variant)}; {again}"
         return
-    start(sum(size for size, _ in files.values()) if contents else 0)
+    reporter.start(sum(size for size, _ in files.values()) if contents else 0)
     sound = True
-    for fault in _file_faults(folder, files, contents, progress):
+    for fault in _file_faults(folder, files, contents, reporter.progress):
         sound = False
         yield fault
     if sound:  # else the structure's faults would only repeat what is known

@@ -72,7 +72,7 @@ def remove_damaged(variant: Variant, folder: Path, manifest: Manifest, say: Call
             continue
         try:
             check_size(path, locked)
-            check_hash(path, locked, lambda count: None)  # noqa: ARG005
+            check_hash(path, locked)
         except VerifyError as error:
             say(f"{error}: removed, to be fetched again")
             with disk_errors(path):
@@ -183,7 +183,7 @@ def _is_there(want: Wanted, folder: Path, lock: LockFile) -> bool:
     if want.local in lock.files:
         return True
     try:
-        check_hash(path, want.locked, lambda count: None)  # noqa: ARG005
+        check_hash(path, want.locked)
     except VerifyError:
         return False
     return True
@@ -200,7 +200,7 @@ def _fetch_verified(locked: LockedFile, destination: Path) -> None:
     part = partial_path(destination, locked)
     try:
         check_size(part, locked)
-        check_hash(part, locked, lambda count: None)  # noqa: ARG005
+        check_hash(part, locked)
     except VerifyError as error:
         part.unlink(missing_ok=True)
         raise DownloadError(f"{locked.repository}: {locked.path}: arrived damaged ({error}); run again") from error

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from weights.disk import disk_errors
 from weights.errors import CheckpointError, ManifestError, VerifyError
-from weights.writing.written_file import Progress, chunks_of
+from weights.reporter import Progress, ignore
+from weights.writing.written_file import chunks_of
 
 LOCK_NAME = "weights.lock.json"
 
@@ -76,7 +77,7 @@ def check_size(path: Path, locked: LockedFile) -> None:
         raise VerifyError(f"{path}: {path.stat().st_size} bytes, the lock file says {locked.size}")
 
 
-def check_hash(path: Path, locked: LockedFile, progress: Progress) -> None:
+def check_hash(path: Path, locked: LockedFile, progress: Progress = ignore) -> None:
     """Raise `VerifyError` unless the file's content is the locked one."""
     kind, _, expected = locked.hash.partition(":")
     if kind == "sha256":

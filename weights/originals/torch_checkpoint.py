@@ -1,10 +1,10 @@
 """The tensors of a `.pt`/`.bin` file: listed without loading them, and without executing anything in it.
 
 The zip format (PyTorch 1.6 and later) is loaded on the meta device: `torch.load` then only walks the pickle and tells
-each storage's offset, from which the bytes are read later. (`torch.load(mmap=True)` would do that too, but maps the
-file as private memory, which the kernel refuses for a file larger than its own, and compares no checksums.) Older files
-are one pickle stream and must be loaded whole. Either way `weights_only=True`: a pickle that names anything but tensors
-and plain containers is refused.
+each storage's offset, from which the bytes are read later. (`torch.load(mmap=True)` maps the file as private memory,
+which the kernel refuses for a file larger than the machine's memory, and compares no checksums.) Older files are one
+pickle stream and must be loaded whole. Either way `weights_only=True`: a pickle that names anything but tensors and
+plain containers is refused.
 """
 
 from __future__ import annotations

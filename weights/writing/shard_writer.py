@@ -1,4 +1,4 @@
-"""Moves -> sharded safetensors: one original tensor at a time in memory, however large the shards are.
+"""Moves -> sharded safetensors: one original tensor at a time and thread in memory, however large the shards are.
 
 The files are written here and not by `safetensors.save_file`, which takes a whole shard at once, and whose errors do
 not tell a full disk from others. The checksum of the file is made of the same pass.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
+from weights.reporter import Progress
 from weights.writing.move import Move
 from weights.writing.safetensors_file import safetensors_header
-from weights.writing.written_file import Progress, WrittenFile, write_file
+from weights.writing.written_file import WrittenFile, write_file
 
 SHARD_BYTES = 3_000_000_000
+THREADS = 4
+"""Shards written at a time: some wait for the disk while others compute checksums."""
 
 
 def write_shards(moves: Sequence[Move], folder: Path, *, stem: str, progress: Progress) -> list[WrittenFile]:
@@ -34,7 +38,17 @@ def write_shards(moves: Sequence[Move], folder: Path, *, stem: str, progress: Pr
         max_shard_size=SHARD_BYTES,
     )
     shards = {name: [moves[int(number)] for number in numbers] for name, numbers in split.filename_to_tensors.items()}
-    written = [write_file(folder / name, _contents(shard), progress=progress) for name, shard in shards.items()]
+    # Not more torch threads than ours: the work is checksums, scans and copies, one shard beside the other.
+    with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        files = [
+            threads.submit(write_file, folder / name, _contents(shard), progress=progress)
+            for name, shard in shards.items()
+        ]
+        try:
+            written = [file.result() for file in files]
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
     if split.is_sharded:
         weight_map = {key: name for name, shard in shards.items() for move in shard for key, _, _ in move.entries()}
         index = {"metadata": split.metadata, "weight_map": dict(sorted(weight_map.items()))}

@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from weights.disk import disk_errors, require_space
+from weights.reporter import Progress, ignore
 from weights.writing.component import Component, json_text
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.shard_writer import write_shards
 from weights.writing.staging import MARKER, staged_folder
-from weights.writing.written_file import Progress, WrittenFile, checksum, chunks_of, write_file
+from weights.writing.written_file import WrittenFile, checksum, chunks_of, write_file
 
 SMALL_FILES = 100_000_000
 """Allowance, in bytes, for configs, tokenizers and the file system's own needs."""
@@ -23,7 +24,7 @@ def write_components(
     target: Path,
     *,
     record: Mapping[str, object] | None = None,
-    progress: Progress = lambda count: None,  # noqa: ARG005
+    progress: Progress = ignore,
 ) -> None:
     """Write all components, then let them replace `target`. Without `record`, a part of a model.
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from weights.disk import disk_errors
 from weights.errors import CheckpointError
+from weights.reporter import Progress, ignore
 
 _CHUNK = 8 * 2**20
-
-Progress = Callable[[int], None]
-"""Called with the number of bytes just read or written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,7 @@ class WrittenFile:
     crc32: int
 
 
-def write_file(path: Path, parts: Iterable[bytes | memoryview], *, progress: Progress | None = None) -> WrittenFile:
+def write_file(path: Path, parts: Iterable[bytes | memoryview], *, progress: Progress = ignore) -> WrittenFile:
     """Write `parts` one after the other, durably. Raises `TargetError`, and what `parts` raises."""
     size = crc = 0
     with disk_errors(path), path.open("wb") as file:
@@ -34,20 +32,18 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview], *, progress: Pro
             file.write(part)
             crc = zlib.crc32(part, crc)
             size += len(part)
-            if progress is not None:
-                progress(len(part))
+            progress(len(part))
         file.flush()
         os.fsync(file.fileno())
     return WrittenFile(name=path.name, size=size, crc32=crc)
 
 
-def checksum(path: Path, progress: Progress | None = None) -> int:
+def checksum(path: Path, progress: Progress = ignore) -> int:
     """CRC-32 of a whole file. Raises `CheckpointError`."""
     crc = 0
     for chunk in chunks_of(path):
         crc = zlib.crc32(chunk, crc)
-        if progress is not None:
-            progress(len(chunk))
+        progress(len(chunk))
     return crc
 
 

@@ -21,6 +21,7 @@ from weights.hub.lock_file import LOCK_NAME
 from weights.originals.layout import Variant
 from weights.originals.plan_transformer import FULL_SIZE
 from weights.originals.structure import differences, summary, transformer_shapes
+from weights.reporter import Reporter
 from weights.writing.staging import MARKER
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -139,18 +140,18 @@ def test_a_config_no_model_can_be_built_by_is_named(converted: Path) -> None:
 
 def test_what_could_not_be_compared_is_said(original: Path) -> None:
     notes: list[str] = []
-    assert verify(original, note=notes.append) == []
+    assert verify(original, reporter=Reporter(say=notes.append)) == []
     assert [LOCK_NAME in note and "no hashes" in note for note in notes] == [True]
     part = original / "models/hunyuancustom_720P/.x.0123.part"
     part.write_bytes(b"half")
-    verify(original, contents=False, note=notes.append)
+    verify(original, contents=False, reporter=Reporter(say=notes.append))
     assert str(part) in notes[-1]
 
 
 def test_progress_covers_every_byte(converted: Path) -> None:
     total: list[int] = []
     done: list[int] = []
-    verify(converted, start=total.append, progress=done.append)
+    verify(converted, reporter=Reporter(start=total.append, progress=done.append))
     record = json.loads((converted / MARKER).read_text())
     assert sum(done) == total[0] == sum(file["size"] for file in record["files"])
 

@@ -25,7 +25,8 @@ from weights.hub.lock_file import LOCK_NAME, LockFile
 from weights.hub.manifest import Manifest, read_manifest
 from weights.hub.repository import partial_path
 from weights.originals.layout import Variant
-from weights.prepare import Reporter, prepare
+from weights.prepare import prepare
+from weights.reporter import Reporter
 from weights.writing.staging import MARKER
 
 LLAVA = "models/llava-llama-3-8b-v1_1"
@@ -189,7 +190,7 @@ def with_tiny_sizes(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_prepare(manifest: Manifest, originals: Path, target: Path, variant: Variant = Variant.BF16) -> list[str]:
     lines: list[str] = []
-    reporter = Reporter(say=lines.append, start=lambda total: None, progress=lambda count: None)  # noqa: ARG005
+    reporter = Reporter(say=lines.append)
     ask = lambda notice: True  # noqa: ARG005, E731
     prepare(manifest, variant, originals=originals, target=target, ask=ask, reporter=reporter)
     return lines

@@ -17,6 +17,7 @@ from weights.checks.loading_check import check_loadable
 from weights.checks.verify import verify
 from weights.convert import convert, is_current
 from weights.errors import TargetError
+from weights.reporter import Reporter
 from weights.writing import staging
 from weights.writing.staging import MARKER
 
@@ -81,7 +82,7 @@ def test_killed_over_a_good_conversion_there_is_one_that_loads_at_every_moment(
     assert verify(out) == []
     assert ((out / MARKER).stat().st_ino == before) == (moment == "writing")
     notes: list[str] = []
-    verify(out, contents=False, note=notes.append)
+    verify(out, contents=False, reporter=Reporter(say=notes.append))
     assert any(".out.converting" in note and "GB" in note for note in notes)
     convert(original, out)
     assert verify(out) == []
