@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
-from weights.errors import WeightsError
+from weights.errors import WeightsError, one_line
 from weights.originals.layout import Variant
+from weights.reporter import Reporter
 
 app = typer.Typer(help="Download, convert and verify the model's weights.", no_args_is_help=True)
 
@@ -35,12 +36,11 @@ def convert_command(
 ) -> None:
     """Convert the original checkpoint into a folder HunyuanCustomPipeline.from_pretrained loads."""
     with one_line_errors():
-        from weights.writing.convert import convert
+        from weights.convert import convert
 
         bar = _Bar()
-        made = convert(original_dir, out_dir, variant=variant, start=bar.start, progress=bar.advance)
-        bar.finish()
-        typer.echo(
+        made = convert(original_dir, out_dir, variant=variant, reporter=bar.reporter)
+        bar.say(
             f"{made.target}: {made.variant}, {made.nbytes / 1e9:.2f} GB; "
             f"{made.original_keys} tensors of the transformer became {made.produced_keys}"
         )
@@ -57,8 +57,9 @@ def download_command(
         from weights.hub.download import download
         from weights.hub.manifest import read_manifest
 
-        fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), say=typer.echo)
-        typer.echo(f"{originals}: complete, {fetched} files fetched")
+        say = _Bar().say
+        fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), say=say)
+        say(f"{originals}: complete, {fetched} files fetched")
 
 
 @app.command("prepare")
@@ -71,7 +72,7 @@ def prepare_command(
     """Download, convert and verify; does nothing when the model is ready."""
     with one_line_errors():
         from weights.hub.manifest import read_manifest
-        from weights.prepare import Reporter, prepare
+        from weights.prepare import prepare
 
         bar = _Bar()
         prepare(
@@ -80,7 +81,7 @@ def prepare_command(
             originals=originals,
             target=out or CONVERTED / variant,
             ask=_asker(accept_licence),
-            reporter=Reporter(say=bar.say, start=bar.start, progress=bar.advance),
+            reporter=bar.reporter,
         )
 
 
@@ -95,15 +96,13 @@ def verify_command(
         from weights.checks.verify import verify
 
         bar = _Bar()
-        faults = verify(
-            folder, variant=variant, contents=not quick, note=bar.say, start=bar.start, progress=bar.advance
-        )
+        faults = verify(folder, variant=variant, contents=not quick, reporter=bar.reporter)
         bar.finish()
     for fault in faults:
-        typer.echo(fault, err=True)
+        typer.echo(one_line(fault), err=True)
     if faults:
         raise typer.Exit(1)
-    typer.echo(f"{folder}: sound")
+    typer.echo(one_line(f"{folder}: sound"))
 
 
 @app.command("keys")
@@ -131,11 +130,11 @@ def bench_convert_command(
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What this package or the system refuses is one line on stderr and exit code 1; nobody here reads a traceback."""
+    """What this package or the system refuses is one line on stderr and exit code 1, not a traceback."""
     try:
         yield
     except (WeightsError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)  # a damaged file's keys may hold anything
+        typer.echo(f"error: {one_line(str(error))}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -153,12 +152,17 @@ def _asker(accepted: bool) -> Callable[[str], bool]:
 
 
 class _Bar:
-    """A progress bar in bytes, fed from several threads; silent where nobody looks."""
+    """A progress bar in bytes on stderr, if that is a terminal; fed from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._total = self._done = 0
         self._shown = -1
+
+    @property
+    def reporter(self) -> Reporter:
+        """What feeds the bar, and prints messages."""
+        return Reporter(say=self.say, start=self.start, progress=self.advance)
 
     def start(self, total: int) -> None:
         """Begin; `total` in bytes."""
@@ -170,7 +174,7 @@ class _Bar:
             self._done += count
             percent = 100 * self._done // max(self._total, 1)
             if percent > self._shown and sys.stderr.isatty():
-                self._shown = max(percent, 0)
+                self._shown = percent
                 typer.echo(f"\r{percent:3d} % of {self._total / 1e9:.1f} GB", err=True, nl=False)
 
     def finish(self) -> None:
@@ -182,4 +186,4 @@ class _Bar:
     def say(self, line: str) -> None:
         """A line of its own."""
         self.finish()
-        typer.echo(line)
+        typer.echo(one_line(line))

@@ -1,4 +1,4 @@
-"""What a disk says no to, as one line; and whether it has room, before anything is written."""
+"""A disk's refusals as one line; and whether it has room, before anything is written."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ REFUSALS = {
     errno.EROFS: "read-only file system",
     errno.ENOTDIR: "something that is no folder is in the way",
     errno.EEXIST: "something is in the way",
+    errno.ELOOP: "a link that leads to itself",
 }
 
 
@@ -43,7 +44,7 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def same_disk(first: Path, second: Path) -> bool:
-    """Whether both places, which need not exist yet, are on one file system."""
+    """Whether both paths, which need not exist yet, are on one file system."""
     return existing_parent(first).stat().st_dev == existing_parent(second).stat().st_dev
 
 

@@ -8,7 +8,7 @@
     │   └── BadValuesError     ... because a tensor holds NaN or infinity
     ├── StructureError         shapes, dtypes or keys differ from what the configs say
     ├── TokenizerError         the tokenizer does not produce the tokens the model was trained with
-    ├── TargetError            the place to write to is read-only, full or taken
+    ├── TargetError            the folder to write to is read-only, full or not replaceable
     ├── ManifestError          configs/weights.toml or its lock file is wrong
     ├── DownloadError          the hub refused, has something else, or the licence was declined
     └── VerifyError            files on disk differ from the manifest, the lock file or the model
@@ -19,12 +19,20 @@ Every message is one line that names the file and, where there is one, the key.
 from __future__ import annotations
 
 
+def one_line(text: str) -> str:
+    """`text` with whatever a terminal would not print (line ends, control characters) written as an escape."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 class WeightsError(Exception):
-    """Root of every error this package raises on purpose; `str()` is one line for the person at the terminal."""
+    """Root of every error this package raises on purpose; `str()` is one printable line, whatever files are called."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class KeyMapError(WeightsError):
-    """A key has no place in the converted model, or one the model needs is absent."""
+    """A key is unknown to the converted model, or one the model needs is absent."""
 
 
 class WrongModelError(KeyMapError):
@@ -52,7 +60,7 @@ class TokenizerError(WeightsError):
 
 
 class TargetError(WeightsError):
-    """The output folder cannot be written: read-only, disk full, or not ours to replace."""
+    """The output folder cannot be written: read-only, disk full, or not a conversion that may be replaced."""
 
 
 class ManifestError(WeightsError):

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from weights.checks.verify import verify
+from weights.convert import convert, is_current, recorded_variant
 from weights.errors import TargetError, VerifyError, WeightsError
 from weights.hub.download import Ask, download, remove_damaged
 from weights.hub.lock_file import LOCK_NAME
 from weights.hub.manifest import Manifest
 from weights.originals.layout import Variant, find_original
-from weights.writing.convert import convert, is_current, recorded_variant
+from weights.reporter import Reporter
 from weights.writing.staging import check_target, remove_left_overs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reporter:
-    """Whom to tell: lines for people, and byte counts for a progress bar."""
-
-    say: Callable[[str], None]
-    start: Callable[[int], None]
-    progress: Callable[[int], None]
 
 
 def prepare(
@@ -48,7 +38,7 @@ def prepare(
         reporter.say(f"{originals}: {fetched} files fetched")
 
     def make() -> None:
-        made = convert(originals, target, variant=variant, start=reporter.start, progress=reporter.progress)
+        made = convert(originals, target, variant=variant, reporter=reporter)
         reporter.say(f"{target}: {made.original_keys} tensors of the transformer became {made.produced_keys}")
 
     if not _has_originals(originals, variant) or (originals / LOCK_NAME).is_file():

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from weights.errors import WeightsError
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.05
 
@@ -24,7 +26,7 @@ def rss_anon(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def in_a_process(function: Callable[..., Any], *arguments: object) -> tuple[Any, int]:
+def in_a_process(function: Callable[..., T], *arguments: object) -> tuple[T, int]:
     """Call `function` in a fresh process; return its result and the process's peak RssAnon, start and imports included.
 
     Raises what the function raises of `WeightsError`, and `WeightsError` when it fails in another way.
@@ -48,7 +50,7 @@ def in_a_process(function: Callable[..., Any], *arguments: object) -> tuple[Any,
     return result, peak
 
 
-def _answer(answer: Connection, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+def _answer(answer: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
     try:
         answer.send(function(*arguments))
     except WeightsError as error:

@@ -26,11 +26,11 @@ from pipeline.shapes import TokenGrid
 from pipeline.share import Share
 from pipeline.transformer import Branch
 from weights.checks.synthetic import tensor_bytes, write_converted_transformer
+from weights.convert import SHIFT
 from weights.disk import drop_from_cache
 from weights.originals.plan_transformer import FULL_SIZE
 from weights.originals.structure import transformer_shapes
 from weights.process_memory import in_a_process
-from weights.writing.convert import SHIFT
 from weights.writing.staging import scratch_folder
 
 SCRATCH = ".hunyuan-custom-full-size-check"

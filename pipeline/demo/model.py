@@ -96,7 +96,7 @@ def _pipeline(seed: int) -> "HunyuanCustomPipeline":
     from pipeline.demo.tokenizer import clip_tokenizer, llama_tokenizer
     from pipeline.demo.transformer import set_transformer
     from pipeline.hunyuan_custom import HunyuanCustomPipeline
-    from weights.writing.convert import SHIFT
+    from weights.convert import SHIFT
 
     tokenizer, tokenizer_2 = llama_tokenizer(), clip_tokenizer()
     with torch.random.fork_rng(devices=[]), torch.no_grad():

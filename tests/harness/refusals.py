@@ -8,11 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from weights.commands import app
-from weights.errors import (
-    WeightsError,
-)
+from weights.convert import convert
+from weights.errors import WeightsError
 from weights.originals.layout import Variant
-from weights.writing.convert import convert
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:

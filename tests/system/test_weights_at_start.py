@@ -13,9 +13,9 @@ from server.settings import CONFIGS, load_settings
 from tests.harness.live_server import ON_CPU, Server, example, until
 from tests.harness.tiny_model import DIT_CONFIG, dit_weights, write_original
 from weights.commands import CONVERTED
+from weights.convert import convert
 from weights.hub.manifest import MANIFEST, read_manifest
 from weights.originals.layout import Variant
-from weights.writing.convert import convert
 
 PATIENCE_S = 90  # every attempt to load imports torch
 CPU = ON_CPU | {

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.harness.tiny_model import DIT_CONFIG, GOLDEN, dit_weights, write_original
-from weights.writing.convert import convert
+from weights.convert import convert
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""How the keys of an original checkpoint fare: how many are mapped, and what the model misses or does not know."""
+"""Counts of an original checkpoint's keys: how many are mapped, and what the model misses or does not know."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from typing import Any
 import torch
 
 from weights.errors import CheckpointError
+from weights.originals import plan_vae
 from weights.originals.key_map import DitSizes, convert_scale_map, original_shapes, pieces_of, strip_vae_prefix
 from weights.originals.plan_transformer import FULL_SIZE, list_dit
 from weights.originals.structure import Shapes, is_fp8_layer, transformer_shapes, vae_shapes
 from weights.writing.safetensors_file import list_safetensors
-
-FULL_SIZE_VAE: dict[str, Any] = {
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "latent_channels": 16,
-}
-"""884-16c-hy0801 as its family is published; diffusers' defaults say the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +67,7 @@ def full_size_coverage() -> list[KeyCoverage]:
     produced = [name for group in names for name in group]
     modules = [key.removesuffix(".weight") for key, shape in original.items() if is_fp8_layer(key, shape)]
     scales = _scale_names(modules)
-    vae = vae_shapes(FULL_SIZE_VAE)
+    vae = vae_shapes(plan_vae.FULL_SIZE)
     stripped = strip_vae_prefix({f"vae.{name}": shape for name, shape in vae.items()})
     mapped = sum(map(bool, names))
     return [
@@ -92,7 +86,7 @@ def full_size_coverage() -> list[KeyCoverage]:
 
 
 def table(rows: Iterable[KeyCoverage]) -> list[str]:
-    """For people."""
+    """The counts as lines of text."""
     lines = [f"{'':<18}{'original':>10}{'mapped':>8}{'produced':>10}{'missing':>9}{'left over':>11}"]
     for row in rows:
         counts = f"{row.original:>10}{row.mapped:>8}{row.produced:>10}{row.missing:>9}{row.left_over:>11}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from weights.convert import MODEL_INDEX, recorded_variant
 from weights.errors import VerifyError, WeightsError
 from weights.originals.layout import Variant
 from weights.writing.component import read_json
-from weights.writing.convert import MODEL_INDEX, recorded_variant
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER
 

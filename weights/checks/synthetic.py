@@ -1,6 +1,6 @@
 """Checkpoints of the real key names and shapes with made-up values: to measure and prove things without the model.
 
-Values are normal with deviation 0.02, cut from one block, random but always the same, at a different place for every
+Values are normal with deviation 0.02, cut from one block, random but always the same, from a different offset for every
 tensor; writing is all it costs, and no more memory than the block.
 """
 
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from weights.originals.key_map import original_shapes
 from weights.originals.structure import transformer_shapes
-from weights.originals.torch_checkpoint import list_torch_checkpoint
+from weights.reporter import ignore
 from weights.writing.component import json_text
-from weights.writing.shard_writer import Move, write_shards
+from weights.writing.move import Move
+from weights.writing.shard_writer import write_shards
 from weights.writing.stored_tensor import StoredTensor
 
 _BLOCK = 2**25  # values; 64 MiB of bf16
@@ -34,15 +35,11 @@ def write_original_dit(path: Path, config: Mapping[str, Any]) -> int:
         torch.save({"module": empty}, path)
     del empty
     block = _random_block()
-    with path.open("r+b", buffering=0) as file:
-        for number, stored in enumerate(list_torch_checkpoint(path).values()):
-            position = stored.offset
-            for part in _cut(block, math.prod(stored.shape), number):
-                view = memoryview(part.view(torch.uint8).numpy())
-                while view:
-                    written = os.pwrite(file.fileno(), view, position)
-                    position += written
-                    view = view[written:]
+    with path.open("r+b") as file:
+        for number, tensor in enumerate(torch.load(path, map_location="meta", weights_only=True)["module"].values()):
+            file.seek(tensor.untyped_storage()._checkpoint_offset)
+            file.write(memoryview(_view(block, tensor.numel(), number).view(torch.uint8).numpy()))
+        file.flush()
         os.fsync(file.fileno())
     return path.stat().st_size
 
@@ -54,9 +51,8 @@ def write_converted_transformer(folder: Path, config: Mapping[str, Any]) -> int:
     moves = []
     for number, (name, shape) in enumerate(transformer_shapes(config).items()):
         memory = _view(block, math.prod(shape), number).view(shape)
-        stored = StoredTensor(key=name, path=folder, dtype=memory.dtype, shape=shape, memory=memory)
-        moves.append(Move.whole(stored, name))
-    write_shards(moves, folder, stem="diffusion_pytorch_model", progress=lambda count: None)  # noqa: ARG005
+        moves.append(Move.whole(StoredTensor.in_memory(name, memory, folder), name))
+    write_shards(moves, folder, stem="diffusion_pytorch_model", progress=ignore)
     (folder / "config.json").write_text(json_text({"_class_name": "HunyuanVideoTransformer3DModel", **config}))
     return sum(move.nbytes for move in moves)
 
@@ -76,8 +72,3 @@ def _random_block() -> Tensor:
 def _view(block: Tensor, count: int, number: int) -> Tensor:
     start = number * _STEP % _BLOCK
     return block[start : start + count]
-
-
-def _cut(block: Tensor, count: int, number: int) -> list[Tensor]:
-    whole = _view(block, count, number)
-    return [whole[start : start + 2**23] for start in range(0, count, 2**23)]

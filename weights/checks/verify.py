@@ -5,28 +5,28 @@ Findings are collected, not raised: one line each, naming file and key, so that 
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from weights.checks.loading_check import prepare_command
-from weights.errors import ManifestError, WeightsError
+from weights.convert import FORMAT, plan, recorded_variant
+from weights.errors import CheckpointError, ManifestError, WeightsError
 from weights.hub.lock_file import LOCK_NAME, LockFile, check_hash, check_size
 from weights.originals.encoder_check import encoder_faults, is_computed
 from weights.originals.layout import Variant, find_original
+from weights.originals.plan_encoders import clip_config
 from weights.originals.plan_vae import BEYOND_DIFFUSERS
+from weights.originals.quiet import quiet_libraries
 from weights.originals.structure import Faults, differences, transformer_shapes, vae_shapes, wrong_dtypes
-from weights.originals.tokenizer_check import check_tokenizer
+from weights.originals.tokenizer_check import check_clip_tokenizer, check_tokenizer
+from weights.reporter import SILENT, Progress, Reporter
 from weights.writing.component import read_json
-from weights.writing.convert import FORMAT, plan, recorded_variant
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER, left_overs
 from weights.writing.stored_tensor import StoredTensor
-
-_CHUNK = 8 * 2**20
-Progress = Callable[[int], None]
+from weights.writing.written_file import checksum
 
 
 def verify(
@@ -34,39 +34,29 @@ def verify(
     *,
     variant: Variant | None = None,
     contents: bool = True,
-    note: Callable[[str], None] = lambda line: None,  # noqa: ARG005
-    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
-    progress: Progress = lambda count: None,  # noqa: ARG005
+    reporter: Reporter = SILENT,
 ) -> list[str]:
     """What is wrong with `folder`, a converted model or originals; an empty list when nothing is.
 
-    `contents` reads every byte (`start` hears how many, `progress` each portion) and compares checksums; without it
-    sizes and structure only (seconds). `variant` chooses among originals, and is what a conversion must be. `note`
-    hears what is no fault and yet worth knowing: what could not be compared, what an unfinished run holds.
+    `contents` reads every byte and compares checksums; without it sizes and structure only (seconds). `variant` chooses
+    among originals, and is what a conversion must be. `reporter.say` gets what is no fault and yet worth knowing: what
+    could not be compared, what an unfinished run holds.
     """
     if (folder / MARKER).is_file():
-        _note_left_overs(folder, note)
-        return list(_converted_faults(folder, variant, contents=contents, start=start, progress=progress))
+        _report_left_overs(folder, reporter)
+        return list(_converted_faults(folder, variant, contents=contents, reporter=reporter))
     if (folder / "model_index.json").is_file():
         return [f"{folder / MARKER}: missing; this folder was not made by `hunyuan-custom weights convert`"]
-    return list(_original_faults(folder, variant, contents=contents, note=note, start=start, progress=progress))
+    return list(_original_faults(folder, variant, contents=contents, reporter=reporter))
 
 
-def _note_left_overs(folder: Path, note: Callable[[str], None]) -> None:
+def _report_left_overs(folder: Path, reporter: Reporter) -> None:
     for path in left_overs(folder):
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.stat().st_nlink == 1)
-        note(f"{path}: {size / 1e9:.1f} GB of a conversion that runs or was killed; the next one removes it")
+        reporter.say(f"{path}: {size / 1e9:.1f} GB of a conversion that runs or was killed; the next one removes it")
 
 
-def _original_faults(
-    folder: Path,
-    variant: Variant | None,
-    *,
-    contents: bool,
-    note: Callable[[str], None],
-    start: Callable[[int], None],
-    progress: Progress,
-) -> Iterator[str]:
+def _original_faults(folder: Path, variant: Variant | None, *, contents: bool, reporter: Reporter) -> Iterator[str]:
     try:
         files = find_original(folder, variant)
         download = f"hunyuan-custom weights download --variant {files.variant} --originals {folder}"
@@ -78,15 +68,15 @@ def _original_faults(
         yield str(error)
         return
     if contents and not lock.files:
-        note(f"{folder / LOCK_NAME}: missing, so there are no hashes to compare with: structure only")
+        reporter.say(f"{folder / LOCK_NAME}: missing, so there are no hashes to compare with: structure only")
     for part in sorted(folder.rglob(".*.part")):
-        note(f"{part}: {part.stat().st_size / 1e9:.1f} GB of an unfinished download, which goes on there")
+        reporter.say(f"{part}: {part.stat().st_size / 1e9:.1f} GB of an unfinished download, which goes on there")
     of_variant = {
         name: locked
         for name, locked in lock.files.items()
         if (folder / name).parent != files.dit.parent or folder / name in {files.dit, files.scale_map}
     }
-    start(sum(locked.size for locked in of_variant.values()) if contents else 0)
+    reporter.start(sum(locked.size for locked in of_variant.values()) if contents else 0)
     for name, locked in of_variant.items():
         path = folder / name
         try:
@@ -96,7 +86,7 @@ def _original_faults(
             continue
         try:
             if contents:
-                check_hash(path, locked, progress)
+                check_hash(path, locked, reporter.progress)
         except WeightsError as error:
             yield f"{error}; delete it and run: {download}"
     try:
@@ -105,9 +95,7 @@ def _original_faults(
         yield str(error)
 
 
-def _converted_faults(
-    folder: Path, variant: Variant | None, *, contents: bool, start: Callable[[int], None], progress: Progress
-) -> Iterator[str]:
+def _converted_faults(folder: Path, variant: Variant | None, *, contents: bool, reporter: Reporter) -> Iterator[str]:
     made = recorded_variant(folder)
     again = f"run: {prepare_command(folder, variant or made)}"
     if made is not None and variant not in {None, made}:
@@ -123,13 +111,15 @@ def _converted_faults(
         found = f"format {record.get('format')} of {record.get('variant')}"
         yield f"{folder / MARKER}: {found}, this version makes {FORMAT} of {' or '.join(Variant)}; {again}"
         return
-    start(sum(size for size, _ in files.values()) if contents else 0)
+    reporter.start(sum(size for size, _ in files.values()) if contents else 0)
     sound = True
-    for fault in _file_faults(folder, files, contents, progress):
+    for fault in _file_faults(folder, files, contents, reporter.progress):
         sound = False
         yield fault
     if sound:  # else the structure's faults would only repeat what is known
-        yield from _structure_faults(folder, fp8=made is Variant.FP8)
+        with quiet_libraries():
+            faults = list(_structure_faults(folder, fp8=made is Variant.FP8))
+        yield from faults
 
 
 def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool, progress: Progress) -> Iterator[str]:
@@ -141,12 +131,10 @@ def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool
             yield f"{path}: {path.stat().st_size} bytes instead of {size}"
         elif contents:
             try:
-                changed = _crc32(path, progress) != crc
-            except OSError as error:
-                yield f"{path}: cannot be read ({error.strerror})"
-            else:
-                if changed:
+                if checksum(path, progress) != crc:
                     yield f"{path}: its content has changed since the conversion; delete it and convert again"
+            except CheckpointError as error:
+                yield str(error)
     known = {*files, MARKER}
     for path in sorted(folder.rglob("*.safetensors*")):
         if str(path.relative_to(folder)) not in known:
@@ -170,6 +158,11 @@ def _structure_faults(folder: Path, *, fp8: bool) -> Iterator[str]:
             yield str(error)
     try:
         check_tokenizer(folder / "tokenizer", folder / "text_encoder")
+    except WeightsError as error:
+        yield str(error)
+    try:
+        vocabulary = clip_config(folder / "text_encoder_2/config.json")["vocab_size"]
+        check_clip_tokenizer(folder / "tokenizer_2", vocabulary=vocabulary)
     except WeightsError as error:
         yield str(error)
 
@@ -201,12 +194,3 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     return {
         key: tensor for path in sorted(folder.glob("*.safetensors")) for key, tensor in list_safetensors(path).items()
     }
-
-
-def _crc32(path: Path, progress: Progress) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)
-            progress(len(chunk))
-    return crc

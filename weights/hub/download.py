@@ -15,7 +15,7 @@ from weights.hub.repository import Listing, fetch, list_repository, partial_path
 from weights.originals.layout import LLAVA_FOLDER, Variant
 
 Ask = Callable[[str], bool]
-"""Shows the notice and returns whether it was accepted."""
+"""Shows the licence notice and returns whether it was accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def remove_damaged(variant: Variant, folder: Path, manifest: Manifest, say: Call
             continue
         try:
             check_size(path, locked)
-            check_hash(path, locked, lambda count: None)  # noqa: ARG005
+            check_hash(path, locked)
         except VerifyError as error:
             say(f"{error}: removed, to be fetched again")
             with disk_errors(path):
@@ -94,13 +94,13 @@ def choose_files(components: tuple[ManifestComponent, ...], lock: LockFile) -> l
         prefix = next((p for p in ("models/", "") if _has_folder(listing, p + component.folder)), None)
         if prefix is not None:
             top = prefix.rstrip("/")
-        place = None if prefix is None else f"{prefix}{component.folder}/"
-        chosen = _match(component, listing, place) if place is not None else None
+        root = None if prefix is None else f"{prefix}{component.folder}/"
+        chosen = _match(component, listing, root) if root is not None else None
         if isinstance(chosen, str) or chosen is None:
             if component.fallback is None:
                 raise DownloadError(f"{listing.repository}: {chosen or component.folder}: not in the repository")
-            listing, place = _listing(component.fallback, lock, listings), ""
-            chosen = _match(component, listing, place)
+            listing, root = _listing(component.fallback, lock, listings), ""
+            chosen = _match(component, listing, root)
             if isinstance(chosen, str):
                 raise DownloadError(f"{listing.repository}: {chosen}: not in the repository")
         for path in chosen:
@@ -124,21 +124,21 @@ def _has_folder(listing: Listing, folder: str) -> bool:
     return any(path.startswith(f"{folder}/") for path in listing.files)
 
 
-def _match(component: ManifestComponent, listing: Listing, place: str) -> list[str] | str:
+def _match(component: ManifestComponent, listing: Listing, root: str) -> list[str] | str:
     """Paths to fetch, or the name of the first that is not there."""
-    here = [path for path in listing.files if path.startswith(place) and "/" not in path.removeprefix(place)]
-    names = {path.removeprefix(place): path for path in here}
+    here = [path for path in listing.files if path.startswith(root) and "/" not in path.removeprefix(root)]
+    names = {path.removeprefix(root): path for path in here}
     chosen = []
     for name in component.files:
         if name not in names:
-            return f"{place}{name}"
+            return f"{root}{name}"
         chosen.append(names[name])
     for pattern in component.optional:
         chosen += [names[name] for name in sorted(fnmatch.filter(names, pattern))]
     if component.weights:
         found = next((hits for hits in (sorted(fnmatch.filter(names, p)) for p in component.weights) if hits), None)
         if found is None:
-            return f"{place}{component.weights[0]}"
+            return f"{root}{component.weights[0]}"
         chosen += [names[name] for name in found]
     return list(dict.fromkeys(chosen))
 
@@ -159,7 +159,7 @@ def _will_be_linked(want: Wanted) -> bool:
 
 
 def _is_complete(manifest: Manifest, variant: Variant, folder: Path, lock: LockFile) -> bool:
-    """Whether every component has its locked files in place, by size; `verify` compares contents."""
+    """Whether every component has its locked files present, by size; `verify` compares contents."""
     for component in manifest.of(variant):
         files = {Path(path).name: path for path in lock.files if str(Path(path).parent).endswith(component.folder)}
         needed = {*component.files, *(name for pattern in component.weights for name in fnmatch.filter(files, pattern))}
@@ -183,7 +183,7 @@ def _is_there(want: Wanted, folder: Path, lock: LockFile) -> bool:
     if want.local in lock.files:
         return True
     try:
-        check_hash(path, want.locked, lambda count: None)  # noqa: ARG005
+        check_hash(path, want.locked)
     except VerifyError:
         return False
     return True
@@ -200,7 +200,7 @@ def _fetch_verified(locked: LockedFile, destination: Path) -> None:
     part = partial_path(destination, locked)
     try:
         check_size(part, locked)
-        check_hash(part, locked, lambda count: None)  # noqa: ARG005
+        check_hash(part, locked)
     except VerifyError as error:
         part.unlink(missing_ok=True)
         raise DownloadError(f"{locked.repository}: {locked.path}: arrived damaged ({error}); run again") from error

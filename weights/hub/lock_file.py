@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from weights.disk import disk_errors
-from weights.errors import ManifestError, VerifyError
+from weights.errors import CheckpointError, ManifestError, VerifyError
+from weights.reporter import Progress, ignore
+from weights.writing.written_file import chunks_of
 
 LOCK_NAME = "weights.lock.json"
-_CHUNK = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def check_size(path: Path, locked: LockedFile) -> None:
         raise VerifyError(f"{path}: {path.stat().st_size} bytes, the lock file says {locked.size}")
 
 
-def check_hash(path: Path, locked: LockedFile, progress: Callable[[int], None]) -> None:
+def check_hash(path: Path, locked: LockedFile, progress: Progress = ignore) -> None:
     """Raise `VerifyError` unless the file's content is the locked one."""
     kind, _, expected = locked.hash.partition(":")
     if kind == "sha256":
@@ -85,11 +85,10 @@ def check_hash(path: Path, locked: LockedFile, progress: Callable[[int], None]) 
     else:
         digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                progress(len(chunk))
-    except OSError as error:
-        raise VerifyError(f"{path}: cannot be read ({error.strerror})") from error
+        for chunk in chunks_of(path):
+            digest.update(chunk)
+            progress(len(chunk))
+    except CheckpointError as error:
+        raise VerifyError(str(error)) from error
     if digest.hexdigest() != expected:
         raise VerifyError(f"{path}: {kind} {digest.hexdigest()[:12]}..., the lock file says {expected[:12]}...")

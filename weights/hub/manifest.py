@@ -11,8 +11,8 @@ from typing import Any
 from weights.errors import ManifestError
 from weights.originals.layout import Variant
 
-_PLACES = (Path(__file__).parents[2] / "configs", Path(__file__).parents[2] / "server" / "configs")
-MANIFEST = next((place / "weights.toml" for place in _PLACES if place.is_dir()), _PLACES[0] / "weights.toml")
+_FOLDERS = (Path(__file__).parents[2] / "configs", Path(__file__).parents[2] / "server" / "configs")
+MANIFEST = next((folder / "weights.toml" for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0] / "weights.toml")
 """In a checkout, or where the wheel puts it."""
 
 

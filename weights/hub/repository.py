@@ -2,7 +2,7 @@
 
 `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` and proxies are `huggingface_hub`'s business. Its own
 `hf_hub_download` throws a half-fetched file away when the process ends; with 25 GB files that is not good enough, so
-the partial file is kept here and `http_get` is told where to go on.
+the partial file is kept here and `http_get` resumes there.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def list_repository(repository: Repository) -> Listing:
 
 
 def partial_path(destination: Path, locked: LockedFile) -> Path:
-    """Where a half-fetched file waits; another version of the file waits elsewhere."""
+    """Where a half-fetched file is kept; another version of the file has another path."""
     return destination.with_name(f".{destination.name}.{locked.hash[-16:]}.part")
 
 
 def fetch(locked: LockedFile, destination: Path) -> None:
-    """Fetch into the partial file, going on where it ends, and leave it there complete.
+    """Fetch into the partial file, resuming where it ends, and leave it there complete.
 
     Raises `DownloadError`, `TargetError`.
     """

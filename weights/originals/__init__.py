@@ -1,1 +1,4 @@
-"""What Tencent publishes: folder layout, names of keys, and the plan that turns each part into diffusers' form."""
+"""What Tencent publishes: folder layout, names of keys, readers, and how each part becomes diffusers'.
+
+Nothing here writes: a plan is a `writing.component.Component`.
+"""

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from weights.errors import CheckpointError, StructureError
+from weights.originals.quiet import quiet_libraries
 from weights.originals.structure import CONFIG_ERRORS, Faults, check_dtypes, reason_of, summary
 from weights.writing.component import Component
 from weights.writing.safetensors_file import list_safetensors, safetensors_header
@@ -46,21 +47,13 @@ def encoder_faults(folder: Path, model_class: Any, *, config: Path) -> Faults:
 
     Raises `StructureError` naming `config` when no model can be built by it.
     """
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        _, info = model_class.from_pretrained(
-            folder, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
-        )
+        with quiet_libraries():
+            _, info = model_class.from_pretrained(
+                folder, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
+            )
     except (*CONFIG_ERRORS, OSError, StrictDataclassError) as error:
         raise StructureError(f"{config}: {model_class.__name__} refuses it ({reason_of(error)})") from error
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
     kinds = (("missing", "missing_keys"), ("left over", "unexpected_keys"), ("wrong shape", "mismatched_keys"))
     named = {kind: sorted(str(key[0] if isinstance(key, tuple) else key) for key in info[name]) for kind, name in kinds}
     return {kind: keys for kind, names in named.items() if (keys := [key for key in names if not is_computed(key)])}

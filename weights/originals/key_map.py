@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from weights.errors import KeyMapError, WrongModelError
+from weights.writing.move import Piece
 
 T = TypeVar("T")
 
@@ -43,16 +43,7 @@ class DitSizes:
         return cls(hidden=hidden, mlp=int(hidden * float(config["mlp_ratio"])))
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One converted tensor: rows of its original, the ranges `[start, stop)` concatenated in order."""
-
-    name: str
-    rows: tuple[tuple[int, int], ...]
-
-
-# A target is "new name:widths", widths being the rows it takes in turn (C, M); without widths it takes all rows.
-# `*` carries a block number over, `{w}` is "weight" or "bias".
+# `*` stands for a block's number, which is carried over. Widths: C and M as above.
 _DOUBLE, _SINGLE, _REFINER = (
     "transformer_blocks.*",
     "single_transformer_blocks.*",
@@ -206,8 +197,7 @@ def convert_transformer_state_dict(
     converted: dict[str, Tensor] = {}
     for key, tensor in original.items():
         for piece in pieces_of(key, tensor.shape[0], sizes):
-            parts = [tensor[start:stop] for start, stop in piece.rows]
-            converted[piece.name] = parts[0] if parts[0].shape == tensor.shape else torch.cat(parts)
+            converted[piece.name] = piece.cut(tensor)
     return converted
 
 
@@ -229,7 +219,7 @@ def convert_scale_map(scales: Mapping[str, Tensor], modules: Iterable[str], *, s
         scale = scales[module].float().reshape(-1, 1)
         rows = _rows_of(re.sub(r"(?<=blocks\.)\d+", "*", module), sizes) if len(scale) == 1 else len(scale)
         for piece in pieces_of(f"{module}.weight", rows, sizes):
-            part = scale[0] if len(scale) == 1 else torch.cat([scale[start:stop] for start, stop in piece.rows])
+            part = scale[0] if len(scale) == 1 else piece.cut(scale)
             converted[f"{piece.name.removesuffix('.weight')}.{SCALE_NAME}"] = part.clone()
     return converted
 
@@ -237,7 +227,7 @@ def convert_scale_map(scales: Mapping[str, Tensor], modules: Iterable[str], *, s
 def strip_vae_prefix(original: Mapping[str, T]) -> dict[str, T]:
     """The VAE's keys without their leading `vae.`; otherwise they are diffusers' names already.
 
-    Training leftovers (`loss.*`) are dropped, as the reference does; any other stranger is left in for the strict
+    Training leftovers (`loss.*`) are dropped, as the reference does; any other unknown key is left in for the strict
     comparison to name.
     """
     return {key.removeprefix("vae."): value for key, value in original.items() if not key.startswith("loss.")}

@@ -6,19 +6,22 @@ text tower only. Tokenizer files go to folders of their own, as diffusers lays a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 
 from weights.errors import CheckpointError, StructureError
+from weights.originals.config_values import check_values
 from weights.originals.encoder_check import check_encoder, is_computed
 from weights.originals.structure import CONFIG_ERRORS, reason_of
+from weights.originals.tokenizer_check import check_clip_tokenizer
 from weights.originals.torch_checkpoint import list_torch_checkpoint
 from weights.writing.component import Component, json_text, read_json, read_text
+from weights.writing.move import Move
 from weights.writing.safetensors_file import list_safetensors
-from weights.writing.shard_writer import Move
 from weights.writing.stored_tensor import StoredTensor
 
 TOKENIZER_FILES = (
@@ -31,10 +34,40 @@ TOKENIZER_FILES = (
 )
 
 
+LLAVA: dict[str, Any] = {
+    "text_config": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_320,
+    },
+    "vision_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    },
+}
+CLIP: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "vocab_size": 49_408,
+}
+"""Sizes of llava-llama-3-8b and clip-vit-large-patch14."""
+
+
 def plan_llava(folder: Path) -> list[Component]:
     """`text_encoder/` and `tokenizer/` from LLaVA's folder. Raises `CheckpointError` and `StructureError`."""
     from transformers import LlavaForConditionalGeneration
 
+    llava_config(folder / "config.json")
     files = weight_files(folder)
     texts = _texts(folder, ("config.json", "generation_config.json"))
     if files[0].suffix == ".safetensors":
@@ -53,14 +86,15 @@ def plan_clip(folder: Path) -> list[Component]:
     """`text_encoder_2/` and `tokenizer_2/` from CLIP's folder, text tower only. Raises as `plan_llava`."""
     from transformers import CLIPTextModel
 
-    config = read_json(folder / "config.json")
+    config, text_config = read_json(folder / "config.json"), clip_config(folder / "config.json")
+    check_clip_tokenizer(folder, vocabulary=text_config["vocab_size"])
     files = weight_files(folder)
     keys = [key for file in files for key in _list(file)]
     linkable = files[0].suffix == ".safetensors" and all(key.startswith("text_model.") for key in keys)
     if linkable and config.get("model_type") == "clip_text_model":
         encoder = _linked("text_encoder_2", _texts(folder, ("config.json",)), files)
     else:
-        texts = {"config.json": json_text(clip_config(folder))}
+        texts = {"config.json": json_text(text_config)}
         encoder = _streamed("text_encoder_2", texts, files, prefix="text_model.")
     check_encoder(encoder, CLIPTextModel, config=folder / "config.json", weights=_named_by(files))
     return [encoder, Component(folder="tokenizer_2", texts=_texts(folder, TOKENIZER_FILES))]
@@ -76,8 +110,8 @@ def weight_files(folder: Path) -> list[Path]:
         ("pytorch_model.bin", "pytorch_model.bin.index.json"),
     ):
         if (folder / index).is_file():
-            places = read_json(folder / index).get("weight_map")
-            names = set(places.values()) if isinstance(places, dict) else set()
+            weight_map = read_json(folder / index).get("weight_map")
+            names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
             if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
                 raise CheckpointError(f"{folder / index}: its weight_map names no files of this folder")
             files = [folder / name for name in sorted(names)]
@@ -99,24 +133,38 @@ def _named_by(files: Sequence[Path]) -> Path:
     return first if len(files) == 1 else first.with_name(f"{stem}{first.suffix}.index.json")
 
 
-def llava_config(folder: Path) -> dict[str, Any]:
-    """LLaVA's config, defaults filled in by transformers."""
+def llava_config(path: Path) -> dict[str, Any]:
+    """LLaVA's config, defaults filled in by transformers. Raises `StructureError`."""
     from transformers import LlavaConfig
 
-    return LlavaConfig(**read_json(folder / "config.json")).to_dict()
+    given = read_json(path)
+    check_values(path, given, LLAVA, null=True)
+    with _refusing(path, "LlavaConfig"):
+        config: dict[str, Any] = LlavaConfig(**given).to_dict()
+    check_values(path, config, LLAVA)
+    return config
 
 
-def clip_config(folder: Path) -> dict[str, Any]:
-    """A text-only config of a CLIP model's config, defaults filled in by transformers."""
+def clip_config(path: Path) -> dict[str, Any]:
+    """A text-only config of a CLIP model's config, defaults filled in by transformers. Raises `StructureError`."""
     from transformers import CLIPConfig, CLIPTextConfig
 
-    path = folder / "config.json"
-    config = read_json(path)
+    given = read_json(path)
+    whole = given.get("model_type") == "clip"
+    check_values(path, given, {"text_config": CLIP} if whole else CLIP, null=True)
+    with _refusing(path, "CLIPTextConfig"):
+        text = CLIPConfig(**given).text_config if whole else CLIPTextConfig(**given)
+        settings: dict[str, Any] = text.to_dict()
+    check_values(path, settings, CLIP)
+    return settings | {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
+
+
+@contextlib.contextmanager
+def _refusing(path: Path, config_class: str) -> Iterator[None]:
     try:
-        text = CLIPConfig(**config).text_config if config.get("model_type") == "clip" else CLIPTextConfig(**config)
+        yield
     except (*CONFIG_ERRORS, StrictDataclassError) as error:
-        raise StructureError(f"{path}: CLIPTextConfig refuses it ({reason_of(error)})") from error
-    return text.to_dict() | {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
+        raise StructureError(f"{path}: {config_class} refuses it ({reason_of(error)})") from error
 
 
 def _list(file: Path) -> dict[str, StoredTensor]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from weights.errors import CheckpointError, KeyMapError, StructureError
+from weights.originals.config_values import check_values
 from weights.originals.key_map import DitSizes, convert_scale_map, original_shapes, pieces_of, refuse_sibling
 from weights.originals.layout import OriginalFiles, Variant
 from weights.originals.structure import compare, is_fp8_layer, transformer_shapes
 from weights.originals.torch_checkpoint import list_torch_checkpoint, load_scale_map
 from weights.writing.component import Component, json_text, read_json
+from weights.writing.move import Move
 from weights.writing.safetensors_file import list_safetensors
-from weights.writing.shard_writer import Move
 from weights.writing.stored_tensor import FLOAT8, StoredTensor
 
 FULL_SIZE: dict[str, Any] = {
@@ -80,24 +81,11 @@ def transformer_config(path: Path) -> dict[str, Any]:
         unknown = sorted(set(given) - set(config))
         if unknown:
             raise StructureError(f"{path}: {unknown[0]}: not a key of HunyuanVideoTransformer3DModel's config")
-        for key, value in given.items():
-            if not _like(value, FULL_SIZE[key]):
-                raise StructureError(f"{path}: {key}: {value!r}, something like {FULL_SIZE[key]!r} is needed")
+        check_values(path, given, FULL_SIZE)
         config |= given
     if config["guidance_embeds"] or config["image_condition_type"] is not None:
         raise StructureError(f"{path}: guidance_embeds, image_condition_type: HunyuanCustom has neither")
     return config
-
-
-def _like(value: object, example: object) -> bool:
-    """Of the example's kind; numbers and lists of them are positive."""
-    if isinstance(example, list):
-        return isinstance(value, list) and len(value) == len(example) and all(map(_like, value, example))
-    if isinstance(example, float):
-        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    if isinstance(example, int) and not isinstance(example, bool):
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return example is None or isinstance(value, type(example))
 
 
 def list_dit(path: Path) -> dict[str, StoredTensor]:
@@ -134,8 +122,4 @@ def _scale_moves(path: Path, originals: Mapping[str, tuple[int, ...]], sizes: Di
             raise StructureError(f"{path}: {module}: {scale.numel()} scales for {rows.get(module)} rows")
     with _naming(path):
         scales = convert_scale_map(given, rows, sizes=sizes)
-    stored = (
-        StoredTensor(key=name, path=path, dtype=scale.dtype, shape=tuple(scale.shape), memory=scale)
-        for name, scale in scales.items()
-    )
-    return [Move.whole(tensor, tensor.key) for tensor in stored]
+    return [Move.whole(StoredTensor.in_memory(name, scale, path), name) for name, scale in scales.items()]

@@ -1,7 +1,7 @@
-"""Does LLaVA's tokenizer produce the tokens HunyuanCustom was trained with?
+"""Do the tokenizers produce the tokens HunyuanCustom was trained with?
 
-Everything downstream counts on three facts: the prompt template's prefix is exactly 95 tokens (they are cropped from
-the hidden states), BOS comes first, and `<image>` is one token with the id LLaVA's config names.
+Of LLaVA's, everything downstream counts on three facts: the prompt template's prefix is exactly 95 tokens (they are
+cropped from the hidden states), BOS comes first, and `<image>` is one token with the id LLaVA's config names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from weights.errors import TokenizerError
 from weights.originals.prompt_template import TEMPLATE
+from weights.originals.structure import reason_of
 from weights.writing.component import read_json
 
 PREFIX_TOKENS = 95
@@ -23,8 +24,8 @@ def check_tokenizer(tokenizer_folder: Path, model_folder: Path) -> None:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise TokenizerError(f"{path}: cannot be read ({error})") from error
-    tokenizer.no_padding()  # stored with the file by whoever saved it; the pipeline asks for neither
+        raise TokenizerError(f"{path}: cannot be read ({reason_of(error)})") from error
+    tokenizer.no_padding()  # settings saved with the file; the pipeline uses neither
     tokenizer.no_truncation()
     ids = tokenizer.encode(TEMPLATE).ids
     if len(ids) != PREFIX_TOKENS:
@@ -37,3 +38,27 @@ def check_tokenizer(tokenizer_folder: Path, model_folder: Path) -> None:
     image_id = config.get("image_token_index", config.get("image_token_id"))
     if tokenizer.token_to_id("<image>") != image_id or tokenizer.encode("<image>").ids[1:] != [image_id]:
         raise TokenizerError(f"{path}: <image> is token {tokenizer.token_to_id('<image>')}, the config says {image_id}")
+
+
+def check_clip_tokenizer(folder: Path, *, vocabulary: int) -> None:
+    """Raise `TokenizerError` unless CLIP's tokenizer loads and has as many tokens as its model.
+
+    Without its files the class makes a tokenizer of two tokens, and no error.
+    """
+    from transformers import CLIPTokenizer
+
+    if not (folder / "tokenizer.json").is_file():
+        for name in ("vocab.json", "merges.txt"):
+            if not (folder / name).is_file():
+                raise TokenizerError(f"{folder / name}: missing")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        ids = tokenizer("a").input_ids
+    except Exception as error:  # the library raises bare Exception
+        raise TokenizerError(f"{folder}: CLIPTokenizer refuses its files ({reason_of(error)})") from error
+    if len(tokenizer) != vocabulary:
+        raise TokenizerError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, config.json's vocab_size is {vocabulary}"
+        )
+    if (ids[0], ids[-1]) != (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        raise TokenizerError(f"{folder}: a prompt does not stand between BOS and EOS")

@@ -1,8 +1,10 @@
-"""What lies where in a `.pt`/`.bin` file, without loading it and without executing anything in it.
+"""The tensors of a `.pt`/`.bin` file: listed without loading them, and without executing anything in it.
 
-The zip format (PyTorch 1.6 and later) is read on the meta device: `torch.load` then only walks the pickle and tells
-each storage's offset, from which the bytes are read later. Older files are one pickle stream and must be loaded
-whole. Either way `weights_only=True`: a pickle that names anything but tensors and plain containers is refused.
+The zip format (PyTorch 1.6 and later) is loaded on the meta device: `torch.load` then only walks the pickle and tells
+each storage's offset, from which the bytes are read later. (`torch.load(mmap=True)` maps the file as private memory,
+which the kernel refuses for a file larger than the machine's memory, and compares no checksums.) Older files are one
+pickle stream and must be loaded whole. Either way `weights_only=True`: a pickle that names anything but tensors and
+plain containers is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weights.available_memory import available_memory
 from weights.errors import BadValuesError, CheckpointError, UnsafePickleError
 from weights.writing.stored_tensor import StoredTensor
 
@@ -29,6 +31,9 @@ _DAMAGE = (
 )
 """What a flipped byte makes zipfile, pickle and torch raise, depending on where it is."""
 
+MAX_LEGACY_BYTES = 4_000_000_000
+"""Of a file that must be loaded whole; the models were published long after that format."""
+
 WRAPPERS = ("module", "state_dict", "model")
 """Keys under which trainers put the state dict; peeled off, nested ones too."""
 
@@ -37,7 +42,7 @@ def list_torch_checkpoint(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of the state dict in `path`, by key, in file order.
 
     Raises `CheckpointError` for a file that is truncated, corrupt, compressed or no checkpoint, for a legacy file
-    larger than the memory left, and for entries that are not tensors; `UnsafePickleError` for one that holds code.
+    that is too large, and for entries that are not tensors; `UnsafePickleError` for one that holds code.
     """
     try:
         with path.open("rb") as file:
@@ -69,37 +74,42 @@ def _list_zip(path: Path) -> dict[str, StoredTensor]:
     records = _zip_records(path)
     state_dict = _state_dict_of(_load(path, device="meta"), path)
     try:
-        return {key: _place(key, tensor, path, records) for key, tensor in state_dict.items()}
+        return {key: _locate(key, tensor, path, records) for key, tensor in state_dict.items()}
     except _DAMAGE as error:
         raise _damaged(path, error) from error
 
 
-def _place(key: str, tensor: Tensor, path: Path, records: Mapping[int, zipfile.ZipInfo]) -> StoredTensor:
-    storage = tensor.untyped_storage()
+def _locate(key: str, tensor: Tensor, path: Path, records: Mapping[int, zipfile.ZipInfo]) -> StoredTensor:
+    """Where the bytes of a meta tensor are: all from its first element to its last, gaps between them included."""
+    storage, itemsize = tensor.untyped_storage(), tensor.dtype.itemsize
+    steps = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start, count = tensor.storage_offset() * itemsize, (steps + 1) * itemsize if tensor.numel() else 0
     record = records.get(storage._checkpoint_offset)
-    last = tensor.storage_offset() + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    end = (last + 1) * tensor.dtype.itemsize if tensor.numel() else 0
-    if record is None or record.file_size < max(storage.nbytes(), end):
+    if record is None or record.file_size < max(storage.nbytes(), start + count):
         raise CheckpointError(f"{path}: {key}: its bytes are not in the archive (corrupt)")
-    whole = StoredTensor(
-        key=key,
-        path=path,
-        dtype=tensor.dtype,
-        shape=tuple(tensor.shape),
-        offset=storage._checkpoint_offset + tensor.storage_offset() * tensor.dtype.itemsize,
-        # A zero means that the file was saved with checksums turned off.
-        crc=record.CRC or None if tensor.nbytes == record.file_size else None,
-    )
-    return whole if tensor.is_contiguous() else _gather(whole, tensor, record)
+    # A zero means that the file was saved with checksums turned off.
+    crc = record.CRC or None if count == record.file_size else None
+
+    def read() -> Tensor:
+        raw = _read_bytes(path, storage._checkpoint_offset + start, count, key)
+        if crc is not None and zlib.crc32(raw.numpy()) != crc:
+            raise CheckpointError(f"{path}: {key}: corrupt (its checksum does not match)")
+        return raw.view(tensor.dtype).as_strided(tensor.shape, tensor.stride(), 0)
+
+    return StoredTensor(key=key, path=path, dtype=tensor.dtype, shape=tuple(tensor.shape), read=read)
 
 
-def _gather(whole: StoredTensor, layout: Tensor, record: zipfile.ZipInfo) -> StoredTensor:
-    """A tensor stored with gaps or transposed, straightened in memory."""
-    count = record.file_size // layout.dtype.itemsize
-    start = whole.offset - layout.storage_offset() * layout.dtype.itemsize
-    storage = StoredTensor(key=whole.key, path=whole.path, dtype=whole.dtype, shape=(count,), offset=start).load()
-    tensor = storage.as_strided(layout.shape, layout.stride(), layout.storage_offset()).contiguous()
-    return StoredTensor(key=whole.key, path=whole.path, dtype=whole.dtype, shape=whole.shape, memory=tensor)
+def _read_bytes(path: Path, offset: int, count: int, key: str) -> Tensor:
+    raw = torch.empty(count, dtype=torch.uint8)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            read = file.readinto(memoryview(raw.numpy()))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {key}: cannot be read ({error.strerror})") from error
+    if read < count:
+        raise CheckpointError(f"{path}: {key}: the file ends inside this tensor (truncated?)")
+    return raw
 
 
 def _zip_records(path: Path) -> dict[int, zipfile.ZipInfo]:
@@ -111,8 +121,7 @@ def _zip_records(path: Path) -> dict[int, zipfile.ZipInfo]:
                 if record.compress_type != zipfile.ZIP_STORED:
                     raise CheckpointError(f"{path}: {record.filename}: compressed; save the checkpoint again")
                 file.seek(record.header_offset + 26)  # local header: 30 bytes, its name and extra lengths at 26 and 28
-                lengths = file.read(4)
-                name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
+                name, extra = struct.unpack("<HH", file.read(4))
                 records[record.header_offset + 30 + name + extra] = record
             return records
     except _DAMAGE as error:
@@ -120,18 +129,14 @@ def _zip_records(path: Path) -> dict[int, zipfile.ZipInfo]:
 
 
 def _load_legacy(path: Path) -> dict[str, StoredTensor]:
-    size, free = path.stat().st_size, available_memory()
-    if size * 1.2 > free:
+    size = path.stat().st_size
+    if size > MAX_LEGACY_BYTES:
         raise CheckpointError(
-            f"{path}: PyTorch's format from before 1.6, which must be loaded whole: it needs {size / 1e9:.1f} GB of "
-            f"memory and {free / 1e9:.1f} GB are free; save it again with a current torch.save"
+            f"{path}: PyTorch's format from before 1.6, which must be loaded whole: {size / 1e9:.1f} GB, at most "
+            f"{MAX_LEGACY_BYTES / 1e9:g} GB are taken; save it again with a current torch.save"
         )
-    return {
-        key: StoredTensor(
-            key=key, path=path, dtype=tensor.dtype, shape=tuple(tensor.shape), memory=tensor.detach().contiguous()
-        )
-        for key, tensor in _state_dict_of(_load(path, device="cpu"), path).items()
-    }
+    tensors = _state_dict_of(_load(path, device="cpu"), path)
+    return {key: StoredTensor.in_memory(key, tensor.detach(), path) for key, tensor in tensors.items()}
 
 
 def _load(path: Path, *, device: str) -> Any:

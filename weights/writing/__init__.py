@@ -1,1 +1,4 @@
-"""From stored tensors to a folder that loads: streamed, sharded, whole or not there at all."""
+"""From stored tensors to a folder that loads: tensor by tensor, in shards, whole or not there at all.
+
+Knows no model: names, shapes and texts come with the plan.
+"""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.errors import CheckpointError
-from weights.writing.shard_writer import Move
+from weights.writing.move import Move
 
 
 @dataclass(frozen=True, kw_only=True)

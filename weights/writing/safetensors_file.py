@@ -1,13 +1,15 @@
-"""What lies where in a safetensors file: 8 bytes of header length, a JSON header, the tensors' bytes."""
+"""Safetensors: the library's reader as `StoredTensor`s, and the header of a file that is written tensor by tensor."""
 
 from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from weights.errors import CheckpointError
 from weights.writing.stored_tensor import StoredTensor
@@ -27,60 +29,37 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-MAX_HEADER = 100_000_000
-"""The format's own limit, in bytes: a length beyond it is damage, and would be read into memory."""
 
 
 def list_safetensors(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of the file, by key, in file order. Raises `CheckpointError` if it is truncated or corrupt."""
-    length, header, size = _read_header(path)
-    stored = []
-    for key, entry in header.items():
-        if key != "__metadata__":
-            dtype, shape, start = _read_entry(entry, f"{path}: {key}")
-            stored.append(StoredTensor(key=key, path=path, dtype=dtype, shape=shape, offset=8 + length + start))
-    end = 8 + length
-    for tensor in sorted(stored, key=lambda tensor: (tensor.offset, tensor.nbytes)):
-        if tensor.offset != end:
-            raise CheckpointError(f"{path}: {tensor.key}: does not begin where the tensor before it ends (corrupt)")
-        end += tensor.nbytes
-    if end != size:
-        raise CheckpointError(f"{path}: truncated or corrupt ({size} bytes, its header says {end})")
-    return {tensor.key: tensor for tensor in sorted(stored, key=lambda tensor: tensor.offset)}
-
-
-def _read_header(path: Path) -> tuple[int, dict[str, Any], int]:
-    """The header's length, the header, the file's size."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            size = path.stat().st_size
-            header = json.loads(file.read(length)) if 0 < length <= min(size - 8, MAX_HEADER) else None
+        # "pread": the kernel refuses to map a file larger than its memory the way "mmap" does it.
+        file = safe_open(path, "pt", backend="pread")
+        slices = {key: file.get_slice(key) for key in file.offset_keys()}
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: truncated or corrupt (no safetensors header)")
-    return length, header, size
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: truncated or corrupt ({error})") from error
+    stored = {}
+    for key, entry in slices.items():
+        if entry.get_dtype() not in DTYPES:
+            raise CheckpointError(f"{path}: {key}: dtype {entry.get_dtype()} is not supported")
+        stored[key] = StoredTensor(
+            key=key,
+            path=path,
+            dtype=DTYPES[entry.get_dtype()],
+            shape=tuple(entry.get_shape()),
+            read=partial(_read, file, key, path),
+        )
+    return stored
 
 
-def _read_entry(entry: Any, what: str) -> tuple[torch.dtype, tuple[int, ...], int]:
-    """Dtype, shape and first byte."""
-    corrupt = CheckpointError(f"{what}: corrupt entry in the safetensors header")
+def _read(file: safe_open, key: str, path: Path) -> Tensor:
     try:
-        name, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    except (KeyError, TypeError, ValueError):
-        raise corrupt from None
-    if not isinstance(name, str) or not isinstance(shape, list):
-        raise corrupt
-    if any(not isinstance(number, int) or isinstance(number, bool) or number < 0 for number in (*shape, start, stop)):
-        raise corrupt
-    if name not in DTYPES:
-        raise CheckpointError(f"{what}: dtype {name} is not supported")
-    if math.prod(shape) * DTYPES[name].itemsize != stop - start:
-        raise corrupt
-    return DTYPES[name], tuple(shape), start
+        return file.get_tensor(key)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: {key}: cannot be read ({error})") from error
 
 
 def safetensors_header(entries: list[tuple[str, torch.dtype, tuple[int, ...]]]) -> bytes:

@@ -1,4 +1,4 @@
-"""A folder appears whole or not at all: built under another name beside its place, then exchanged with it."""
+"""A folder appears whole or not at all: built beside the target under another name, then exchanged with it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def check_target(target: Path) -> None:
-    """Raise `TargetError` for a place that a conversion can never take, before hours of download."""
+    """Raise `TargetError` for a target that a conversion can never replace, before hours of download."""
     with disk_errors(target):
+        with contextlib.suppress(FileNotFoundError):
+            target.stat()  # refuses a link to itself, which `resolve` answers differently in every version of Python
         if target.resolve().is_mount():
             raise TargetError(f"{target}: a mount point, which cannot be exchanged; choose a folder inside it")
         if target.exists() and not (target / MARKER).exists() and (not target.is_dir() or any(target.iterdir())):
@@ -30,11 +32,12 @@ def check_target(target: Path) -> None:
 
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes `target`'s place when the block ends without an exception.
+    """Yield an empty folder that replaces `target` when the block ends without an exception.
 
     What a killed run left is removed first; an older conversion stays untouched until the last moment. Raises
     `TargetError` when `target` is something else, when another conversion runs, or when nothing can be written.
     """
+    check_target(target)
     target = target.resolve()  # of a link, the folder it leads to: that is the disk meant
     with _locked_and_clean(target):
         check_target(target)
@@ -44,7 +47,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
         try:
             yield staging
             with disk_errors(target):
-                _take_place(staging, target)
+                _install(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             with disk_errors(target):
@@ -89,7 +92,7 @@ def _locked_and_clean(target: Path) -> Iterator[None]:
         yield
 
 
-def _take_place(staging: Path, target: Path) -> None:
+def _install(staging: Path, target: Path) -> None:
     for folder in (*filter(Path.is_dir, staging.iterdir()), staging):
         _sync_folder(folder)
     if not target.exists():

@@ -26,7 +26,7 @@ from weights.originals.plan_transformer import FULL_SIZE, plan_transformer
 from weights.originals.structure import transformer_shapes
 from weights.originals.torch_checkpoint import list_torch_checkpoint
 from weights.process_memory import rss_anon
-from weights.writing.convert import write_components
+from weights.writing.write_components import write_components
 
 
 def test_the_bench_measures_and_cleans_up_after_itself_and_after_a_killed_run(
@@ -40,11 +40,11 @@ def test_the_bench_measures_and_cleans_up_after_itself_and_after_a_killed_run(
     assert result.ratio > 0
     assert result.peak_rss_anon > 0
     assert list(tmp_path.iterdir()) == []
-    within = replace(result, copy_seconds=1.0, convert_seconds=1.6, peak_rss_anon=2 * 10**9)
+    within = replace(result, copy_seconds=1.0, convert_seconds=2.0, peak_rss_anon=2 * 10**9)
     assert within.within_bounds
     assert within.lines()[-1] == "within bounds"
     for beyond in (
-        replace(within, convert_seconds=1.61),
+        replace(within, convert_seconds=2.01),
         replace(within, peak_rss_anon=2 * 10**9 + 1),
         replace(within, keys=replace(counts, missing=1)),
         replace(within, keys=replace(counts, mapped=115)),
@@ -56,12 +56,12 @@ def test_the_command_fails_beyond_the_bounds(monkeypatch: pytest.MonkeyPatch) ->
     keys = KeyCoverage(component="transformer", original=1, mapped=1, produced=1, missing=0, left_over=0)
     measured = ConvertBench(nbytes=1, copy_seconds=1.0, convert_seconds=1.0, peak_rss_anon=1, keys=keys)
     told = {}
-    for seconds in (1.0, 2.0):
+    for seconds in (1.0, 3.0):
         result = replace(measured, convert_seconds=seconds)
         monkeypatch.setattr(bench_module, "bench_convert", lambda *_, result=result, **__: result)
         told[seconds] = CliRunner().invoke(app, ["bench", "convert"])
-    assert (told[1.0].exit_code, told[2.0].exit_code) == (0, 1)
-    assert "BEYOND BOUNDS" in told[2.0].stdout
+    assert (told[1.0].exit_code, told[3.0].exit_code) == (0, 1)
+    assert "BEYOND BOUNDS" in told[3.0].stdout
 
 
 def test_a_copy_that_fails_is_one_line(
@@ -103,7 +103,7 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
     watcher.join()
     assert size > 250e6
     assert len(samples) > 10
-    assert max(samples) - before < 80e6, "the buffers of four threads"
+    assert max(samples) - before < 80e6, "one tensor"
 
 
 def test_every_key_of_the_full_size_is_covered_and_the_command_says_so() -> None:
@@ -125,7 +125,7 @@ def test_the_synthetic_checkpoint_has_the_originals_keys_and_shapes(
     write_original_dit(tmp_path / "x.pt", dit_config)
     stored = list_torch_checkpoint(tmp_path / "x.pt")
     assert {key: tensor.shape for key, tensor in stored.items()} == {k: tuple(v.shape) for k, v in dit_weights.items()}
-    values = stored["single_blocks.0.linear1.weight"].load()
+    values = stored["single_blocks.0.linear1.weight"].read()
     assert values.std().item() == pytest.approx(0.02, rel=0.1)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from weights.checks.loading_check import check_loadable
+from weights.convert import convert
 from weights.errors import VerifyError
 from weights.originals.layout import Variant
-from weights.writing.convert import convert
 from weights.writing.staging import MARKER
 
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from tests.harness.original_files import DIT
 from weights.checks.verify import verify
 from weights.commands import app
+from weights.convert import convert
 from weights.hub.lock_file import LOCK_NAME
 from weights.originals.layout import Variant
 from weights.originals.plan_transformer import FULL_SIZE
 from weights.originals.structure import differences, summary, transformer_shapes
-from weights.writing.convert import convert
+from weights.reporter import Reporter
 from weights.writing.staging import MARKER
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -71,10 +72,10 @@ def test_structure_is_compared_with_the_model(converted: Path) -> None:
     weights = load_file(converted / VAE)
     del weights["quant_conv.bias"]
     weights["decoder.conv_in.conv.bias"] = torch.zeros(3)
-    save_file(weights | {"stranger": torch.zeros(1)}, converted / VAE)
+    save_file(weights | {"unknown": torch.zeros(1)}, converted / VAE)
     rerecord(converted, VAE)
     faults = " ".join(verify(converted))
-    for words in ("missing: quant_conv.bias", "left over: stranger", "decoder.conv_in.conv.bias [3] instead of [16]"):
+    for words in ("missing: quant_conv.bias", "left over: unknown", "decoder.conv_in.conv.bias [3] instead of [16]"):
         assert words in faults
 
 
@@ -88,7 +89,7 @@ def test_every_wrong_key_is_named(converted: Path) -> None:
     encoder = "text_encoder/model.safetensors"
     weights = load_file(converted / encoder)
     (converted / encoder).unlink()  # a link to the original
-    unknown = {f"stranger.{number}": torch.zeros(1) for number in range(5)}
+    unknown = {f"unknown.{number}": torch.zeros(1) for number in range(5)}
     save_file(weights | unknown, converted / encoder, {"format": "pt"})
     rerecord(converted, encoder)
     faults = verify(converted)
@@ -139,18 +140,18 @@ def test_a_config_no_model_can_be_built_by_is_named(converted: Path) -> None:
 
 def test_what_could_not_be_compared_is_said(original: Path) -> None:
     notes: list[str] = []
-    assert verify(original, note=notes.append) == []
+    assert verify(original, reporter=Reporter(say=notes.append)) == []
     assert [LOCK_NAME in note and "no hashes" in note for note in notes] == [True]
     part = original / "models/hunyuancustom_720P/.x.0123.part"
     part.write_bytes(b"half")
-    verify(original, contents=False, note=notes.append)
+    verify(original, contents=False, reporter=Reporter(say=notes.append))
     assert str(part) in notes[-1]
 
 
 def test_progress_covers_every_byte(converted: Path) -> None:
     total: list[int] = []
     done: list[int] = []
-    verify(converted, start=total.append, progress=done.append)
+    verify(converted, reporter=Reporter(start=total.append, progress=done.append))
     record = json.loads((converted / MARKER).read_text())
     assert sum(done) == total[0] == sum(file["size"] for file in record["files"])
 

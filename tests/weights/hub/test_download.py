@@ -25,7 +25,8 @@ from weights.hub.lock_file import LOCK_NAME, LockFile
 from weights.hub.manifest import Manifest, read_manifest
 from weights.hub.repository import partial_path
 from weights.originals.layout import Variant
-from weights.prepare import Reporter, prepare
+from weights.prepare import prepare
+from weights.reporter import Reporter
 from weights.writing.staging import MARKER
 
 LLAVA = "models/llava-llama-3-8b-v1_1"
@@ -155,7 +156,7 @@ def test_what_the_hub_refuses_is_one_line(
     with pytest.raises(DownloadError, match="refused; is HF_TOKEN set") as caught:
         get(manifest, tmp_path / "new")
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # a closed port
     with pytest.raises(DownloadError, match="run again"):
         get(manifest, tmp_path / "new")
 
@@ -189,7 +190,7 @@ def with_tiny_sizes(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_prepare(manifest: Manifest, originals: Path, target: Path, variant: Variant = Variant.BF16) -> list[str]:
     lines: list[str] = []
-    reporter = Reporter(say=lines.append, start=lambda total: None, progress=lambda count: None)  # noqa: ARG005
+    reporter = Reporter(say=lines.append)
     ask = lambda notice: True  # noqa: ARG005, E731
     prepare(manifest, variant, originals=originals, target=target, ask=ask, reporter=reporter)
     return lines

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from weights.checks.synthetic import write_original_dit
+from weights.convert import convert
 from weights.errors import StructureError
-from weights.writing.convert import convert
 
 DIT = "models/hunyuancustom_720P"
 VAE = "models/vae_3d/hyvae_v1_0801"

@@ -20,12 +20,12 @@ TENSORS = {"a.weight": torch.arange(12.0).reshape(4, 3), "b.bias": torch.ones(5,
 
 def read_checkpoint(path: Path) -> None:
     for tensor in list_torch_checkpoint(path).values():
-        tensor.load()
+        tensor.read()
 
 
 def read_safetensors(path: Path) -> None:
     for tensor in list_safetensors(path).values():
-        tensor.load()
+        tensor.read()
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
@@ -56,8 +56,8 @@ def test_a_tensor_that_reaches_beyond_its_storage(tmp_path: Path) -> None:
     storage = torch.arange(4.0)
     torch.save({"a": storage, "b": torch.ones(100)}, tmp_path / "x")
     content = (tmp_path / "x").read_bytes()
-    place = content.index(b"K\x04\x85")  # the pickle's size of `a`: a tuple of one byte
-    (tmp_path / "x").write_bytes(content[:place] + b"K\x09\x85" + content[place + 3 :])
+    start = content.index(b"K\x04\x85")  # the pickle's size of `a`: a tuple of one byte
+    (tmp_path / "x").write_bytes(content[:start] + b"K\x09\x85" + content[start + 3 :])
     with pytest.raises(CheckpointError):
         list_torch_checkpoint(tmp_path / "x")
 
@@ -99,7 +99,7 @@ def test_entries_that_make_no_sense(tmp_path: Path, wrong: Any) -> None:
 def test_tensors_that_overlap_or_leave_gaps(tmp_path: Path) -> None:
     for second in ((4, 12), (16, 24)):
         (tmp_path / "x").write_bytes(header(a=entry(), b=entry(offsets=second)) + bytes(second[1]))
-        with pytest.raises(CheckpointError, match="b: does not begin where"):
+        with pytest.raises(CheckpointError, match=r"corrupt.*`b`"):
             list_safetensors(tmp_path / "x")
 
 
@@ -107,7 +107,7 @@ def test_a_header_longer_than_the_format_allows_is_not_read(tmp_path: Path) -> N
     with (tmp_path / "x").open("wb") as file:
         file.write((200_000_000).to_bytes(8, "little"))
         file.truncate(300_000_000)
-    with pytest.raises(CheckpointError, match="no safetensors header"):
+    with pytest.raises(CheckpointError, match="corrupt"):
         list_safetensors(tmp_path / "x")
 
 

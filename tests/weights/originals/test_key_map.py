@@ -1,4 +1,4 @@
-"""The key table: complete, one to one, exact, and blunt about strangers."""
+"""The key table: complete, one to one, exact; unknown keys are refused."""
 
 from __future__ import annotations
 

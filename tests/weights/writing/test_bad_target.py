@@ -1,11 +1,13 @@
-"""A place that cannot take a conversion: full, read-only, somebody else's."""
+"""A target that cannot be written or replaced: disk full, read-only, not a conversion."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,37 +15,44 @@ from typer.testing import CliRunner
 from tests.harness.original_files import CLIP_WEIGHTS, DIT, LLAVA_WEIGHTS, VAE
 from tests.harness.refusals import refused
 from weights.commands import app
-from weights.errors import (
-    TargetError,
-)
-from weights.writing import direct_file
-from weights.writing.convert import convert
+from weights.convert import convert
+from weights.errors import TargetError
+
+
+class SmallDisk(io.FileIO):
+    """A file on a disk that has room for `capacity` bytes."""
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        super().__init__(path, "wb")
+        self._left = capacity
+
+    def write(self, data: Any) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
 
 
 def _cannot_link(*_: object) -> None:
     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
 
-@pytest.mark.parametrize("place", ["transformer", "vae", "text_encoder", "text_encoder_2"])
+@pytest.mark.parametrize("component", ["transformer", "vae", "text_encoder", "text_encoder_2"])
 def test_the_disk_fills_up_at_60_percent(
-    original: Path, good: Path, place: str, monkeypatch: pytest.MonkeyPatch
+    original: Path, good: Path, component: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[place]
+    left = {"transformer": DIT, "vae": VAE, "text_encoder": LLAVA_WEIGHTS, "text_encoder_2": CLIP_WEIGHTS}[component]
     capacity = int(0.6 * (original / left).stat().st_size)
-    written: dict[str, int] = {}
-    write = direct_file.write_all
+    opened = Path.open
 
-    def full_soon(handle: int, view: memoryview) -> None:
-        path = str(Path(f"/proc/self/fd/{handle}").readlink())
-        written[path] = written.get(path, 0) + len(view)
-        if f"/{place}/" in path and written[path] > capacity:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(handle, view)
+    def open_on_a_small_disk(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if mode == "wb" and f"/{component}/" in str(path):
+            return SmallDisk(path, capacity)
+        return opened(path, mode, *arguments, **options)
 
-    monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
-    monkeypatch.setattr(direct_file, "write_all", full_soon)
+    monkeypatch.setattr(Path, "open", open_on_a_small_disk)
     monkeypatch.setattr(os, "link", _cannot_link)  # the encoders are copied
-    refused(original, good, TargetError, f"/{place}/", "the disk is full")
+    refused(original, good, TargetError, f"/{component}/", "the disk is full")
 
 
 def test_too_little_disk_is_noticed_before_anything_is_written(
@@ -66,12 +75,21 @@ def test_a_read_only_target(original: Path, good: Path, monkeypatch: pytest.Monk
     refused(original, good, TargetError, str(good.parent), "read-only")
 
 
-def test_a_folder_that_is_somebody_elses(original: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_replaced(original: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/me.jpg").touch()
     with pytest.raises(TargetError, match="not a conversion made here"):
         convert(original, tmp_path / "photos")
     assert (tmp_path / "photos/me.jpg").exists()
+
+
+def test_a_target_that_is_a_link_to_itself(original: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for target in (loop, loop / "inside"):
+        told = CliRunner().invoke(app, ["convert", str(original), str(target)])
+        assert told.exit_code == 1
+        assert told.stderr == f"error: {target}: cannot be written (a link that leads to itself)\n"
 
 
 def test_a_mount_point_cannot_be_exchanged(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,28 +1,27 @@
 """Tencent's original folder -> a folder `HunyuanCustomPipeline.from_pretrained` loads.
 
-Everything is planned and checked from headers first; then bytes are streamed, once, into a staging folder that takes
-the target's place at the end. The record of the conversion is written last.
+Everything is planned and checked from headers first; then tensors are read, checked and written one by one into a
+staging folder that replaces the target at the end. The record of the conversion is written last.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weights.disk import disk_errors, require_space
 from weights.errors import CheckpointError
 from weights.originals.config_check import Config, check_configs
 from weights.originals.layout import OriginalFiles, Variant, find_original
 from weights.originals.plan_encoders import clip_config, llava_config, plan_clip, plan_llava
 from weights.originals.plan_transformer import plan_transformer, transformer_config
 from weights.originals.plan_vae import plan_vae, vae_config
+from weights.originals.quiet import quiet_libraries
 from weights.originals.tokenizer_check import check_tokenizer
+from weights.reporter import SILENT, Reporter
 from weights.writing.component import Component, json_text, read_json
-from weights.writing.shard_writer import Progress, WrittenFile, scan_file, write_shards, write_text
-from weights.writing.staging import MARKER, check_target, staged_folder
+from weights.writing.staging import MARKER, check_target
+from weights.writing.write_components import write_components
 
 FORMAT = 1
 """Version of the conversion; an older one is converted anew by `prepare`."""
@@ -42,9 +41,6 @@ MODEL_INDEX: dict[str, Any] = {
 }
 SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": SHIFT}
 
-SMALL_FILES = 100_000_000
-"""Allowance, in bytes, for configs, tokenizers and the file system's own needs."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
@@ -62,20 +58,18 @@ def convert(
     target: Path,
     *,
     variant: Variant | None = None,
-    start: Callable[[int], None] = lambda total: None,  # noqa: ARG005
-    progress: Progress = lambda count: None,  # noqa: ARG005
+    reporter: Reporter = SILENT,
 ) -> Conversion:
     """Convert `original` (layout: `weights.originals.layout`) into `target`, dtypes as stored.
 
-    `start` is told the bytes to come, `progress` each portion (from several threads). Raises `WeightsError`; then
-    `target` is as it was before.
+    Raises `WeightsError`; then `target` is as it was before.
     """
     check_target(target)
     files = find_original(original, variant)
     components = plan(files)
-    start(sum(component.nbytes for component in components))
+    reporter.start(sum(component.nbytes for component in components))
     record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
-    write_components(components, target, record=record, progress=progress)
+    write_components(components, target, record=record, progress=reporter.progress)
     transformer = components[0]
     return Conversion(
         target=target,
@@ -86,36 +80,19 @@ def convert(
     )
 
 
-def write_components(
-    components: list[Component],
-    target: Path,
-    *,
-    record: Mapping[str, object] | None = None,
-    progress: Progress = lambda count: None,  # noqa: ARG005
-) -> None:
-    """Write all components, then let them take `target`'s place. Without `record`, a part of a model.
-
-    Disk space is checked when what a killed run left is gone and it is known what can be linked.
-    """
-    with staged_folder(target) as staging:
-        copied = sum(path.stat().st_size for component in components for path in _link(component, staging))
-        require_space(target, sum(component.nbytes_written for component in components) + copied + SMALL_FILES)
-        written = [file for component in components for file in _write(component, staging, progress)]
-        if record is not None:
-            written.append(_named(write_text(staging / "model_index.json", json_text(MODEL_INDEX)), ""))
-            write_text(staging / MARKER, json_text({**record, "files": [asdict(file) for file in written]}))
-
-
+@quiet_libraries()
 def plan(files: OriginalFiles) -> list[Component]:
     """All components, the transformer first; raises for anything in the originals that will not do."""
     check_tokenizer(files.llava, files.llava)
     scheduler = Component(folder="scheduler", texts={"scheduler_config.json": json_text(SCHEDULER)})
-    components = [plan_transformer(files), plan_vae(files), scheduler, *plan_llava(files.llava), *plan_clip(files.clip)]
+    index = Component(folder="", texts={"model_index.json": json_text(MODEL_INDEX)})
+    encoders = [*plan_llava(files.llava), *plan_clip(files.clip)]
+    components = [plan_transformer(files), plan_vae(files), scheduler, *encoders, index]
     check_configs(
         transformer=Config(files.dit_config, transformer_config(files.dit_config)),
         vae=Config(files.vae_config, vae_config(files.vae_config)),
-        llava=Config(files.llava / "config.json", llava_config(files.llava)),
-        clip=Config(files.clip / "config.json", clip_config(files.clip)),
+        llava=Config(files.llava / "config.json", llava_config(files.llava / "config.json")),
+        clip=Config(files.clip / "config.json", clip_config(files.clip / "config.json")),
     )
     return components
 
@@ -146,32 +123,3 @@ def source_stamps(files: OriginalFiles) -> dict[str, list[int]]:
     paths += [path for folder in (files.llava, files.clip) for path in sorted(folder.iterdir()) if path.is_file()]
     stats = {f"{path.parent.name}/{path.name}": path.stat() for path in paths if path.is_file()}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
-
-
-def _link(component: Component, staging: Path) -> list[Path]:
-    """Make the component's folder, hard-link its files; return those that must be copied (from another disk, say)."""
-    folder = staging / component.folder
-    with disk_errors(folder):
-        folder.mkdir()
-    to_copy = []
-    for path in component.links:
-        try:
-            os.link(path.resolve(), folder / path.name)
-        except OSError:
-            to_copy.append(path)
-    return to_copy
-
-
-def _write(component: Component, staging: Path, progress: Progress) -> list[WrittenFile]:
-    folder = staging / component.folder
-    written = [write_text(folder / name, text) for name, text in component.texts.items()]
-    if component.moves:
-        written += write_shards(component.moves, folder, stem=component.stem, progress=progress)
-    for path in component.links:
-        place = folder / path.name
-        written.append(scan_file(path, copy=None if place.exists() else place, progress=progress))
-    return [_named(file, component.folder) for file in written]
-
-
-def _named(file: WrittenFile, folder: str) -> WrittenFile:
-    return WrittenFile(name=f"{folder}/{file.name}" if folder else file.name, size=file.size, crc32=file.crc32)

@@ -1,4 +1,4 @@
-"""How a conversion takes its place: whole or not at all, whenever a run is killed."""
+"""A conversion replaces its target whole or not at all, whenever a run is killed."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ import pytest
 from tests.harness.original_files import DIT
 from weights.checks.loading_check import check_loadable
 from weights.checks.verify import verify
+from weights.convert import convert, is_current
 from weights.errors import TargetError
+from weights.reporter import Reporter
 from weights.writing import staging
-from weights.writing.convert import convert, is_current
 from weights.writing.staging import MARKER
 
 HANGING = """
 import sys, time
 from pathlib import Path
-from weights.writing import convert, direct_file, staging
+from weights import convert
+from weights.writing import shard_writer, staging
 def hang():
     print("there", flush=True)
     time.sleep(600)
-def hang_in_the_vae(handle, view, write=direct_file.write_all):
-    write(handle, view)
-    if "/vae/" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+def hang_in_the_vae(path, parts, progress, write=shard_writer.write_file):
+    written = write(path, parts, progress=progress)
+    if "/vae/" in str(path):
         hang()
+    return written
 def hang_after(first, second, exchange=staging._exchange):
     exchange(first, second)
     hang()
 if sys.argv[3] == "writing":
-    direct_file.write_all = hang_in_the_vae
+    shard_writer.write_file = hang_in_the_vae
 else:
     staging._exchange = hang_after
 convert.convert(Path(sys.argv[1]), Path(sys.argv[2]))
@@ -79,7 +82,7 @@ def test_killed_over_a_good_conversion_there_is_one_that_loads_at_every_moment(
     assert verify(out) == []
     assert ((out / MARKER).stat().st_ino == before) == (moment == "writing")
     notes: list[str] = []
-    verify(out, contents=False, note=notes.append)
+    verify(out, contents=False, reporter=Reporter(say=notes.append))
     assert any(".out.converting" in note and "GB" in note for note in notes)
     convert(original, out)
     assert verify(out) == []

@@ -21,8 +21,8 @@ from tests.harness.golden_runs import golden_latents, identity_photo
 from tests.harness.golden_velocities import golden_velocities
 from tests.harness.measured import Close
 from weights.checks.verify import verify
+from weights.convert import MODEL_INDEX, SHIFT, convert
 from weights.originals.layout import Variant
-from weights.writing.convert import MODEL_INDEX, SHIFT, convert
 
 
 def test_from_pretrained_loads_the_conversion(original: Path, tmp_path: Path) -> None:

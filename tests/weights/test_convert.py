@@ -19,13 +19,13 @@ from transformers import AutoTokenizer, CLIPTextModel, CLIPTokenizer, LlavaForCo
 
 from tests.harness.original_files import DIT
 from weights.checks.verify import verify
+from weights.convert import convert
 from weights.errors import CheckpointError
 from weights.originals.key_map import convert_transformer_state_dict
 from weights.originals.layout import Variant
 from weights.originals.plan_transformer import FULL_SIZE
-from weights.writing import convert as convert_module
-from weights.writing import direct_file, shard_writer
-from weights.writing.convert import convert
+from weights.writing import shard_writer
+from weights.writing import write_components as writing
 
 
 def loaded_shards(folder: Path) -> dict[str, Tensor]:
@@ -109,8 +109,7 @@ def test_single_file_safetensors_with_a_prefix(
 def test_shards_have_an_index_that_diffusers_follows(
     original: Path, tmp_path: Path, dit_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_shards = shard_writer.write_shards
-    monkeypatch.setattr(convert_module, "write_shards", lambda *a, **k: write_shards(*a, **k, shard_bytes=300_000))
+    monkeypatch.setattr(shard_writer, "SHARD_BYTES", 300_000)
     convert(original, tmp_path / "out")
     folder = tmp_path / "out/transformer"
     index = json.loads((folder / "diffusion_pytorch_model.safetensors.index.json").read_text())
@@ -118,15 +117,6 @@ def test_shards_have_an_index_that_diffusers_follows(
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in dit_weights.values())
     model = HunyuanVideoTransformer3DModel.from_pretrained(folder)
     assert same(dict(model.state_dict()), convert_transformer_state_dict(dit_weights))
-
-
-def test_small_buffers_change_nothing(
-    original: Path, tmp_path: Path, dit_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shard_writer, "BUFFER_BYTES", 1000)
-    monkeypatch.setattr(direct_file, "BUFFER_BYTES", 8192)
-    convert(original, tmp_path / "out")
-    assert same(loaded_shards(tmp_path / "out/transformer"), convert_transformer_state_dict(dit_weights))
 
 
 @pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.bfloat16, torch.float32])
@@ -159,7 +149,7 @@ def test_encoders_that_cannot_be_linked_are_copied_and_their_space_is_counted(
 
     monkeypatch.setattr(os, "link", another_disk)
     needed: list[int] = []
-    monkeypatch.setattr(convert_module, "require_space", lambda folder, count: needed.append(count))  # noqa: ARG005
+    monkeypatch.setattr(writing, "require_space", lambda folder, count: needed.append(count))  # noqa: ARG005
     convert(original, tmp_path / "out")
     source = original / "models/llava-llama-3-8b-v1_1/model.safetensors"
     copy = tmp_path / "out/text_encoder/model.safetensors"
@@ -167,7 +157,7 @@ def test_encoders_that_cannot_be_linked_are_copied_and_their_space_is_counted(
     assert not copy.samefile(source)
     assert verify(tmp_path / "out") == []
     monkeypatch.undo()
-    monkeypatch.setattr(convert_module, "require_space", lambda folder, count: needed.append(count))  # noqa: ARG005
+    monkeypatch.setattr(writing, "require_space", lambda folder, count: needed.append(count))  # noqa: ARG005
     convert(original, tmp_path / "linked")
     clip = original / "models/openai_clip-vit-large-patch14/model.safetensors"
     assert needed[0] - needed[1] == source.stat().st_size + clip.stat().st_size
@@ -189,8 +179,8 @@ def test_a_full_clip_gives_its_text_tower(original: Path, tmp_path: Path) -> Non
     folder = original / "models/openai_clip-vit-large-patch14"
     weights = load_file(folder / "model.safetensors")
     text_config = json.loads((folder / "config.json").read_text())
-    strangers = {"visual_projection.weight": torch.ones(2, 2), "logit_scale": torch.ones(())}
-    save_file(weights | strangers, folder / "model.safetensors")
+    others = {"visual_projection.weight": torch.ones(2, 2), "logit_scale": torch.ones(())}
+    save_file(weights | others, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "clip", "text_config": text_config}))
     convert(original, tmp_path / "out")
     assert same(loaded_shards(tmp_path / "out/text_encoder_2"), weights)
@@ -223,30 +213,15 @@ def test_headers_say_pt_so_that_transformers_loads_them(original: Path, tmp_path
         assert file.metadata() == {"format": "pt"}
 
 
-def test_a_file_system_without_direct_writes(
-    original: Path, tmp_path: Path, dit_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = os.open
-
-    def without_direct(path: Path, flags: int, *mode: int, **options: Any) -> int:
-        if flags & os.O_DIRECT:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return opened(path, flags, *mode, **options)
-
-    monkeypatch.setattr(os, "open", without_direct)
-    convert(original, tmp_path / "out")
-    assert same(loaded_shards(tmp_path / "out/transformer"), convert_transformer_state_dict(dit_weights))
-
-
 def test_encoders_in_shards_bring_their_index(original: Path, tmp_path: Path) -> None:
     folder = original / "models/llava-llama-3-8b-v1_1"
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    places = {key: f"model-0000{1 + ('vision' in key)}-of-00002.safetensors" for key in weights}
-    for name in set(places.values()):
-        save_file({key: weights[key] for key in weights if places[key] == name}, folder / name, {"format": "pt"})
+    weight_map = {key: f"model-0000{1 + ('vision' in key)}-of-00002.safetensors" for key in weights}
+    for name in set(weight_map.values()):
+        save_file({key: weights[key] for key in weights if weight_map[key] == name}, folder / name, {"format": "pt"})
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     convert(original, tmp_path / "out")
     assert same(loaded_shards(tmp_path / "out/text_encoder"), weights)
     _, info = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out/text_encoder", output_loading_info=True)

@@ -1,0 +1,25 @@
+"""Where a long run reports: messages for the terminal, and byte counts for a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Progress = Callable[[int], None]
+"""Called, perhaps from several threads, with the number of bytes just read or written."""
+
+
+def ignore(_: object) -> None:
+    """Nothing is reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporter:
+    """`say` gets messages, `start` the total of bytes before they are read or written, `progress` each portion."""
+
+    say: Callable[[str], None] = ignore
+    start: Callable[[int], None] = ignore
+    progress: Progress = ignore
+
+
+SILENT = Reporter()
