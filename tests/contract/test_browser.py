@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import clean_environment, missing
+from tests.harness.client_programs import clean_environment, missing
 from tests.harness.live_server import ROOT, Server, photo_uri
 
 PAGE = """<!doctype html><meta charset="utf-8"><video id="video" muted></video>

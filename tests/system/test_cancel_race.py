@@ -15,7 +15,7 @@ from server.jobs.job_store import JobStore
 from server.storage.local import LocalStorage
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import FAST, until
-from tests.server.jobs.test_job_store import new_job
+from tests.harness.new_job import new_job
 
 ROUNDS = 200
 

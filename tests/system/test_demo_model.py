@@ -11,7 +11,7 @@ import pytest
 
 from server.settings import ENV_PREFIX
 from tests.harness.live_server import ON_CPU, ROOT, Server, example, launch, until
-from tests.server.api.routes.test_fal_queue import probe
+from tests.harness.video_probe import probe
 
 
 def test_the_demo_command_makes_the_example_video(tmp_path: Path) -> None:

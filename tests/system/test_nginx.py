@@ -18,8 +18,9 @@ import pytest
 
 from server.serve.tls import self_signed
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, launch, until
-from tests.server.api.middleware.test_body_limits import read_all
-from tests.server.api.routes.test_uploads import INITIATE, png
+from tests.harness.pictures import png
+from tests.harness.raw_http import read_all
+from tests.harness.uploads import INITIATE
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.jobs.status_reads import JobState, StatusReads
 from server.settings import ENV_PREFIX
-from tests.harness.line import Line
 from tests.harness.live_server import APP, ROOT, Server, example, until
 from tests.harness.postgres import Postgres
+from tests.harness.queue_positions import QueuePositions
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured
 
@@ -86,9 +86,9 @@ def test_submits_at_once_stand_in_line_one_behind_the_other(url: str) -> None:
     jobs = [new_job(owner=f"owner{number % 3}") for number in range(24)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda job: store.add(job, engine), jobs))
-    line = Line(database)
-    assert sorted(line.position(job.id, job.owner) for job in jobs) == list(range(24))
-    line.close()
+    positions = QueuePositions(database)
+    assert sorted(positions.position(job.id, job.owner) for job in jobs) == list(range(24))
+    positions.close()
     engine.destroy()
     database.dispose()
 

@@ -1,7 +1,6 @@
 """The life of jobs as a state machine: whatever happens in whatever order, a job ends once and truthfully."""
 
 import threading
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,17 +14,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from server.db.tables import create_engine, migrate
 from server.errors import InternalError, RunnerDisconnected
-from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import engine_client
-from server.jobs.job import CancelOutcome, Job, NewJob, Rendered, Status
+from server.jobs.job import CancelOutcome, Job, Rendered, Status
 from server.jobs.job_store import JobStore
-from tests.harness.line import Line
-
-
-def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
-    body = HunyuanCustomInput(prompt="p", image_url="data:")
-    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1", **rest)
+from tests.harness.new_job import new_job
+from tests.harness.queue_positions import QueuePositions
 
 
 def render(store: JobStore, attempt: Job, engine: DBOSClient) -> Job:
@@ -58,7 +52,7 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.store = JobStore(self.database)
         self.engine = engine_client(self.database)
-        self.line = Line(self.database)
+        self.positions = QueuePositions(self.database)
         self.ids: list[str] = []
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts_seen: dict[str, int] = {}
@@ -67,7 +61,7 @@ class Lives(RuleBasedStateMachine):
         for request_id in self.ids:  # leave an empty line to the next example
             self.store.fail(request_id, InternalError().response())
         self.engine.destroy()
-        self.line.close()
+        self.positions.close()
 
     @rule(target=jobs, priority=st.sampled_from(Priority))
     def submit(self, priority: Priority) -> str:
@@ -144,7 +138,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def positions_are_a_permutation(self) -> None:
         waiting = [job for job in map(self.current, self.ids) if job.status is Status.IN_QUEUE]
-        positions = [self.line.position(job.id) for job in sorted(waiting, key=lambda job: job.order)]
+        positions = [self.positions.position(job.id) for job in sorted(waiting, key=lambda job: job.order)]
         assert positions == list(range(len(waiting)))
 
     def current(self, request_id: str) -> Job:

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from server.serve.tls import NAMES, TlsFiles, environment_lines, self_signed
-from tests.contract.conftest import clean_environment
+from tests.harness.client_programs import clean_environment
 from tests.harness.live_server import ROOT, Server
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

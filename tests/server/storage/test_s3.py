@@ -20,7 +20,8 @@ from server.storage.s3 import ObjectStorage
 from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
-from tests.server.api.routes.test_uploads import initiate, png
+from tests.harness.pictures import png
+from tests.harness.uploads import initiate
 
 IMPATIENT = {"jobs__storage_retry_delay_s": 0.05}
 Start = Callable[..., Server]

@@ -17,7 +17,7 @@ from server.errors import FileDownloadError
 from server.serve.tls import self_signed
 from server.untrusted.outbound import OutboundPolicy, PinnedBackend
 from server.untrusted.remote_image import ImageFetcher
-from tests.server.untrusted.test_remote_image import LIMITS, OK, PUBLIC
+from tests.harness.outbound import LIMITS, OK, PUBLIC
 
 
 @dataclass

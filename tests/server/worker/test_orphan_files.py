@@ -26,7 +26,7 @@ from server.worker.orphan_files import OrphanFiles
 from tests.fakes.object_store import ObjectStore
 from tests.harness.in_process import settings_for
 from tests.harness.live_server import Server, example, until
-from tests.server.jobs.test_job_store import new_job
+from tests.harness.new_job import new_job
 
 DAY = 86400.0
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Callable
 
@@ -14,22 +13,7 @@ import pytest
 from server.api.middleware.body_memory import ByteBudget
 from tests.harness.keyed import client, create_key
 from tests.harness.live_server import APP, Server, example, until
-
-
-def connect(server: Server) -> socket.socket:
-    url = httpx.URL(server.url)
-    return socket.create_connection((url.host, url.port or 80), timeout=20)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """What the server says until it hangs up."""
-    said = bytearray()
-    try:
-        while chunk := connection.recv(65536):
-            said += chunk
-    except ConnectionResetError:
-        pass
-    return bytes(said)
+from tests.harness.raw_http import connect, read_all
 
 
 def until_answered(call: Callable[[], httpx.Response], status: int) -> httpx.Response:

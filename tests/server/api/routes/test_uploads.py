@@ -1,6 +1,5 @@
 """Uploads through the front door: what fal's clients do, and what nobody should."""
 
-import io
 import json
 import sqlite3
 import subprocess
@@ -14,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from PIL import Image
 
 from server.api.keys import KeyTable
 from server.db.installation_secrets import Tokens
@@ -26,8 +24,8 @@ from server.storage.uploads import Uploads
 from tests.harness.in_process import open_api
 from tests.harness.keyed import use_key
 from tests.harness.live_server import ROOT, Server, example, until
-
-INITIATE = "/rest/storage/upload/initiate"
+from tests.harness.pictures import png
+from tests.harness.uploads import INITIATE, initiate
 
 # In a process of its own: the client leaves connections open, and is pointed at a server through its globals.
 PYTHON_CLIENT = """
@@ -50,18 +48,6 @@ print(json.dumps([
     fal_client.encode_file(path),
 ]))
 """
-
-
-def png(size: tuple[int, int] = (100, 90)) -> bytes:
-    content = io.BytesIO()
-    Image.effect_noise(size, 50).save(content, "PNG")
-    return content.getvalue()
-
-
-def initiate(server: Server, content_type: str = "image/png", name: str = "w.png") -> dict[str, str]:
-    answer = server.http.post(INITIATE, json={"content_type": content_type, "file_name": name})
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
 
 
 def cdn_token(server: Server) -> dict[str, str]:
