@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 from hypothesis import settings
 
+from server.bench.throwaway_postgres import Postgres, find_binaries
 from server.db.tables import create_engine, migrate
 from server.jobs.dbos_queues import engine_client
 from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
 from tests.harness.measured import MEASURED, Close
-from tests.harness.postgres import Postgres, find_binaries
 
 settings.register_profile("benchmark", max_examples=2840)
 

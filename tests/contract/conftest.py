@@ -26,14 +26,10 @@ NODE_PACKAGES = {
 }
 
 
-# Nothing here hangs on purpose, and a busy machine must not look as if it did.
-PATIENT = FAST | {"generator__stall_timeout_s": 60}
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server over plain http."""
-    running = launch(tmp_path_factory.mktemp("http"), **PATIENT)
+    running = launch(tmp_path_factory.mktemp("http"), **FAST)
     yield running
     running.stop()
 
@@ -41,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a certificate of its own."""
-    running = launch(tmp_path_factory.mktemp("tls"), options=["--tls-self-signed"], **PATIENT)
+    running = launch(tmp_path_factory.mktemp("tls"), options=["--tls-self-signed"], **FAST)
     yield running
     running.stop()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from server.parent_death import tied
 from tests.harness.client_programs import clean_environment, missing
 from tests.harness.live_server import ROOT, Server, photo_uri
 
@@ -104,7 +105,7 @@ def test_a_page_subscribes_and_plays(
 
     profile = f"--user-data-dir={folder / 'profile'}"
     browser = subprocess.Popen(
-        [chromium, *CHROMIUM, profile, f"{url}/index.html"],
+        tied([chromium, *CHROMIUM, profile, f"{url}/index.html"]),
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

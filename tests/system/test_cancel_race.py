@@ -55,7 +55,7 @@ def test_cancel_and_finish_race_to_one_end_through_a_real_worker(store: JobStore
         until(lambda: all(map(store.is_over, ids)))
         until(lambda: not any((tmp_path / "tmp").iterdir()))
     finally:
-        cluster.stop()
+        cluster.kill()
     ended = [job for job in map(store.get, ids) if job is not None and job.status is Status.COMPLETED]
     assert len(ended) == ROUNDS
     assert {job.response_status for job in ended} <= {200, 499}

@@ -37,7 +37,8 @@ def test_a_generator_that_dies_is_tried_three_times_and_fails_that_request_only(
     assert server.finish(after).status_code == 200
 
 
-def test_a_generator_that_falls_silent_is_killed(server: Server) -> None:
+def test_a_generator_that_falls_silent_is_killed(start_server: Callable[..., Server]) -> None:
+    server = start_server(generator__stall_timeout_s=5)
     failed, after = server.submit(example(prompt="HANGS")), server.submit()
     assert server.finish(failed).status_code == 504
     assert server.finish(after).status_code == 200
@@ -71,7 +72,7 @@ def test_weights_that_are_missing_keep_jobs_waiting_until_they_are_there(
 
 def test_a_killed_api_loses_nothing_and_comes_back(server: Server) -> None:
     waiting = [server.submit(example(prompt="WORKS_SLOWLY")), server.submit()]
-    api = server.api()
+    api = psutil.Process(server.pid_of("api"))
     api.kill()
     api.wait()  # its connections are closed: the client makes a new one
     server.cancel(waiting[0])  # waits in the backlog of the socket until the new API takes it

@@ -34,7 +34,7 @@ def test_accepted_requests_survive_a_killed_api(server: Server) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         submitting = [pool.submit(submit, number) for number in range(40)]
         until(lambda: len(accepted) > 10)
-        server.api().kill()
+        psutil.Process(server.pid_of("api")).kill()
         failed = [error for one in submitting if (error := one.exception()) is not None]
     assert len(accepted) + len(failed) == 40
     assert all(isinstance(error, httpx.TransportError) for error in failed), "refused, and not answered wrongly"
@@ -52,7 +52,7 @@ def test_a_submit_whose_api_was_killed_is_there_once_when_it_is_repeated(server:
             until(lambda before=images: count(server.data_dir / "inputs") > before)
             concurrent.futures.wait([submitting], timeout=0.3)  # from its image, which is stored first, to the lock
             assert not submitting.done()
-            api = server.api()
+            api = psutil.Process(server.pid_of("api"))
             api.kill()
             api.wait()
             assert isinstance(submitting.exception(timeout=30), httpx.TransportError)
@@ -72,7 +72,7 @@ def test_positions_outlive_the_api_however_often_it_is_killed(server: Server) ->
     line: list[str] = []
     for _ in range(2):
         line += [server.submit(), server.submit()]
-        api = server.api()
+        api = psutil.Process(server.pid_of("api"))
         api.kill()
         api.wait()
         assert [server.status(waiting)["queue_position"] for waiting in line] == list(range(len(line)))
@@ -222,7 +222,7 @@ def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(server: Server) -> None:
         assert "disk is full" in answer.json()["detail"]
         assert full.http.get(finished).status_code == 200
     finally:
-        cluster.stop()
+        cluster.kill()
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from server.bench.loopback import serving
+from server.bench.object_store import ObjectStore
 from server.db.tables import migrate
-from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster, freeze
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
 
@@ -41,7 +41,7 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., tuple[Cluster, Server
 
     yield make
     for cluster in made:
-        cluster.stop()
+        cluster.kill()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.parent_death import tied
 from server.serve.tls import self_signed
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, launch, until
 from tests.harness.pictures import png
@@ -73,7 +75,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     )
     options = ["-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
     directives = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")  # the folder is private
-    running = subprocess.Popen([nginx, *options, "-g", directives], stderr=subprocess.PIPE, text=True)
+    command = tied([nginx, *options, "-g", directives], number=signal.SIGTERM)  # which ends its workers too
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     trust = ssl.create_default_context(cafile=files.authority)
     try:
         headers = {"Authorization": f"Key {key}"}

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from server.bench.throwaway_postgres import Postgres
 from server.db.async_rows import PostgresRows
 from server.db.outage import is_outage
 from server.db.tables import create_engine, migrate
@@ -27,7 +28,6 @@ from server.jobs.job_store import JobStore
 from server.jobs.status_reads import JobState, StatusReads
 from server.settings import ENV_PREFIX
 from tests.harness.live_server import APP, ROOT, Server, example, until
-from tests.harness.postgres import Postgres
 from tests.harness.queue_positions import QueuePositions
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured

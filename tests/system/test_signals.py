@@ -49,7 +49,7 @@ def test_one_signal_to_all_processes_lets_the_job_finish(
 ) -> None:
     """What Ctrl-C does, and a service manager: every process gets it, and the supervisor passes its own on."""
     server, request_id = waiting
-    api, worker = server.api(), psutil.Process(server.worker()["pid"])
+    api, worker = psutil.Process(server.pid_of("api")), psutil.Process(server.worker()["pid"])
     os.killpg(server.process.pid, number)
     until(lambda: has_ended(api))
     assert worker.is_running()
@@ -62,7 +62,7 @@ def test_one_signal_to_all_processes_lets_the_job_finish(
 
 def test_a_second_signal_ends_the_grace(waiting: tuple[Server, str], tmp_path: Path) -> None:
     server, request_id = waiting
-    api = server.api()
+    api = psutil.Process(server.pid_of("api"))
     server.process.send_signal(signal.SIGTERM)
     until(lambda: has_ended(api))
     server.process.send_signal(signal.SIGTERM)

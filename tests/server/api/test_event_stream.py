@@ -99,7 +99,7 @@ def test_a_stopping_api_ends_streams_and_sync_runs_and_loses_no_job(server: Serv
         for headers in ({}, {"Idempotency-Key": "outlives-the-api"})
     )
     until(lambda: server.waiting() == 2)
-    api = server.api()
+    api = psutil.Process(server.pid_of("api"))
     seen = []
     for event in events(server, request_id):
         seen.append(event)

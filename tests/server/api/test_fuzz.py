@@ -36,7 +36,7 @@ def cases(share: float) -> Callable[[Any], Any]:
 @pytest.fixture(scope="module", autouse=True)
 def the_server_stays_well(server: Server) -> Iterator[None]:
     """Around all cases: the same process, no larger than before, and it still makes videos."""
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = psutil.Process(server.pid_of("api"))
     yield
     assert server.finish(server.submit(example(seed=1))).status_code == 200
     assert api.is_running()

@@ -106,7 +106,7 @@ def test_a_request_that_does_not_start_in_time_is_504_although_no_worker_lives(t
         api = cluster.start_api()
         assert api.finish(api.submit(**{"X-Fal-Request-Timeout": "0.2"})).status_code == 504
     finally:
-        cluster.stop()
+        cluster.kill()
 
 
 def test_a_full_queue_is_429_only_for_those_who_ask(server: Server) -> None:

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
+from server.bench.object_store import ObjectStore
 from server.errors import StorageAway
 from server.settings import ENV_PREFIX, ObjectStorageSettings
 from server.storage.s3 import ObjectStorage
-from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
 from tests.harness.pictures import png
@@ -181,7 +181,7 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
         assert "The video was lost with the machine that rendered it" in api.messages(waiting)
         assert len(store.keys("files")) == 1, "one file per result"
     finally:
-        machines.stop()
+        machines.kill()
 
 
 def test_a_large_video_is_stored_in_parts_and_shows_only_at_its_end(tmp_path: Path, store: ObjectStore) -> None:

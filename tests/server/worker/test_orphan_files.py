@@ -15,6 +15,7 @@ from dbos import DBOSClient
 from pydantic import SecretStr
 
 from server.api.intake import Intake, Submission
+from server.bench.object_store import ObjectStore
 from server.errors import InternalError
 from server.fal.submit_headers import SubmitOptions
 from server.jobs.job import Rendered
@@ -23,7 +24,6 @@ from server.settings import ObjectStorageSettings, RetentionSettings
 from server.storage.local import LocalStorage, Storage
 from server.storage.s3 import ObjectStorage
 from server.worker.orphan_files import OrphanFiles
-from tests.fakes.object_store import ObjectStore
 from tests.harness.in_process import settings_for
 from tests.harness.live_server import Server, example, until
 from tests.harness.new_job import new_job

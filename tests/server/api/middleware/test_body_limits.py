@@ -220,7 +220,7 @@ def test_a_streamed_body_is_counted(impatient: Server) -> None:
 
 
 def test_a_long_body_to_a_short_answer_does_not_grow_the_server(server: Server) -> None:
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = psutil.Process(server.pid_of("api"))
     before = api.memory_info().rss
     for _ in range(3):
         answer = server.http.post("/nothing", content=b"x" * (29 * 2**20))
@@ -343,7 +343,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Serv
     urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
     size = 18 * 2**20
     assert server.http.put(urls["upload_url"], content=b"\x89PNG\r\n\x1a\n".ljust(size, b"x")).status_code == 200
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = psutil.Process(server.pid_of("api"))
 
     def connections() -> int:
         return sum(one.status == psutil.CONN_ESTABLISHED for one in api.net_connections("tcp"))
