@@ -17,10 +17,26 @@ from hypothesis import settings
 from server.bench.throwaway_postgres import Postgres, find_binaries
 from server.db.tables import create_engine, migrate
 from server.jobs.dbos_queues import engine_client
+from server.parent_death import die_with_parent
 from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
 from tests.harness.measured import MEASURED, Close
 
 settings.register_profile("benchmark", max_examples=2840)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A process of pytest-xdist ends with the one that started it, and all servers with it."""
+    if hasattr(config, "workerinput"):
+        die_with_parent()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fake_videos(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """Where fake generators keep the videos that they have encoded: one folder for all processes of this run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "fake-videos"
+    folder.mkdir(exist_ok=True)
+    os.environ["FAKE_VIDEOS"] = str(folder)
 
 
 @pytest.fixture(scope="session")
