@@ -18,8 +18,9 @@ from server.bench.throwaway_postgres import Postgres, find_binaries
 from server.db.tables import create_engine, migrate
 from server.jobs.dbos_queues import engine_client
 from server.parent_death import die_with_parent
-from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
+from tests.harness.live_server import FAST, Server, launch
 from tests.harness.measured import MEASURED, Close
+from tests.harness.shared_servers import SharedServers, by_shared_server, used_in
 
 settings.register_profile("benchmark", max_examples=2840)
 
@@ -28,6 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """A process of pytest-xdist ends with the one that started it, and all servers with it."""
     if hasattr(config, "workerinput"):
         die_with_parent()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = by_shared_server(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,11 +57,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def _shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServers]:
+    servers = SharedServers(tmp_path_factory)
+    yield servers
+    servers.stop_all_but(())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_idle_server(request: pytest.FixtureRequest, _shared_servers: SharedServers) -> None:
+    _shared_servers.stop_all_but(used_in(request.path, request.session.items))
+
+
+@pytest.fixture(scope="module")
+def server(_shared_servers: SharedServers) -> Server:
     """One server for all tests that leave it as they found it."""
-    running = launch(tmp_path_factory.mktemp("server"), **FAST)
-    yield running
-    running.stop()
+    return _shared_servers.get("server")
+
+
+@pytest.fixture(scope="module")
+def impatient(_shared_servers: SharedServers) -> Server:
+    """A server with short limits and schedules, for all tests that leave it as they found it."""
+    return _shared_servers.get("impatient")
+
+
+@pytest.fixture(scope="module")
+def tls_server(_shared_servers: SharedServers) -> Server:
+    """A server with a certificate of its own, for all tests that leave it as they found it."""
+    return _shared_servers.get("tls_server")
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +112,6 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             return running
 
         yield start
-
-
-@pytest.fixture(scope="session")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with short limits and schedules, for all tests that leave it as they found it."""
-    running = launch(tmp_path_factory.mktemp("impatient"), **FAST, **SHORT_LIMITS)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.harness.client_programs import OLD_FAL_CLIENT, missing
-from tests.harness.live_server import FAST, Server, launch
 
 # Aliases, so that both versions of one package can be installed side by side.
 NODE_PACKAGES = {
@@ -24,22 +23,6 @@ NODE_PACKAGES = {
     "@fal-ai/server-proxy": "1.2.1",
     "esbuild": "0.28.2",
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server over plain http."""
-    running = launch(tmp_path_factory.mktemp("http"), **FAST)
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a certificate of its own."""
-    running = launch(tmp_path_factory.mktemp("tls"), options=["--tls-self-signed"], **FAST)
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def test_a_page_subscribes_and_plays(
         outcome = outcomes.get(timeout=60)
     finally:
         browser.terminate()
-        browser.wait(10)
+        browser.wait(60)
     assert outcome.get("size") == [896, 512], outcome
     assert len(outcome["requestId"]) == 36, "the id is in an exposed header"
     assert outcome["statuses"][-1] == "COMPLETED"

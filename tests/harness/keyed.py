@@ -28,7 +28,7 @@ def client(server: Server, key: str | None = None) -> httpx.Client:
 def _client(url: str, key: str | None) -> httpx.Client:
     """Made once: a client costs as much as a hundred calls. It keeps no connections, so nobody has to close it."""
     headers = {"Connection": "close"} | ({"Authorization": f"Key {key}"} if key else {})
-    return httpx.Client(base_url=url, trust_env=False, timeout=30, headers=headers)
+    return httpx.Client(base_url=url, trust_env=False, timeout=60, headers=headers)
 
 
 def use_key(server: Server, key: str) -> None:

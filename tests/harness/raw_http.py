@@ -9,7 +9,7 @@ from tests.harness.live_server import Server
 
 def connect(server: Server) -> socket.socket:
     url = httpx.URL(server.url)
-    return socket.create_connection((url.host, url.port or 80), timeout=20)
+    return socket.create_connection((url.host, url.port or 80), timeout=60)
 
 
 def read_all(connection: socket.socket) -> bytes:

@@ -55,7 +55,7 @@ def test_a_submit_whose_api_was_killed_is_there_once_when_it_is_repeated(server:
             api = psutil.Process(server.pid_of("api"))
             api.kill()
             api.wait()
-            assert isinstance(submitting.exception(timeout=30), httpx.TransportError)
+            assert isinstance(submitting.exception(timeout=60), httpx.TransportError)
         database.execute(ending)
         database.close()
         again = {server.submit(**{"idempotency-key": ending}) for _ in range(2)}
@@ -326,7 +326,7 @@ def test_a_database_that_is_locked_for_a_moment_only_delays(server: Server) -> N
         concurrent.futures.wait([submitting], timeout=1)
         assert not submitting.done()
         database.execute("ROLLBACK")
-        request_id = submitting.result(timeout=10)
+        request_id = submitting.result(timeout=60)
     database.close()
     assert server.finish(request_id).status_code == 200
 

@@ -178,7 +178,7 @@ def test_a_cancel_does_not_wait_for_a_storage_that_is_away(
         for request_id in (publishing, fetching):
             api.cancel(request_id)
         for request_id in (publishing, fetching):
-            until(lambda one=request_id: api.status(one)["status"] == "COMPLETED", timeout_s=20)
+            until(lambda one=request_id: api.status(one)["status"] == "COMPLETED")
             assert api.result(request_id).status_code == 499
         bucket.failing = False
         last = api.submit()

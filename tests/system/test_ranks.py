@@ -84,7 +84,7 @@ def test_a_cancel_frees_all_ranks_and_the_same_processes_make_the_next_video(
         until(lambda one=cancelled: any(line.startswith(stage) for line in two_ranks.messages(one)))
         if two_ranks.cancel(cancelled).status_code == 202:
             break
-    assert two_ranks.finish(cancelled, timeout_s=10).status_code == 499
+    assert two_ranks.finish(cancelled).status_code == 499
     assert video(two_ranks, two_ranks.submit(REQUEST)) == undisturbed
     assert gang(two_ranks) == processes
 
@@ -95,9 +95,9 @@ def test_a_killed_rank_ends_all_and_the_job_goes_on_at_its_checkpoint_with_the_s
 ) -> None:
     processes = gang(two_ranks)
     disturbed = two_ranks.submit(REQUEST)
-    until(lambda: any("step 6/" in line for line in two_ranks.messages(disturbed)), timeout_s=60)
+    until(lambda: any("step 6/" in line for line in two_ranks.messages(disturbed)))
     os.kill(processes[rank], signal.SIGKILL)
-    until(lambda: not any(psutil.pid_exists(process) for process in processes), timeout_s=15)
+    until(lambda: not any(psutil.pid_exists(process) for process in processes))
     assert video(two_ranks, disturbed) == undisturbed
     said = two_ranks.messages(disturbed)
     assert "Attempt 2" in said
@@ -118,13 +118,13 @@ def test_lack_of_memory_on_one_rank_ends_all_and_the_next_plan_is_tried(failing:
     answered = failing.submit(example(prompt="RUNS_OUT_OF_MEMORY"))
     assert failing.finish(answered).status_code == 200
     assert any("offload_encoders" in line for line in failing.messages(answered))
-    until(lambda: not any(psutil.pid_exists(process) for process in processes), timeout_s=15)
+    until(lambda: not any(psutil.pid_exists(process) for process in processes))
 
 
 def test_an_error_on_one_rank_fails_the_request_and_ends_all(failing: Server) -> None:
     processes = gang(failing)
     assert failing.finish(failing.submit(example(prompt="RAISES"))).status_code == 500
-    until(lambda: not any(psutil.pid_exists(process) for process in processes), timeout_s=15)
+    until(lambda: not any(psutil.pid_exists(process) for process in processes))
     until(lambda: failing.worker()["state"] == "ready")
     assert failing.finish(failing.submit()).status_code == 200
 

@@ -54,7 +54,7 @@ def test_one_signal_to_all_processes_lets_the_job_finish(
     until(lambda: has_ended(api))
     assert worker.is_running()
     (tmp_path / "go").touch()
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
     job = left_behind(tmp_path, request_id)
     assert job.video_key is not None  # rendered; what is not published yet is with the next start
     assert (job.attempt, job.faults) == (1, 0)
@@ -66,7 +66,7 @@ def test_a_second_signal_ends_the_grace(waiting: tuple[Server, str], tmp_path: P
     server.process.send_signal(signal.SIGTERM)
     until(lambda: has_ended(api))
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
     job = left_behind(tmp_path, request_id)
     assert (job.status, job.attempt, job.faults) == (Status.IN_QUEUE, 1, 0)
 

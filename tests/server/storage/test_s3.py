@@ -71,7 +71,7 @@ def test_videos_images_and_uploads_are_in_the_bucket_until_their_time_is_over(
     assert link.startswith(f"{store.url}/videos/here/files/")
     assert parse_qs(urlsplit(link).query)["X-Amz-Expires"] == ["900"]
 
-    whole = httpx.get(link, trust_env=False)
+    whole = httpx.get(link, trust_env=False, timeout=60)
     assert len(whole.content) == video["file_size"]
     assert whole.headers["content-type"] == "video/mp4"
     assert whole.headers["content-disposition"] == "inline"

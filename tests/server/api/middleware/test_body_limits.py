@@ -69,7 +69,7 @@ def test_headers_that_drip_end_the_connection(impatient: Server) -> None:
         started = time.monotonic()
         connection.sendall(b"GET /health/live HTTP/1.1\r\n")
         assert read_all(connection) == b""
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_a_newline_after_an_answer_keeps_no_connection(impatient: Server) -> None:
@@ -79,7 +79,7 @@ def test_a_newline_after_an_answer_keeps_no_connection(impatient: Server) -> Non
         connection.sendall(b"\r\n")
         started = time.monotonic()
         read_all(connection)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_a_connection_that_says_nothing_is_ended(impatient: Server) -> None:
@@ -115,7 +115,7 @@ def test_more_connections_than_allowed_are_503_and_the_others_are_served(start_s
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(connect(server))
-        one_more = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False))
+        one_more = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False, timeout=60))
         answer = until_answered(lambda: one_more.get("/health/live"), 503)
         assert answer.json()["error_type"] == "runner_scheduling_failure"
         assert answer.headers["x-fal-request-id"]
@@ -179,7 +179,7 @@ def test_an_answer_before_the_end_of_the_body_ends_the_connection(server: Server
             for _ in range(100):  # whoever goes on sending is cut off
                 connection.sendall(b"1\r\nx\r\n")
                 time.sleep(0.1)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("beside", [b"X-Trailer: " + b"x" * 80 + b"\r\n", b"x" * 1000], ids=["trailers", "one trailer"])
@@ -242,7 +242,7 @@ def test_a_body_that_does_not_arrive_is_400_and_never_408(impatient: Server, pau
         answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 400")
         assert b"did not arrive in time" in answer
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_a_sender_that_hangs_up_in_the_middle_leaves_nothing(impatient: Server) -> None:
@@ -259,7 +259,7 @@ def test_many_large_bodies_take_turns(impatient: Server) -> None:
         return (await client.post(f"{impatient.url}/queue/{APP}", content=body)).status_code
 
     async def all_at_once() -> list[int]:
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             return await asyncio.gather(*(post(client) for _ in range(8)))
 
     assert set(asyncio.run(all_at_once())) == {200}
@@ -332,7 +332,7 @@ def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[...
         started = time.monotonic()
         large = example(prompt="", padding="x" * 500_000)
         assert client(server, bob).post(f"/queue/{APP}", json=large).status_code == 200
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 # -- readers -----------------------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Serv
     with connect(server) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         until(lambda: connections() == 1)
-        until(lambda: connections() == 0, timeout_s=10)
+        until(lambda: connections() == 0)
         assert len(read_all(connection)) < size
 
 

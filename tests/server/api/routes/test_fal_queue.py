@@ -138,7 +138,7 @@ def test_cancelling_a_running_request_frees_the_generator_at_once(server: Server
     server.until_running(running)
     generator = server.worker()["generator_pid"]
     assert server.cancel(running).status_code == 202
-    assert server.finish(running, timeout_s=10).status_code == 499
+    assert server.finish(running).status_code == 499
     assert server.finish(server.submit()).status_code == 200
     assert server.worker()["generator_pid"] == generator, "a generator that reacts is not killed"
 

@@ -77,7 +77,9 @@ def test_initiate_and_put(server: Server, content_type: str) -> None:
     urls = initiate(server, content_type)
     content = png()
     for _ in range(2):  # a client that lost the answer sends the same again
-        answer = httpx.put(urls["upload_url"], content=content, headers={"Content-Type": "image/png"}, trust_env=False)
+        answer = httpx.put(
+            urls["upload_url"], content=content, headers={"Content-Type": "image/png"}, trust_env=False, timeout=60
+        )
         assert answer.status_code == 200, answer.text
     served = server.http.get(urls["file_url"])
     assert served.content == content
