@@ -18,7 +18,7 @@ from server.bench.throwaway_postgres import Postgres, find_binaries
 from server.db.tables import create_engine, migrate
 from server.jobs.dbos_queues import engine_client
 from server.parent_death import die_with_parent
-from tests.harness.live_server import FAST, Server, launch
+from tests.harness.live_server import FAST, Deployment, Server, launch
 from tests.harness.measured import MEASURED, Close
 from tests.harness.shared_servers import SharedServers, by_shared_server, used_in
 
@@ -110,6 +110,18 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             running = launch(data_dir, **{**FAST, **options})
             started.callback(running.stop)
             return running
+
+        yield start
+
+
+@pytest.fixture
+def start_api(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """An API without a worker, for tests in which no job runs: half the price of a server."""
+    with contextlib.ExitStack() as started:
+
+        def start(**settings: Any) -> Server:
+            migrate(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}", tmp_path / "migrate.lock")
+            return started.enter_context(Deployment(tmp_path, {**FAST, **settings})).start_api()
 
         yield start
 

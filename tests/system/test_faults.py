@@ -108,13 +108,6 @@ def test_a_worker_that_cannot_go_on_ends_and_is_replaced(server: Server) -> None
     assert server.finish(running).status_code == 499
 
 
-def test_five_servers_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "server", "migrate", "--data-dir", str(tmp_path)]
-    started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(5)]
-    assert [process.communicate()[1] for process in started] == [""] * 5
-    assert [process.returncode for process in started] == [0] * 5
-
-
 def test_jobs_outlive_the_loss_of_the_engines_tables(start_server: Callable[..., Server], tmp_path: Path) -> None:
     first = start_server()
     running, waiting = first.submit(example(prompt="WORKS_SLOWLY")), first.submit()

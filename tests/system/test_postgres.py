@@ -3,9 +3,6 @@
 import asyncio
 import concurrent.futures
 import logging
-import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -26,8 +23,7 @@ from server.jobs.dbos_queues import engine_client
 from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.jobs.status_reads import JobState, StatusReads
-from server.settings import ENV_PREFIX
-from tests.harness.live_server import APP, ROOT, Server, example, until
+from tests.harness.live_server import APP, Server, example, until
 from tests.harness.queue_positions import QueuePositions
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured
@@ -61,23 +57,6 @@ def test_a_transaction_in_which_nothing_happens_is_ended(url: str) -> None:
             connection.execute(sa.text("SELECT 1"))
     assert is_outage(ended.value), "whoever wakes up tries again"
     database.dispose()
-
-
-def test_five_servers_that_start_at_once_make_one_schema(postgres: Postgres, tmp_path: Path) -> None:
-    environment = os.environ | {f"{ENV_PREFIX}DATABASE_URL": postgres.new_database()}
-    folders = [tmp_path / str(number) for number in range(5)]  # machines of their own: no lock file in common
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "server", "migrate", "--data-dir", str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for folder in folders
-    ]
-    assert [process.communicate()[1] for process in started] == [""] * 5
-    assert [process.returncode for process in started] == [0] * 5
 
 
 def test_submits_at_once_stand_in_line_one_behind_the_other(url: str) -> None:

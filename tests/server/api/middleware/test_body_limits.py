@@ -110,8 +110,8 @@ def test_what_is_no_http_is_answered_400_and_ended(server: Server, garbage: byte
     assert json.loads(body)["error_type"] == "bad_request"
 
 
-def test_more_connections_than_allowed_are_503_and_the_others_are_served(start_server: Callable[..., Server]) -> None:
-    server = start_server(ready=False, api__max_connections=3)
+def test_more_connections_than_allowed_are_503_and_the_others_are_served(start_api: Callable[..., Server]) -> None:
+    server = start_api(api__max_connections=3)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(connect(server))
@@ -321,9 +321,9 @@ def test_of_the_memory_budget_nobody_takes_more_than_a_share() -> None:
     asyncio.run(scenario())
 
 
-def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[..., Server]) -> None:
+def test_one_slow_sender_keeps_no_other_owner_waiting(start_api: Callable[..., Server]) -> None:
     memory = {"api__body_memory_bytes": 1_200_000, "api__body_memory_per_owner_bytes": 600_000}
-    server = start_server(**memory)
+    server = start_api(**memory)
     alice, bob = create_key(server, "alice"), create_key(server, "bob")
     with contextlib.ExitStack() as stack:
         for _ in range(5):
@@ -338,12 +338,12 @@ def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[...
 # -- readers -----------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Server]) -> None:
-    server = start_server(api__write_timeout_s=1, ready=False)
+def test_a_reader_that_takes_nothing_is_cut_off(start_api: Callable[..., Server]) -> None:
+    server = start_api(api__write_timeout_s=1)
     urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
     size = 18 * 2**20
     assert server.http.put(urls["upload_url"], content=b"\x89PNG\r\n\x1a\n".ljust(size, b"x")).status_code == 200
-    api = psutil.Process(server.pid_of("api"))
+    api = psutil.Process(server.process.pid)
 
     def connections() -> int:
         return sum(one.status == psutil.CONN_ESTABLISHED for one in api.net_connections("tcp"))
