@@ -1,4 +1,4 @@
-"""Real servers for the front-door and contract tests; the table of differences from the reference.
+"""Fixtures that start real servers and databases; the table of differences from the reference.
 
 `--hypothesis-profile=benchmark` tries 20,000 cases where fuzz tests try a few hundred.
 """

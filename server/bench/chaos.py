@@ -1,4 +1,4 @@
-"""Many tiny jobs while processes are killed at random, and then the count: is every job there, and there once?"""
+"""Many tiny jobs while processes are killed at random, and then the count: every job must be there exactly once."""
 
 import os
 import random
@@ -142,8 +142,8 @@ def _count(server: LiveServer, ids: list[str], received: dict[str, list[bytes]])
         lost += not whole or not received.get(request_id)
         duplicated += files[request_id] > 1 or len(set(received.get(request_id, []))) > 1
         repeated += len(received.get(request_id, [])) - 1
-    strangers = (set(rows) | set(files) | set(received)) - set(ids)  # made by a submit that was answered twice
-    return lost, duplicated + len(strangers) + (len(ids) - len(set(ids))), repeated
+    unknown = (set(rows) | set(files) | set(received)) - set(ids)  # made by a submit that was answered twice
+    return lost, duplicated + len(unknown) + (len(ids) - len(set(ids))), repeated
 
 
 @contextmanager

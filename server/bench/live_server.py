@@ -119,4 +119,4 @@ class LiveServer:
         try:
             return self.process.wait(LIMIT_S)
         finally:
-            self.process.kill()  # whatever went wrong, no server outlives its test
+            self.process.kill()  # if it did not end by itself

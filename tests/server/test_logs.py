@@ -77,9 +77,6 @@ def test_a_line_cannot_pretend_to_be_two() -> None:
     assert "\\n" in said
 
 
-# -- a real server -----------------------------------------------------------------------------------------------
-
-
 def test_a_job_log_keeps_its_users_own_text(server: Server) -> None:
     prompt = f"REPEATS Key a:{SECRET} https://x.example/?token={SECRET} ünï 'cödé'"
     request_id = server.submit(example(prompt=prompt))

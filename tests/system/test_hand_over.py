@@ -186,7 +186,7 @@ def test_a_cancel_does_not_wait_for_a_storage_that_is_away(
         assert len(bucket.keys("files")) == 1
 
 
-def test_a_worker_stopped_before_its_generator_got_the_job_blames_nobody(
+def test_a_worker_stopped_before_its_generator_got_the_job_costs_no_fault(
     make_cluster: Callable[..., tuple[Cluster, Server]], tmp_path: Path
 ) -> None:
     with ObjectStore() as bucket:

@@ -119,7 +119,7 @@ def test_urls_are_the_proxys_whatever_the_client_says(proxy: Proxy) -> None:
     assert proxy.http.get(body["status_url"]).json()["status"] == "COMPLETED"
 
 
-def test_without_a_key_nobody_comes_in(proxy: Proxy) -> None:
+def test_without_a_key_every_call_is_refused(proxy: Proxy) -> None:
     answer = httpx.post(f"{proxy.url}/queue/{APP}", json=example(), verify=proxy.trust, trust_env=False, timeout=60)
     assert answer.status_code == 401
 

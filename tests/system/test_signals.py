@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and a second signal: who stops, who finishes, and that nobody is blamed."""
+"""SIGTERM, Ctrl-C and a second signal: which processes stop, which job finishes, and that none counts a fault."""
 
 import os
 import signal

@@ -41,8 +41,6 @@ def command(data_dir: Path, *words: str) -> str:
     return done.stdout
 
 
-# -- who gets in -------------------------------------------------------------------------------------------------
-
 PROTECTED = [
     ("POST", f"/queue/{APP}"),
     ("POST", f"/run/{APP}"),
@@ -117,9 +115,6 @@ def test_a_server_with_keys_answers_to_any_name_and_page(locked: tuple[Server, s
     server, *_ = locked
     headers = {"Host": "videos.example", "Origin": "https://app.example"}
     assert server.http.post(f"/queue/{APP}", json=example(prompt=""), headers=headers).status_code == 200
-
-
-# -- what belongs to whom ----------------------------------------------------------------------------------------
 
 
 def test_another_owners_request_is_not_there(locked: tuple[Server, str, str]) -> None:
@@ -210,9 +205,6 @@ def test_posts_are_limited_and_reads_are_not(locked: tuple[Server, str, str]) ->
     assert refused[0].headers["retry-after"] == "1"
     assert all(server.http.get(f"/queue/{APP}/requests/x").status_code == 404 for _ in range(100))
     until(lambda: server.http.post("/rest/storage/auth/token").status_code == 200)
-
-
-# -- commands ----------------------------------------------------------------------------------------------------
 
 
 def test_keys_are_created_listed_rotated_and_revoked(tmp_path: Path) -> None:

@@ -161,9 +161,6 @@ def test_too_many_pixels_are_named(server: Server) -> None:
     assert (item["type"], item["ctx"]) == ("image_too_large", {"max_height": 8192, "max_width": 8192})
 
 
-# -- the rest of the table of bad input --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", "x", ""])
 def test_json_is_json_whatever_it_is_called(server: Server, content_type: str) -> None:
     body = json.dumps(example(prompt=""))

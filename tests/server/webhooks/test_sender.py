@@ -93,9 +93,6 @@ def state_of(server: Server, request_id: str) -> str:
     return f"{found[0].state} attempts {found[0].attempts} {found[0].outcome}" if found else ""
 
 
-# -- what is posted ----------------------------------------------------------------------------------------------
-
-
 def test_a_success_is_posted_once_with_the_result(impatient: Server, receiver: Receiver) -> None:
     request_id = submit(impatient, f"{receiver.url}/200/ok?x=1&y=2", example(seed=5))
     body = delivered(receiver, "/200/ok")
@@ -141,9 +138,6 @@ def test_a_cancelled_request_posts_one_error(impatient: Server, receiver: Receiv
         impatient.finish(blocker)
     impatient.finish(impatient.submit())
     assert len(receiver.of(f"/200/cancel{running}")) == 1
-
-
-# -- signature ---------------------------------------------------------------------------------------------------
 
 
 def verify(headers: dict[str, str], body: bytes, keys: list[dict[str, str]], *, now: float) -> bool:
@@ -218,9 +212,6 @@ def test_every_attempt_is_signed_anew() -> None:
     assert first["X-Fal-Webhook-Signature"] != second["X-Fal-Webhook-Signature"]
     assert first["webhook-signature"] != second["webhook-signature"]
     assert verify(second, b"{}", signer.key_set()["keys"], now=now)
-
-
-# -- the schedule ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("statuses", ["500-200", "404-503-200", "401-429-400-204"])

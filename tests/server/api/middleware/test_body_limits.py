@@ -34,9 +34,6 @@ def head(path: str = f"/queue/{APP}", *, length: int, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-# -- headers -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", [f"/queue/{APP}", "/health/live", "/nothing"])
 def test_headers_over_16_kb_are_431(server: Server, path: str) -> None:
     assert server.http.get(path, headers={"x-long": "x" * 15_000}).status_code != 431
@@ -128,9 +125,6 @@ def test_two_content_lengths_are_refused(server: Server) -> None:
     with connect(server) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x")
         assert read_all(connection).startswith(b"HTTP/1.1 400")
-
-
-# -- bodies ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [f"/queue/{APP}", f"/run/{APP}", "/rest/storage/upload/initiate", "/nothing"])
@@ -335,9 +329,6 @@ def test_one_slow_sender_keeps_no_other_owner_waiting(start_api: Callable[..., S
         assert time.monotonic() - started < 30
 
 
-# -- readers -----------------------------------------------------------------------------------------------------
-
-
 def test_a_reader_that_takes_nothing_is_cut_off(start_api: Callable[..., Server]) -> None:
     server = start_api(api__write_timeout_s=1)
     urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
@@ -356,9 +347,6 @@ def test_a_reader_that_takes_nothing_is_cut_off(start_api: Callable[..., Server]
         until(lambda: connections() == 1)
         until(lambda: connections() == 0)
         assert len(read_all(connection)) < size
-
-
-# -- every answer ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,6 @@ def cdn_token(server: Server) -> dict[str, str]:
     return dict(server.http.post("/rest/storage/auth/token?storage_type=fal-cdn-v3", json={}).json())
 
 
-# -- fal's Python client -----------------------------------------------------------------------------------------
-
-
 def test_everything_the_python_client_uploads_can_be_submitted(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "woman with violin.png"
     path.write_bytes(png())
@@ -67,9 +64,6 @@ def test_everything_the_python_client_uploads_can_be_submitted(server: Server, t
     assert all(url.startswith((f"{server.url}/cdn/files/", "data:")) for url in urls)
     for request_id in [server.submit(example(image_url=url)) for url in urls]:
         assert server.finish(request_id).status_code == 200
-
-
-# -- initiate + PUT, as fal.storage.upload does it -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", ""])
@@ -113,9 +107,6 @@ def test_a_forged_or_expired_token_is_refused() -> None:
     now = 1011.0
     with pytest.raises(Exception, match="Expired"):
         tokens.subject("put", good)
-
-
-# -- the CDN -----------------------------------------------------------------------------------------------------
 
 
 def test_the_cdn_token_has_an_expiry_that_python_can_compare(server: Server) -> None:
@@ -306,9 +297,6 @@ def test_upload_tokens_end_with_their_key(tmp_path: Path, end: str) -> None:
         assert client.put(put_url, content=png()).status_code == 401
         assert client.post("/cdn/files/upload", content=png(), headers=bearer).status_code == 401
         assert client.put(kept_url, content=png()).status_code == 200, "of another key of the same owner"
-
-
-# -- owners, quota, expiry ------------------------------------------------------------------------------------------
 
 
 def test_uploads_expire_and_count_against_their_owner(tmp_path: Path) -> None:
