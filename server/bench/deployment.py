@@ -35,8 +35,8 @@ class Deployment:
         self.data_dir = data_dir
         self._root = root
         self._log = log
-        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
-        self.environment |= _variables(settings) | {"PYTHONPATH": str(root)}
+        self._environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+        self._environment |= _variables(settings) | {"PYTHONPATH": str(root)}
         self._servers: list[LiveServer] = []
         self._processes: dict[str, subprocess.Popen[str]] = {}
         data_dir.mkdir(exist_ok=True)
@@ -108,7 +108,7 @@ class Deployment:
         """Run a command of the command line to its end, on the same data with the same settings."""
         return subprocess.run(
             self._words(words, self.data_dir),
-            env=self.environment,
+            env=self._environment,
             cwd=self._root,
             capture_output=True,
             text=True,
@@ -117,7 +117,7 @@ class Deployment:
         )
 
     def _server(self, process: subprocess.Popen[str], url: str) -> LiveServer:
-        server = LiveServer(process, url, data_dir=self.data_dir, environment=self.environment)
+        server = LiveServer(process, url, data_dir=self.data_dir)
         self._servers.append(server)
         return server
 
@@ -137,7 +137,7 @@ class Deployment:
         try:
             return subprocess.Popen(
                 self._words(words, data_dir),
-                env=self.environment | _variables(settings or {}),
+                env=self._environment | _variables(settings or {}),
                 cwd=data_dir,
                 text=True,
                 stderr=log,

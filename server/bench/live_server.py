@@ -16,13 +16,10 @@ from server.fal.schemas import ENDPOINT
 class LiveServer:
     """An API that answers at `url`, the process that was started for it, and a client."""
 
-    def __init__(
-        self, process: subprocess.Popen[str], url: str, *, data_dir: Path, environment: dict[str, str]
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, *, data_dir: Path) -> None:
         self.process = process
         self.url = url
         self.data_dir = data_dir
-        self.environment = environment
         self.http = self._connect()
 
     def _connect(self) -> httpx.Client:

@@ -3,8 +3,6 @@
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -17,7 +15,7 @@ from server.bench.loopback import serving
 from server.bench.object_store import ObjectStore
 from server.db.tables import migrate
 from tests.harness.cluster import Cluster, freeze
-from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
+from tests.harness.live_server import APP, FAST, Server, example, until
 
 STALE_S = 1.5
 DATABASE = "hunyuan-custom.sqlite"
@@ -221,8 +219,7 @@ def test_drain_and_stop_are_heard_while_the_model_loads(
     cluster, api = make_cluster()
     cluster.start_worker("loading", renderer="cannot_load")
     until(lambda: "weights prepare" in api.http.get("/health/ready").text)
-    drain = [sys.executable, "-m", "server", "drain", "--data-dir", str(api.data_dir)]
-    subprocess.run(drain, cwd=ROOT, check=True, timeout=60)
+    cluster.command("drain").check_returncode()
     request_id = api.submit()
     (api.data_dir / "weights.safetensors").touch()
     until(lambda: api.worker()["state"] == "ready")

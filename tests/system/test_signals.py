@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server.bench.deployment import Deployment
 from server.db.tables import create_engine
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
@@ -91,8 +92,7 @@ def test_a_cancelled_job_does_not_go_back(start_server: Callable[..., Server], t
 
 def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
     for command in ("serve", "worker"):
-        words = [sys.executable, "-m", "server", command, "--data-dir", str(server.data_dir)]
-        refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        refused = Deployment(server.data_dir, {}).command(command)
         assert refused.returncode == 2
         assert "worker_id: a worker named local is running on" in refused.stderr
 

@@ -1,6 +1,5 @@
 """Upgrades: from every earlier form of the tables to the one that a fresh database has, with jobs in the queue."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from server.bench.deployment import Deployment
 from server.db import schema_version
 from server.db.tables import create_engine, migrate
 from server.errors import SettingsError
@@ -179,15 +179,7 @@ def test_an_older_server_leaves_a_newer_database_alone(
     migrate(url, tmp_path / "lock")
     with opened(url).begin() as transaction:
         transaction.execute(sa.text("UPDATE schema_version SET version = 99"))
-    done = subprocess.run(
-        [sys.executable, "-m", "server", command, "--data-dir", str(tmp_path)],
-        cwd=ROOT,
-        env=os.environ | {"HUNYUAN_CUSTOM_API__PORT": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = Deployment(tmp_path, {"api__port": 0}).command(command)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: database_url: the database has version 99")
