@@ -1,4 +1,4 @@
-"""Real servers for the front-door and contract tests; the table of differences from the reference.
+"""Fixtures that start real servers and databases; the table of differences from the reference.
 
 `--hypothesis-profile=benchmark` tries 20,000 cases where fuzz tests try a few hundred.
 """
@@ -14,14 +14,35 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 from hypothesis import settings
 
+from server.bench.throwaway_postgres import Postgres, find_binaries
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.jobs.dbos_queues import dbos_client
-from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
+from server.parent_death import die_with_parent
+from tests.harness.live_server import FAST, Deployment, Server, launch
 from tests.harness.measured import MEASURED, Close
-from tests.harness.postgres import Postgres, find_binaries
+from tests.harness.shared_servers import SharedServers, by_shared_server, used_in
 
 settings.register_profile("benchmark", max_examples=2840)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A process of pytest-xdist ends with the one that started it, and all servers with it."""
+    if hasattr(config, "workerinput"):
+        die_with_parent()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = by_shared_server(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fake_videos(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
+    """Where fake generators keep the videos that they have encoded: one folder for all processes of this run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "fake-videos"
+    folder.mkdir(exist_ok=True)
+    os.environ["FAKE_VIDEOS"] = str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -37,11 +58,33 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def _shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServers]:
+    servers = SharedServers(tmp_path_factory)
+    yield servers
+    servers.stop_all_but(())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_idle_server(request: pytest.FixtureRequest, _shared_servers: SharedServers) -> None:
+    _shared_servers.stop_all_but(used_in(request.path, request.session.items))
+
+
+@pytest.fixture(scope="module")
+def server(_shared_servers: SharedServers) -> Server:
     """One server for all tests that leave it as they found it."""
-    running = launch(tmp_path_factory.mktemp("server"), **FAST)
-    yield running
-    running.stop()
+    return _shared_servers.get("server")
+
+
+@pytest.fixture(scope="module")
+def impatient(_shared_servers: SharedServers) -> Server:
+    """A server with short limits and schedules, for all tests that leave it as they found it."""
+    return _shared_servers.get("impatient")
+
+
+@pytest.fixture(scope="module")
+def tls_server(_shared_servers: SharedServers) -> Server:
+    """A server with a certificate of its own, for all tests that leave it as they found it."""
+    return _shared_servers.get("tls_server")
 
 
 @pytest.fixture(scope="session")
@@ -72,12 +115,16 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         yield start
 
 
-@pytest.fixture(scope="session")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with short limits and schedules, for all tests that leave it as they found it."""
-    running = launch(tmp_path_factory.mktemp("impatient"), **FAST, **SHORT_LIMITS)
-    yield running
-    running.stop()
+@pytest.fixture
+def start_api(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """An API without a worker, for tests in which no job runs: half the price of a server."""
+    with contextlib.ExitStack() as started:
+
+        def start(**settings: Any) -> Server:
+            migrate(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}", tmp_path / "migrate.lock")
+            return started.enter_context(Deployment(tmp_path, {**FAST, **settings})).start_api()
+
+        yield start
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ The generator sleeps, the load generator runs on the same cores. Every line of t
 """
 
 import asyncio
-import base64
-import io
 import itertools
 import json
 import os
@@ -14,7 +12,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -23,39 +20,32 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 import typer
 import uvicorn
-from PIL import Image
 
+from server.bench.deployment import temporary_server
 from server.bench.http_client import Connection, Latencies, closed_loop, get, pollers, post
+from server.bench.live_server import LiveServer
+from server.bench.sample_request import grey_uri
 from server.bench.sleeping_renderer import BLOCKS_PER_STEP, SleepingRenderer
 from server.db.connection import create_engine
 from server.db.tables import request_table
 from server.fal.schemas import ENDPOINT
 from server.jobs.job import LOCAL_OWNER
-from server.serve.readiness import wait_until_ready
-from server.serve.supervisor import Supervisor
-from server.settings import load_settings
+from server.parent_death import tied
 from server.storage.local import LocalStorage
 
-_SETTINGS = """
-data_dir = "{data_dir}"
-[api]
-port = 0
-[generator]
-renderer = "server.bench.sleeping_renderer:SleepingRenderer"
-device = "cpu"
-[jobs]
-min_free_bytes = 0
-reconcile_s = 86400
-[limits]
-max_queue = 1000000
-posts_per_s = 1000
-posts_burst = 1000
-"""
+_SETTINGS: Final[dict[str, Any]] = {
+    "generator__renderer": "server.bench.sleeping_renderer:SleepingRenderer",
+    "jobs__min_free_bytes": 0,
+    "jobs__reconcile_s": 86400,
+    "limits__max_queue": 1_000_000,
+    "limits__posts_per_s": 1000,
+    "limits__posts_burst": 1000,
+}
 _QUEUE = f"/queue/{ENDPOINT}"
 _FILE_BYTES = 64 * 2**20
 _PART_BYTES = 8 * 2**20
@@ -80,10 +70,10 @@ class Line:
 class ApiBench:
     """A running server and the phases of the measurement."""
 
-    def __init__(self, server: Supervisor, data_dir: Path, *, seconds: float) -> None:
+    def __init__(self, server: LiveServer, *, seconds: float) -> None:
         self.url = server.url
         self._server = server
-        self._data_dir = data_dir
+        self._data_dir = server.data_dir
         self._seconds = seconds
         self._peak_rss = 0
 
@@ -237,18 +227,12 @@ class ApiBench:
 
 def bench_api(*, seconds: float) -> bool:
     """Run all phases and print the table; whether every goal was met. `seconds` is the length of the submit phase."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "bench.toml"
-        config.write_text(_SETTINGS.format(data_dir=folder))
-        with Supervisor(load_settings(config), ["--config", str(config)], log=Path(folder) / "log") as server:
-            wait_until_ready(server.url, timeout_s=60)
-            typer.echo(
-                f"{os.cpu_count()} cores, load average before: {os.getloadavg()[0]:.1f}; queue and rate limits off"
-            )
-            met = True
-            for line in ApiBench(server, Path(folder), seconds=seconds).run():
-                typer.echo(line.row())
-                met = met and line.met
+    with temporary_server(_SETTINGS) as server:
+        typer.echo(f"{os.cpu_count()} cores, load average before: {os.getloadavg()[0]:.1f}; queue and rate limits off")
+        met = True
+        for line in ApiBench(server, seconds=seconds).run():
+            typer.echo(line.row())
+            met = met and line.met
     return met
 
 
@@ -261,8 +245,7 @@ def _in_event_loop(phase: Coroutine[Any, Any, Line]) -> Line:
 def _bare_api() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         fd, port = listener.fileno(), listener.getsockname()[1]
-        command = [sys.executable, "-m", "server.bench.bare_api", str(fd)]
-        process = subprocess.Popen(command, pass_fds=[fd])
+        process = subprocess.Popen(tied([sys.executable, "-m", "server.bench.bare_api", str(fd)]), pass_fds=[fd])
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -271,10 +254,7 @@ def _bare_api() -> Iterator[str]:
 
 
 def _body() -> bytes:
-    picture = io.BytesIO()
-    Image.new("RGB", (128, 128), "grey").save(picture, "PNG")
-    uri = f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"
-    return json.dumps({"prompt": "bench", "image_url": uri, "num_inference_steps": _STEPS}).encode()
+    return json.dumps({"prompt": "bench", "image_url": grey_uri(), "num_inference_steps": _STEPS}).encode()
 
 
 def _waiting_row(request_id: str, *, queue_order: int) -> dict[str, object]:

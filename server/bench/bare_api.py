@@ -9,8 +9,6 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from server.parent_death import die_with_parent
-
 app = FastAPI()
 
 
@@ -21,6 +19,5 @@ async def bare() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    die_with_parent()
     listener = socket.socket(fileno=int(sys.argv[1]))
     uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning")).run(sockets=[listener])

@@ -9,8 +9,6 @@ import os
 import re
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,18 +20,17 @@ import httpx
 import typer
 
 from server.bench.chaos import run_chaos
+from server.bench.deployment import Deployment, temporary_server
+from server.bench.live_server import LiveServer
 from server.bench.outages import DATABASE_AWAY_S, STORE_AWAY_S, database_away, store_away
-from server.bench.processes import LIMIT_S, BenchServer, child_processes, expect, running_server, until
-from server.settings import ENV_PREFIX
+from server.bench.sample_request import example, grey_uri
+from server.bench.waiting import LIMIT_S, child_processes, expect, until
 
 _SETTINGS: Final[dict[str, Any]] = {
-    "generator": {"renderer": "server.bench.sleeping_renderer:SleepingRenderer", "device": "cpu"},
-    "jobs": {"min_free_bytes": 0},
+    "generator__renderer": "server.bench.sleeping_renderer:SleepingRenderer",
+    "jobs__min_free_bytes": 0,
 }
-_DEMO: Final[dict[str, Any]] = {
-    "generator": {"model": "demo", "device": "cpu", "dtype": "float32", "torch_threads": 1, "render_divisor": 4},
-    "jobs": {"min_free_bytes": 0},
-}
+_DEMO: Final[dict[str, Any]] = {"jobs__min_free_bytes": 0}  # the model of configs/demo.toml
 _STEPS: Final = 15  # of a job that is disturbed
 _WRITES: Final = 10
 # fp32 latents [1, 16, T, h, w] of 129 frames, and of what the demo renders for 81.
@@ -56,7 +53,7 @@ class Plan:
 
 def bench_faults(plan: Plan) -> bool:
     """Run everything and print it; whether nothing was lost and nothing was there twice."""
-    with running_server(_SETTINGS) as server:
+    with temporary_server(_SETTINGS) as server:
         _print("cancel of a running job, until its result is 499", _cancels(server, plan.cancels))
         _print("generator killed, until the job's next step", _generator_kills(server, plan.rounds))
         _print("worker killed, until the job's next step", _worker_ends(server, plan.rounds, signal.SIGKILL))
@@ -88,94 +85,88 @@ def _print(name: str, measured: Iterator[float]) -> None:
     )
 
 
-def _cancels(server: BenchServer, rounds: int) -> Iterator[float]:
-    client = server.client
+def _submit(server: LiveServer, *, steps: int) -> str:
+    return server.submit(example(image_url=grey_uri(), num_inference_steps=steps))
+
+
+def _cancels(server: LiveServer, rounds: int) -> Iterator[float]:
     for _ in range(rounds):
-        running = client.submit()
-        client.until(running, "IN_PROGRESS")
+        running = _submit(server, steps=30)
+        server.until_running(running)
         started = time.perf_counter()
-        client.cancel(running)
-        client.until(running, "COMPLETED")
+        server.cancel(running).raise_for_status()
+        server.until_completed(running)
         yield time.perf_counter() - started
-        expect(client.result(running).status_code == 499, "a cancelled job answers 499")
+        expect(server.result(running).status_code == 499, "a cancelled job answers 499")
 
 
-def _generator_kills(server: BenchServer, rounds: int) -> Iterator[float]:
+def _generator_kills(server: LiveServer, rounds: int) -> Iterator[float]:
     def kill() -> None:
-        (generator,) = child_processes(server.supervisor.pid_of("worker"), "server.generator.child.process")
+        (generator,) = child_processes(server.pid_of("worker"), "server.generator.child.process")
         os.kill(generator, signal.SIGKILL)
 
     for _ in range(rounds):
         yield _disturbed(server, kill)
 
 
-def _worker_ends(server: BenchServer, rounds: int, number: signal.Signals) -> Iterator[float]:
+def _worker_ends(server: LiveServer, rounds: int, number: signal.Signals) -> Iterator[float]:
     for _ in range(rounds):
-        yield _disturbed(server, lambda: os.kill(server.supervisor.pid_of("worker"), number))
+        yield _disturbed(server, lambda: os.kill(server.pid_of("worker"), number))
 
 
-def _disturbed(server: BenchServer, disturb: Callable[[], None]) -> float:
+def _disturbed(server: LiveServer, disturb: Callable[[], None]) -> float:
     """Seconds from a fault in a job's middle to the first step after it."""
-    running = server.client.submit(_STEPS)
-    server.client.until_step(running)
+    running = _submit(server, steps=_STEPS)
+    server.until_step(running)
     started = time.perf_counter()
     disturb()
-    server.client.until_step(running, after="Attempt 2")
+    server.until_step(running, after="Attempt 2")
     seconds = time.perf_counter() - started
-    server.client.until(running, "COMPLETED")
-    expect(server.client.result(running).status_code == httpx.codes.OK, "a job whose process ended succeeds")
+    server.until_completed(running)
+    expect(server.result(running).status_code == httpx.codes.OK, "a job whose process ended succeeds")
     return seconds
 
 
-def _api_kills(server: BenchServer, rounds: int) -> Iterator[float]:
+def _api_kills(server: LiveServer, rounds: int) -> Iterator[float]:
     for _ in range(rounds):
-        waiting = server.client.submit(steps=10)
+        waiting = _submit(server, steps=10)
         started = time.perf_counter()
-        os.kill(server.supervisor.pid_of("api"), signal.SIGKILL)
-        server.client.reconnect()
-        server.client.http.get("/health/live").raise_for_status()  # waits in the backlog until the new one takes it
+        os.kill(server.pid_of("api"), signal.SIGKILL)
+        server.reconnect()
+        server.http.get("/health/live").raise_for_status()  # waits in the backlog until the new one takes it
         yield time.perf_counter() - started
-        server.client.until(waiting, "COMPLETED")
-        expect(server.client.result(waiting).status_code == httpx.codes.OK, "an accepted job survives the API")
+        server.until_completed(waiting)
+        expect(server.result(waiting).status_code == httpx.codes.OK, "an accepted job survives the API")
 
 
-def _machine_gone(server: BenchServer) -> Iterator[float]:
-    """Its worker and generator stop for good, as far as anybody can tell, and wake up when another has taken over."""
-    worker = server.supervisor.pid_of("worker")
+def _machine_gone(server: LiveServer) -> Iterator[float]:
+    """Its worker and generator stop, which looks like the end of them, and go on when another has taken over."""
+    worker = server.pid_of("worker")
     gone = [worker, *child_processes(worker)]
-    running = server.client.submit(_STEPS * 2)
-    server.client.until_step(running)
-    command = [sys.executable, "-m", "server", "worker", "--config", str(server.config)]
-    environment = os.environ | {f"{ENV_PREFIX}WORKER_ID": "another"}
-    with (
-        (server.folder / "bench.log").open("ab") as log,
-        subprocess.Popen(command, env=environment, stderr=log) as other,
-    ):
-        try:
-            for pid in gone:
-                os.kill(pid, signal.SIGSTOP)
-            started = time.perf_counter()
-            server.client.until_step(running, after="Attempt 2")
-            yield time.perf_counter() - started
-            server.client.until(running, "COMPLETED")
-            before = server.client.result(running).json()
-            for pid in gone:
-                os.kill(pid, signal.SIGCONT)
-            after = server.client.submit(10)
-            server.client.until(after, "COMPLETED")
-            expect(server.client.result(running).json() == before, "a machine that wakes up changes nothing")
-        finally:
-            other.terminate()
+    running = _submit(server, steps=2 * _STEPS)
+    server.until_step(running)
+    with Deployment(server.data_dir, _SETTINGS, log=server.data_dir / "other.log") as other:
+        other.start_worker("another")
+        for pid in gone:
+            os.kill(pid, signal.SIGSTOP)
+        started = time.perf_counter()
+        server.until_step(running, after="Attempt 2")
+        yield time.perf_counter() - started
+        before = server.finish(running).json()
+        for pid in gone:
+            os.kill(pid, signal.SIGCONT)
+        server.finish(_submit(server, steps=10))
+        expect(server.result(running).json() == before, "a machine that wakes up changes nothing")
 
 
 def _demo_step() -> float:
     """Seconds of a denoising step of the demo model, as its own log says."""
-    with running_server(_DEMO) as server:
-        running = server.client.submit(10)
-        until(lambda: len(_step_seconds(server.client.messages(running))) >= 3, 2 * LIMIT_S)
-        seconds = statistics.median(_step_seconds(server.client.messages(running)))
-        server.client.cancel(running)
-        server.client.until(running, "COMPLETED")
+    with temporary_server(_DEMO) as server:
+        running = _submit(server, steps=10)
+        until(lambda: len(_step_seconds(server.messages(running))) >= 3, 2 * LIMIT_S)
+        seconds = statistics.median(_step_seconds(server.messages(running)))
+        server.cancel(running).raise_for_status()
+        server.until_completed(running)
     return seconds
 
 

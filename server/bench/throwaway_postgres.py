@@ -1,11 +1,12 @@
 """A real Postgres from the system's packages, on loopback, as an unprivileged user, in a directory of its own.
 
-For tests and benchmarks: what is in it is lost with the machine's power.
+For tests and benchmarks: what is in it is lost with the machine's power, and it ends with the process that started it.
 """
 
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -14,12 +15,23 @@ from pathlib import Path
 
 import psycopg
 
+from server.bench.waiting import LIMIT_S, until
+from server.parent_death import tied
+
 _DEBIAN = Path("/usr/lib/postgresql")
 _UNPRIVILEGED = "nobody"  # initdb and postgres refuse to run as root
+# No fsync: a killed server loses nothing by that, only a machine without power does.
+_SETTINGS = {
+    "fsync": "off",
+    "unix_socket_directories": "",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "logging_collector": "off",
+}
 
 
 def find_binaries() -> Path | None:
-    """Where initdb and pg_ctl are."""
+    """Where initdb and postgres are."""
     on_path = shutil.which("pg_ctl")
     candidates = [Path(on_path).parent] if on_path else []
     candidates += sorted(_DEBIAN.glob("*/bin"), reverse=True)
@@ -32,26 +44,30 @@ class Postgres:
     def __init__(self, binaries: Path) -> None:
         self._binaries = binaries
         self._root = Path(tempfile.mkdtemp(prefix="postgres-"))
-        self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
+        self._user = _UNPRIVILEGED if os.geteuid() == 0 else ""
+        self._process: subprocess.Popen[bytes] | None = None
         if self._user:
             os.chown(self._root, pwd.getpwnam(self._user).pw_uid, -1)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
-        self._run("initdb", "--auth=trust", "--username=test", "--no-sync", "--encoding=UTF8", "--locale=C")
-        # No fsync: a killed server loses nothing by that, only a machine without power does.
-        settings = ["fsync=off", "unix_socket_directories=", "listen_addresses=127.0.0.1", "max_connections=200"]
+        initdb = self._start("initdb", "--auth=trust", "--username=test", "--no-sync", "--encoding=UTF8", "--locale=C")
+        if initdb.wait(LIMIT_S):
+            raise RuntimeError(f"initdb ended with {initdb.returncode}: {self._log.read_text()}")
         with (self._root / "data" / "postgresql.conf").open("a") as file:
-            file.writelines(f"{name} = '{value}'\n" for name, _, value in (line.partition("=") for line in settings))
-            file.write(f"port = {self._port}\n")
+            file.writelines(f"{name} = '{value}'\n" for name, value in (_SETTINGS | {"port": str(self._port)}).items())
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        self._run("pg_ctl", "-w", "-l", str(self._root / "log"), "start")
+        self._process = self._start("postgres")
+        until(self._answers)
 
     def stop(self) -> None:
         """As if it crashed: no checkpoint, every connection cut."""
-        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(LIMIT_S)
+            self._process = None
 
     def new_database(self) -> str:
         """The URL of an empty database, for SQLAlchemy."""
@@ -65,20 +81,29 @@ class Postgres:
         self.stop()
         shutil.rmtree(self._root)
 
+    @property
+    def _log(self) -> Path:
+        return self._root / "log"
+
+    def _answers(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"postgres ended: {self._log.read_text()}")
+        try:
+            psycopg.connect(self._url("postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
     def _url(self, database: str) -> str:
         return f"postgresql://test@127.0.0.1:{self._port}/{database}"
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [str(self._binaries / program), "-D", str(self._root / "data"), *arguments]
-        done = subprocess.run(
-            command,
-            user=self._user,
-            cwd=self._root,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # no pipe: the server would hold its end
-            stderr=subprocess.DEVNULL,
-            check=False,
-            timeout=60,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{program} {arguments} ended with {done.returncode}")
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                tied(command, number=signal.SIGQUIT, user=self._user),
+                cwd=self._root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )

@@ -5,21 +5,17 @@ Where a registry, node or a browser is missing, tests skip with the reason; with
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
-from server.settings import ENV_PREFIX
-from tests.harness.live_server import FAST, Server, launch
+from tests.harness.client_programs import OLD_FAL_CLIENT, missing
 
-OLD_FAL_CLIENT = "0.10.0"
 # Aliases, so that both versions of one package can be installed side by side.
 NODE_PACKAGES = {
     "current": "npm:@fal-ai/client@1.10.1",
@@ -27,33 +23,6 @@ NODE_PACKAGES = {
     "@fal-ai/server-proxy": "1.2.1",
     "esbuild": "0.28.2",
 }
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip, or fail where nothing may be missing."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}; CI needs it")
-    pytest.skip(reason)
-
-
-# Nothing here hangs on purpose, and a busy machine must not look as if it did.
-PATIENT = FAST | {"generator__stall_timeout_s": 60}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server over plain http."""
-    running = launch(tmp_path_factory.mktemp("http"), **PATIENT)
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a certificate of its own."""
-    running = launch(tmp_path_factory.mktemp("tls"), options=["--tls-self-signed"], **PATIENT)
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -86,13 +55,6 @@ def node_packages(pytestconfig: pytest.Config) -> Path:
                 manifest.unlink()
                 raise
     return folder
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """An environment in which nothing points a client anywhere."""
-    dropped = ("FAL_", ENV_PREFIX, "SSL_CERT", "NODE_EXTRA", "PYTHONPATH")
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-    return {key: value for key, value in plain.items() if "proxy" not in key.lower()} | more
 
 
 @contextmanager

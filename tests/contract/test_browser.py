@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import clean_environment, missing
+from server.parent_death import tied
+from tests.harness.client_programs import clean_environment, missing
 from tests.harness.live_server import ROOT, Server, photo_uri
 
 PAGE = """<!doctype html><meta charset="utf-8"><video id="video" muted></video>
@@ -104,7 +105,7 @@ def test_a_page_subscribes_and_plays(
 
     profile = f"--user-data-dir={folder / 'profile'}"
     browser = subprocess.Popen(
-        [chromium, *CHROMIUM, profile, f"{url}/index.html"],
+        tied([chromium, *CHROMIUM, profile, f"{url}/index.html"]),
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -113,7 +114,7 @@ def test_a_page_subscribes_and_plays(
         outcome = outcomes.get(timeout=60)
     finally:
         browser.terminate()
-        browser.wait(10)
+        browser.wait(60)
     assert outcome.get("size") == [896, 512], outcome
     assert len(outcome["requestId"]) == 36, "the id is in an exposed header"
     assert outcome["statuses"][-1] == "COMPLETED"

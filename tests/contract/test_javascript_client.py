@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.fal.example import PHOTO
-from tests.contract.conftest import clean_environment
+from tests.harness.client_programs import clean_environment
 from tests.harness.live_server import ROOT, Server
 
 DRIVER = Path(__file__).parent / "clients" / "drive_fal_js.mjs"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.fal.example import PHOTO
-from tests.contract.conftest import OLD_FAL_CLIENT, clean_environment
+from tests.harness.client_programs import OLD_FAL_CLIENT, clean_environment
 from tests.harness.live_server import Server
 
 DRIVER = Path(__file__).parent / "clients" / "drive_fal_client.py"

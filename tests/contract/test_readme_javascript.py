@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 from server.fal.example import PHOTO
-from tests.contract.conftest import clean_environment
-from tests.docs.test_readme import BASE, blocks
+from tests.harness.client_programs import clean_environment
+from tests.harness.code_blocks import BASE, blocks
 from tests.harness.live_server import Server
 
 

@@ -23,7 +23,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     migrate(f"sqlite:///{folder / 'hunyuan-custom.sqlite'}", folder / "lock")
     cluster = Cluster(folder, **FAST, api__deadline_poll_s=0.05)
     yield cluster.start_api()
-    cluster.stop()
+    cluster.kill()
 
 
 @pytest.mark.parametrize("phases", [["examples,coverage"], ["fuzzing", "--max-time", str(FUZZING_S)]])

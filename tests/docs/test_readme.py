@@ -1,7 +1,6 @@
 """The README stays true: every setting, command and route is in it, and its code blocks run as they stand."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +15,8 @@ from pydantic import BaseModel
 from server.cli.main import app
 from server.fal.example import PHOTO
 from server.settings import Settings
+from tests.harness.code_blocks import BASE, README, blocks
 from tests.harness.live_server import ROOT, Server
-
-README = (ROOT / "README.md").read_text()
-BASE = "http://127.0.0.1:8000"
 
 
 def settings_with_defaults(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -59,10 +56,6 @@ def test_every_route_is_in_the_readme(server: Server) -> None:
     paths = server.http.get("/openapi.json").json()["paths"]
     missing = [path for path in paths if f"`{path}`" not in README]
     assert not missing
-
-
-def blocks(language: str) -> list[str]:
-    return [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if BASE in text]
 
 
 @pytest.fixture

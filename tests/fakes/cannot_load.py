@@ -1,4 +1,4 @@
-"""Has no weights until somebody puts them there."""
+"""Has no weights until a file appears."""
 
 from pathlib import Path
 

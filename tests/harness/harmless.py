@@ -1,4 +1,4 @@
-"""What holds for every row of the table of bad input: nothing is lost, and nobody sees the server's insides."""
+"""What holds for every row of the table of bad input: nothing is lost, and no answer shows the server's internals."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

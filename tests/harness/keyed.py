@@ -20,15 +20,15 @@ def create_key(server: Server, owner: str) -> str:
 
 
 def client(server: Server, key: str | None = None) -> httpx.Client:
-    """A caller with that key, or a stranger."""
+    """A caller with that key, or without any."""
     return _client(server.url, key)
 
 
 @functools.cache
 def _client(url: str, key: str | None) -> httpx.Client:
-    """Made once: a client costs as much as a hundred calls. It keeps no connections, so nobody has to close it."""
+    """Made once: a client costs as much as a hundred calls. It keeps no connections and need not be closed."""
     headers = {"Connection": "close"} | ({"Authorization": f"Key {key}"} if key else {})
-    return httpx.Client(base_url=url, trust_env=False, timeout=30, headers=headers)
+    return httpx.Client(base_url=url, trust_env=False, timeout=60, headers=headers)
 
 
 def use_key(server: Server, key: str) -> None:

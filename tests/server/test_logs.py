@@ -12,7 +12,8 @@ import pytest
 from server.logs import RedactingFormatter, redact
 from tests.harness.keyed import client, create_key, use_key
 from tests.harness.live_server import APP, Server, example, until
-from tests.server.api.routes.test_uploads import INITIATE, png
+from tests.harness.pictures import png
+from tests.harness.uploads import INITIATE
 
 SECRET = "c0ffee" * 10
 

@@ -16,7 +16,7 @@ from server.jobs.job_store import JobStore
 from server.storage.local import LocalStorage
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import FAST, until
-from tests.server.jobs.test_job_store import new_job
+from tests.harness.new_job import new_job
 
 ROUNDS = 200
 
@@ -57,7 +57,7 @@ def test_cancel_and_finish_race_to_one_end_through_a_real_worker(store: JobStore
         until(lambda: all(map(store.is_over, ids)))
         until(lambda: not any((tmp_path / "tmp").iterdir()))
     finally:
-        cluster.stop()
+        cluster.kill()
     ended = [job for job in map(store.get, ids) if job is not None and job.status is Status.COMPLETED]
     assert len(ended) == ROUNDS
     assert {job.response_status for job in ended} <= {200, 499}

@@ -37,7 +37,8 @@ def test_a_generator_that_dies_is_tried_three_times_and_fails_that_request_only(
     assert server.finish(after).status_code == 200
 
 
-def test_a_generator_that_falls_silent_is_killed(server: Server) -> None:
+def test_a_generator_that_falls_silent_is_killed(start_server: Callable[..., Server]) -> None:
+    server = start_server(generator__stall_timeout_s=5)
     failed, after = server.submit(example(prompt="HANGS")), server.submit()
     assert server.finish(failed).status_code == 504
     assert server.finish(after).status_code == 200
@@ -53,7 +54,7 @@ def test_sync_run_answers_the_output_itself(server: Server) -> None:
 def test_a_sync_caller_who_hangs_up_cancels_the_job(server: Server) -> None:
     with pytest.raises(httpx.ReadTimeout):
         server.http.post(f"/run/{APP}", json=example(prompt="WORKS_SLOWLY"), timeout=httpx.Timeout(1.5))
-    assert server.finish(server.submit(), timeout_s=20).status_code == 200
+    assert server.finish(server.submit()).status_code == 200
 
 
 def test_weights_that_are_missing_keep_jobs_waiting_until_they_are_there(
@@ -71,7 +72,7 @@ def test_weights_that_are_missing_keep_jobs_waiting_until_they_are_there(
 
 def test_a_killed_api_loses_nothing_and_comes_back(server: Server) -> None:
     waiting = [server.submit(example(prompt="WORKS_SLOWLY")), server.submit()]
-    api = server.api()
+    api = psutil.Process(server.pid_of("api"))
     api.kill()
     api.wait()  # its connections are closed: the client makes a new one
     server.cancel(waiting[0])  # waits in the backlog of the socket until the new API takes it
@@ -83,7 +84,7 @@ def test_a_killed_worker_takes_its_generator_along_and_its_job_runs_again(server
     server.until_running(running)
     worker = server.worker()
     os.kill(worker["pid"], signal.SIGKILL)
-    until(lambda: not psutil.pid_exists(worker["generator_pid"]), timeout_s=15)
+    until(lambda: not psutil.pid_exists(worker["generator_pid"]))
     until(lambda: "Attempt 2" in server.messages(running))
     server.cancel(running)
     assert server.finish(running).status_code == 499
@@ -94,5 +95,5 @@ def test_the_supervisors_death_ends_every_process(start_server: Callable[..., Se
     family = psutil.Process(server.process.pid).children(recursive=True)
     assert len(family) == 3
     server.process.kill()
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive

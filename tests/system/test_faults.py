@@ -34,7 +34,7 @@ def test_accepted_requests_survive_a_killed_api(server: Server) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         submitting = [pool.submit(submit, number) for number in range(40)]
         until(lambda: len(accepted) > 10)
-        server.api().kill()
+        psutil.Process(server.pid_of("api")).kill()
         failed = [error for one in submitting if (error := one.exception()) is not None]
     assert len(accepted) + len(failed) == 40
     assert all(isinstance(error, httpx.TransportError) for error in failed), "refused, and not answered wrongly"
@@ -52,10 +52,10 @@ def test_a_submit_whose_api_was_killed_is_there_once_when_it_is_repeated(server:
             until(lambda before=images: count(server.data_dir / "inputs") > before)
             concurrent.futures.wait([submitting], timeout=0.3)  # from its image, which is stored first, to the lock
             assert not submitting.done()
-            api = server.api()
+            api = psutil.Process(server.pid_of("api"))
             api.kill()
             api.wait()
-            assert isinstance(submitting.exception(timeout=30), httpx.TransportError)
+            assert isinstance(submitting.exception(timeout=60), httpx.TransportError)
         database.execute(ending)
         database.close()
         again = {server.submit(**{"idempotency-key": ending}) for _ in range(2)}
@@ -72,7 +72,7 @@ def test_positions_outlive_the_api_however_often_it_is_killed(server: Server) ->
     line: list[str] = []
     for _ in range(2):
         line += [server.submit(), server.submit()]
-        api = server.api()
+        api = psutil.Process(server.pid_of("api"))
         api.kill()
         api.wait()
         assert [server.status(waiting)["queue_position"] for waiting in line] == list(range(len(line)))
@@ -106,13 +106,6 @@ def test_a_worker_that_cannot_go_on_ends_and_is_replaced(server: Server) -> None
     until(lambda: "Attempt 2" in server.messages(running))
     server.cancel(running)
     assert server.finish(running).status_code == 499
-
-
-def test_five_servers_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "server", "migrate", "--data-dir", str(tmp_path)]
-    started = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(5)]
-    assert [process.communicate()[1] for process in started] == [""] * 5
-    assert [process.returncode for process in started] == [0] * 5
 
 
 def test_jobs_outlive_the_loss_of_the_engines_tables(start_server: Callable[..., Server], tmp_path: Path) -> None:
@@ -222,7 +215,7 @@ def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(server: Server) -> None:
         assert "disk is full" in answer.json()["detail"]
         assert full.http.get(finished).status_code == 200
     finally:
-        cluster.stop()
+        cluster.kill()
 
 
 @pytest.fixture
@@ -326,7 +319,7 @@ def test_a_database_that_is_locked_for_a_moment_only_delays(server: Server) -> N
         concurrent.futures.wait([submitting], timeout=1)
         assert not submitting.done()
         database.execute("ROLLBACK")
-        request_id = submitting.result(timeout=10)
+        request_id = submitting.result(timeout=60)
     database.close()
     assert server.finish(request_id).status_code == 200
 

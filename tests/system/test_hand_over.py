@@ -3,8 +3,6 @@
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -14,10 +12,10 @@ import psutil
 import pytest
 
 from server.bench.loopback import serving
+from server.bench.object_store import ObjectStore
 from server.db.migrations import migrate
-from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster, freeze
-from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
+from tests.harness.live_server import APP, FAST, Server, example, until
 
 STALE_S = 1.5
 DATABASE = "hunyuan-custom.sqlite"
@@ -41,7 +39,7 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., tuple[Cluster, Server
 
     yield make
     for cluster in made:
-        cluster.stop()
+        cluster.kill()
 
 
 @contextmanager
@@ -178,7 +176,7 @@ def test_a_cancel_does_not_wait_for_a_storage_that_is_away(
         for request_id in (publishing, fetching):
             api.cancel(request_id)
         for request_id in (publishing, fetching):
-            until(lambda one=request_id: api.status(one)["status"] == "COMPLETED", timeout_s=20)
+            until(lambda one=request_id: api.status(one)["status"] == "COMPLETED")
             assert api.result(request_id).status_code == 499
         bucket.failing = False
         last = api.submit()
@@ -186,7 +184,7 @@ def test_a_cancel_does_not_wait_for_a_storage_that_is_away(
         assert len(bucket.keys("files")) == 1
 
 
-def test_a_worker_stopped_before_its_generator_got_the_job_blames_nobody(
+def test_a_worker_stopped_before_its_generator_got_the_job_costs_no_fault(
     make_cluster: Callable[..., tuple[Cluster, Server]], tmp_path: Path
 ) -> None:
     with ObjectStore() as bucket:
@@ -221,8 +219,7 @@ def test_drain_and_stop_are_heard_while_the_model_loads(
     cluster, api = make_cluster()
     cluster.start_worker("loading", renderer="cannot_load")
     until(lambda: "weights prepare" in api.http.get("/health/ready").text)
-    drain = [sys.executable, "-m", "server", "drain", "--data-dir", str(api.data_dir)]
-    subprocess.run(drain, cwd=ROOT, check=True, timeout=60)
+    cluster.command("drain").check_returncode()
     request_id = api.submit()
     (api.data_dir / "weights.safetensors").touch()
     until(lambda: api.worker()["state"] == "ready")

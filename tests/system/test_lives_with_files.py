@@ -38,8 +38,8 @@ from server.worker.orphan_files import OrphanFiles
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
 from server.worker.render import RenderWorkflow
-from tests.harness.line import Line
-from tests.server.jobs.test_job_store import new_job
+from tests.harness.new_job import new_job
+from tests.harness.queue_positions import QueuePositions
 
 MISHAPS = ["crash", "stop", "cancel", "fail", "overtake"]
 
@@ -134,7 +134,7 @@ class World:
         self.settings = load_settings(None, {"data_dir": self.folder, "jobs": {"min_free_bytes": 0}})
         self.engine = dbos_client(self.database)
         self.store, self.storage = JobStore(self.database, self.engine), LocalStorage(self.folder)
-        self.line = Line(self.database)
+        self.positions = QueuePositions(self.database)
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts: dict[str, int] = {}
         self.failed_from_outside: set[str] = set()
@@ -234,7 +234,7 @@ class World:
                 assert path.read_bytes() == b"video of " + job.id.encode()
                 assert job.video_bytes == path.stat().st_size
         line = [job for job in self.current() if job.status is Status.IN_QUEUE]
-        positions = [self.line.position(job.id) for job in sorted(line, key=lambda job: job.dbos_priority)]
+        positions = [self.positions.position(job.id) for job in sorted(line, key=lambda job: job.dbos_priority)]
         assert positions == list(range(len(line)))
 
     def check_the_end(self) -> None:
@@ -259,7 +259,7 @@ class World:
             shutil.rmtree(self.folder / area, ignore_errors=True)
 
     def close(self) -> None:
-        self.line.close()
+        self.positions.close()
         self.engine.destroy()
         self.database.dispose()
         shutil.rmtree(self.folder)

@@ -3,9 +3,6 @@
 import asyncio
 import concurrent.futures
 import logging
-import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +13,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from server.bench.throwaway_postgres import Postgres
 from server.db.async_rows import PostgresRows
 from server.db.connection import create_engine
 from server.db.migrations import migrate
@@ -26,10 +24,8 @@ from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
 from server.jobs.status_reads import JobState, StatusReads
-from server.settings import ENV_PREFIX
-from tests.harness.line import Line
-from tests.harness.live_server import APP, ROOT, Server, example, until
-from tests.harness.postgres import Postgres
+from tests.harness.live_server import APP, Server, example, until
+from tests.harness.queue_positions import QueuePositions
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured
 
@@ -64,23 +60,6 @@ def test_a_transaction_in_which_nothing_happens_is_ended(url: str) -> None:
     database.dispose()
 
 
-def test_five_servers_that_start_at_once_make_one_schema(postgres: Postgres, tmp_path: Path) -> None:
-    environment = os.environ | {f"{ENV_PREFIX}DATABASE_URL": postgres.new_database()}
-    folders = [tmp_path / str(number) for number in range(5)]  # machines of their own: no lock file in common
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "server", "migrate", "--data-dir", str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for folder in folders
-    ]
-    assert [process.communicate()[1] for process in started] == [""] * 5
-    assert [process.returncode for process in started] == [0] * 5
-
-
 def test_submits_at_once_are_queued_one_behind_the_other(url: str) -> None:
     database = create_engine(url)
     dbos = dbos_client(database)
@@ -88,9 +67,9 @@ def test_submits_at_once_are_queued_one_behind_the_other(url: str) -> None:
     jobs = [new_job(owner=f"owner{number % 3}") for number in range(24)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(store.add, jobs))
-    line = Line(database)
-    assert sorted(line.position(job.id, job.owner) for job in jobs) == list(range(24))
-    line.close()
+    positions = QueuePositions(database)
+    assert sorted(positions.position(job.id, job.owner) for job in jobs) == list(range(24))
+    positions.close()
     dbos.destroy()
     database.dispose()
 

@@ -1,4 +1,4 @@
-"""One job on two ranks: real processes, the demo model, through the front door."""
+"""One job on two ranks: real processes, the demo model, over HTTP."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def video(server: Server, request_id: str) -> bytes:
     return server.http.get(answer.json()["video"]["url"]).content
 
 
-def gang(server: Server) -> list[int]:
+def rank_processes(server: Server) -> list[int]:
     """Process ids of rank 0 and of the others."""
     first = psutil.Process(server.worker()["generator_pid"])
     return [
@@ -59,7 +59,7 @@ def test_two_ranks_make_the_video_of_one(
     start_server: Callable[..., Server], undisturbed: bytes, tmp_path: Path
 ) -> None:
     one = start_server(data_dir=tmp_path / "one", **DEMO)
-    assert len(gang(one)) == 1
+    assert len(rank_processes(one)) == 1
     alone = frames(video(one, one.submit(REQUEST)), tmp_path)
     together = frames(undisturbed, tmp_path)
     assert alone.shape == together.shape
@@ -67,7 +67,7 @@ def test_two_ranks_make_the_video_of_one(
 
 
 def test_no_rank_listens_on_the_network(two_ranks: Server) -> None:
-    for process in gang(two_ranks):
+    for process in rank_processes(two_ranks):
         listening = [c for c in psutil.Process(process).net_connections() if c.status == psutil.CONN_LISTEN]
         assert listening
         assert {connection.laddr.ip for connection in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
@@ -77,27 +77,27 @@ def test_no_rank_listens_on_the_network(two_ranks: Server) -> None:
 def test_a_cancel_frees_all_ranks_and_the_same_processes_make_the_next_video(
     two_ranks: Server, undisturbed: bytes, stage: str
 ) -> None:
-    processes = gang(two_ranks)
+    processes = rank_processes(two_ranks)
     assert len(processes) == 2
     for _ in range(5):  # the last stages of so small a video may be over before they are seen
         cancelled = two_ranks.submit(REQUEST)
         until(lambda one=cancelled: any(line.startswith(stage) for line in two_ranks.messages(one)))
         if two_ranks.cancel(cancelled).status_code == 202:
             break
-    assert two_ranks.finish(cancelled, timeout_s=10).status_code == 499
+    assert two_ranks.finish(cancelled).status_code == 499
     assert video(two_ranks, two_ranks.submit(REQUEST)) == undisturbed
-    assert gang(two_ranks) == processes
+    assert rank_processes(two_ranks) == processes
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_all_and_the_job_goes_on_at_its_checkpoint_with_the_same_frames(
     two_ranks: Server, undisturbed: bytes, rank: int
 ) -> None:
-    processes = gang(two_ranks)
+    processes = rank_processes(two_ranks)
     disturbed = two_ranks.submit(REQUEST)
-    until(lambda: any("step 6/" in line for line in two_ranks.messages(disturbed)), timeout_s=60)
+    until(lambda: any("step 6/" in line for line in two_ranks.messages(disturbed)))
     os.kill(processes[rank], signal.SIGKILL)
-    until(lambda: not any(psutil.pid_exists(process) for process in processes), timeout_s=15)
+    until(lambda: not any(psutil.pid_exists(process) for process in processes))
     assert video(two_ranks, disturbed) == undisturbed
     said = two_ranks.messages(disturbed)
     assert "Attempt 2" in said
@@ -114,26 +114,26 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_lack_of_memory_on_one_rank_ends_all_and_the_next_plan_is_tried(failing: Server) -> None:
-    processes = gang(failing)
+    processes = rank_processes(failing)
     answered = failing.submit(example(prompt="RUNS_OUT_OF_MEMORY"))
     assert failing.finish(answered).status_code == 200
     assert any("offload_encoders" in line for line in failing.messages(answered))
-    until(lambda: not any(psutil.pid_exists(process) for process in processes), timeout_s=15)
+    until(lambda: not any(psutil.pid_exists(process) for process in processes))
 
 
 def test_an_error_on_one_rank_fails_the_request_and_ends_all(failing: Server) -> None:
-    processes = gang(failing)
+    processes = rank_processes(failing)
     assert failing.finish(failing.submit(example(prompt="RAISES"))).status_code == 500
-    until(lambda: not any(psutil.pid_exists(process) for process in processes), timeout_s=15)
+    until(lambda: not any(psutil.pid_exists(process) for process in processes))
     until(lambda: failing.worker()["state"] == "ready")
     assert failing.finish(failing.submit()).status_code == 200
 
 
 def test_an_error_that_all_ranks_have_leaves_them_well(failing: Server) -> None:
-    processes = gang(failing)
+    processes = rank_processes(failing)
     assert failing.finish(failing.submit(example(prompt="BOTH_RAISE"))).status_code == 500
     assert failing.finish(failing.submit()).status_code == 200
-    assert gang(failing) == processes
+    assert rank_processes(failing) == processes
 
 
 def test_a_model_that_no_rank_can_load_says_why(start_server: Callable[..., Server], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and a second signal: who stops, who finishes, and that nobody is blamed."""
+"""SIGTERM, Ctrl-C and a second signal: which processes stop, which job finishes, and that none counts a fault."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server.bench.deployment import Deployment
 from server.db.connection import create_engine
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
@@ -50,12 +51,12 @@ def test_one_signal_to_all_processes_lets_the_job_finish(
 ) -> None:
     """What Ctrl-C does, and a service manager: every process gets it, and the supervisor passes its own on."""
     server, request_id = waiting
-    api, worker = server.api(), psutil.Process(server.worker()["pid"])
+    api, worker = psutil.Process(server.pid_of("api")), psutil.Process(server.worker()["pid"])
     os.killpg(server.process.pid, number)
     until(lambda: has_ended(api))
     assert worker.is_running()
     (tmp_path / "go").touch()
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
     job = left_behind(tmp_path, request_id)
     assert job.video_key is not None  # rendered; what is not published yet is with the next start
     assert (job.attempt, job.faults) == (1, 0)
@@ -63,11 +64,11 @@ def test_one_signal_to_all_processes_lets_the_job_finish(
 
 def test_a_second_signal_ends_the_grace(waiting: tuple[Server, str], tmp_path: Path) -> None:
     server, request_id = waiting
-    api = server.api()
+    api = psutil.Process(server.pid_of("api"))
     server.process.send_signal(signal.SIGTERM)
     until(lambda: has_ended(api))
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
     job = left_behind(tmp_path, request_id)
     assert (job.status, job.attempt, job.faults) == (Status.IN_QUEUE, 1, 0)
 
@@ -92,8 +93,7 @@ def test_a_cancelled_job_does_not_go_back(start_server: Callable[..., Server], t
 
 def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
     for command in ("serve", "worker"):
-        words = [sys.executable, "-m", "server", command, "--data-dir", str(server.data_dir)]
-        refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        refused = Deployment(server.data_dir, {}).command(command)
         assert refused.returncode == 2
         assert "worker_id: a worker named local is running on" in refused.stderr
 

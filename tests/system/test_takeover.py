@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server.bench.throwaway_postgres import Postgres
 from server.db.migrations import migrate
 from tests.harness.cluster import Cluster, freeze
 from tests.harness.live_server import FAST, example, until
-from tests.harness.postgres import Postgres
 
 logger = logging.getLogger(__name__)  # `pytest --log-cli-level=INFO` shows what was measured
 
@@ -29,7 +29,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     migrate(url, tmp_path / "lock")
     machines = Cluster(tmp_path, **FAST, database_url=url, jobs__heartbeat_stale_s=STALE_S)
     yield machines
-    machines.stop()
+    machines.kill()
 
 
 def test_another_worker_takes_over_from_one_that_is_gone(cluster: Cluster) -> None:

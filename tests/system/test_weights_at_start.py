@@ -17,7 +17,7 @@ from weights.convert import convert
 from weights.hub.manifest import MANIFEST, read_manifest
 from weights.originals.layout import Variant
 
-PATIENCE_S = 90  # every attempt to load imports torch
+LOADING_S = 90  # every attempt to load imports torch
 CPU = ON_CPU | {
     "generator__render_divisor": 16,
     "generator__restart_delay_s": 1,  # no attempt after the other: each takes a processor that the test needs
@@ -34,10 +34,10 @@ def test_damaged_weights_are_named_with_the_command_that_repairs_them_and_loadin
     server = start_server(renderer="waits_before_the_vae", ready=False, generator__model=model, **CPU)
     waiting = server.submit(example())
     reason = f"VerifyError: {damaged}: "
-    until(lambda: reason in server.http.get("/health/ready").text, PATIENCE_S)
+    until(lambda: reason in server.http.get("/health/ready").text, LOADING_S)
     assert server.http.get("/health/live").is_success
     assert server.http.get("/health/ready").status_code == 503
-    until(lambda: server.worker()["state"] == "loading", PATIENCE_S)
+    until(lambda: server.worker()["state"] == "loading", LOADING_S)
     assert f"before: {reason}" in server.worker()["detail"], "the reason stays while it is tried again"
     assert server.status(waiting)["status"] == "IN_QUEUE"
 
@@ -45,9 +45,9 @@ def test_damaged_weights_are_named_with_the_command_that_repairs_them_and_loadin
     assert command is not None
     done = CliRunner().invoke(app, [*shlex.split(command[1]), "--originals", str(originals)])
     assert done.exit_code == 0, done.output
-    until(lambda: "loading vae: file 1 of 1" in server.worker()["detail"], PATIENCE_S)
+    until(lambda: "loading vae: file 1 of 1" in server.worker()["detail"], LOADING_S)
     (tmp_path / "go").touch()
-    assert server.finish(waiting, PATIENCE_S).status_code == 200
+    assert server.finish(waiting, LOADING_S).status_code == 200
     assert server.worker()["detail"] == "bf16", "what went wrong before is over"
 
 

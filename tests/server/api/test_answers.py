@@ -69,7 +69,7 @@ def test_a_sync_caller_who_hangs_up_in_the_queue_leaves_no_job(server: Server) -
     blocker = server.submit(example(prompt="WORKS_SLOWLY"))
     server.until_running(blocker)
 
-    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url, trust_env=False) as caller:
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url, trust_env=False, timeout=60) as caller:
         gone = pool.submit(caller.post, f"/run/{APP}", json=example(), timeout=httpx.Timeout(2))
         until(lambda: server.waiting() == 1)
         with pytest.raises(httpx.ReadTimeout):

@@ -12,7 +12,7 @@ from PIL import Image
 from server.fal.example import PHOTO
 from tests.harness.harmless import harmless
 from tests.harness.live_server import APP, Server, example, photo_uri
-from tests.server.untrusted.test_image_sanitise import bomb
+from tests.harness.pictures import bomb
 
 FIELDS = [
     ({"prompt": None}, "prompt", "string_type", None),

@@ -36,7 +36,7 @@ def cases(share: float) -> Callable[[Any], Any]:
 @pytest.fixture(scope="module", autouse=True)
 def the_server_stays_well(server: Server) -> Iterator[None]:
     """Around all cases: the same process, no larger than before, and it still makes videos."""
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = psutil.Process(server.pid_of("api"))
     yield
     assert server.finish(server.submit(example(seed=1))).status_code == 200
     assert api.is_running()
@@ -204,7 +204,7 @@ def test_headers_and_queries(
 )
 def test_paths(server: Server, path: str, method: str) -> None:
     url = httpx.URL(server.url)
-    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+    with socket.create_connection((url.host, url.port or 80), timeout=60) as connection:
         request = f"{method} /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         connection.sendall(request.encode())
         status = connection.makefile("rb").readline()
@@ -216,7 +216,7 @@ def test_paths(server: Server, path: str, method: str) -> None:
 @given(raw=st.binary(min_size=1, max_size=400), valid_start=st.booleans())
 def test_raw_connections(server: Server, raw: bytes, valid_start: bool) -> None:
     url = httpx.URL(server.url)
-    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+    with socket.create_connection((url.host, url.port or 80), timeout=60) as connection:
         connection.sendall((b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" if valid_start else b"") + raw)
         connection.shutdown(socket.SHUT_WR)
         try:

@@ -102,7 +102,7 @@ def test_key_and_bearer_are_the_same(locked: tuple[Server, str, str], scheme: st
 
 @pytest.mark.parametrize("path", OPEN)
 def test_some_places_need_no_key(locked: tuple[Server, str, str], path: str) -> None:
-    assert httpx.get(f"{locked[0].url}{path}", trust_env=False).status_code == 200
+    assert httpx.get(f"{locked[0].url}{path}", trust_env=False, timeout=60).status_code == 200
 
 
 def test_readiness_shows_no_internals_without_a_key(locked: tuple[Server, str, str]) -> None:
@@ -130,7 +130,7 @@ def test_another_owners_request_is_not_there(locked: tuple[Server, str, str]) ->
     assert (answer.status_code, answer.json()) == (404, NOT_FOUND)
     assert server.finish(request_id).status_code == 200
     url = server.result(request_id).json()["video"]["url"]
-    assert httpx.get(url, trust_env=False).status_code == 200, "a video is public to all who know its URL"
+    assert httpx.get(url, trust_env=False, timeout=60).status_code == 200, "a video is public to all who know its URL"
 
 
 def test_an_owners_keys_see_the_same_requests(locked: tuple[Server, str, str]) -> None:

@@ -18,7 +18,8 @@ from server.errors import SettingsError
 from server.serve.tls import self_signed
 from tests.harness.keyed import client, create_key, use_key
 from tests.harness.live_server import Server, example, until
-from tests.server.api.routes.test_uploads import INITIATE, png
+from tests.harness.pictures import png
+from tests.harness.uploads import INITIATE
 
 
 def command(*words: str, data_dir: Path) -> str:

@@ -3,16 +3,13 @@
 import sqlite3
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.db.migrations import migrate
 from server.errors import BadRequest
 from server.fal.submit_headers import Priority, SubmitOptions
-from tests.harness.cluster import Cluster
-from tests.harness.live_server import APP, FAST, Server, example, until
+from tests.harness.live_server import APP, Server, example, until
 
 
 def test_headers_are_read() -> None:
@@ -99,14 +96,11 @@ def test_a_start_in_time_is_not_a_limit_on_the_work(server: Server) -> None:
     assert server.finish(server.submit(example(num_inference_steps=30), **{"X-Fal-Request-Timeout": "30"})).is_success
 
 
-def test_a_request_that_does_not_start_in_time_is_504_although_no_worker_runs(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, **FAST)
-    migrate(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}", tmp_path / "lock")
-    try:
-        api = cluster.start_api()
-        assert api.finish(api.submit(**{"X-Fal-Request-Timeout": "0.2"})).status_code == 504
-    finally:
-        cluster.stop()
+def test_a_request_that_does_not_start_in_time_is_504_although_no_worker_runs(
+    start_api: Callable[..., Server],
+) -> None:
+    api = start_api()
+    assert api.finish(api.submit(**{"X-Fal-Request-Timeout": "0.2"})).status_code == 504
 
 
 def test_a_full_queue_is_429_only_for_those_who_ask(server: Server) -> None:
@@ -158,12 +152,12 @@ def test_the_same_key_at_the_same_moment_makes_one_request(server: Server) -> No
     server.finish(made[0])
 
 
-def test_a_key_survives_a_kill(start_server: Callable[..., Server]) -> None:
-    server = start_server(ready=False)
-    first = server.submit(**{"Idempotency-Key": "k"})
-    server.process.kill()
-    server.process.wait()
-    assert start_server(ready=False).submit(**{"Idempotency-Key": "k"}) == first
+def test_a_key_survives_a_kill(start_api: Callable[..., Server]) -> None:
+    api = start_api()
+    first = api.submit(**{"Idempotency-Key": "k"})
+    api.process.kill()
+    api.process.wait()
+    assert start_api().submit(**{"Idempotency-Key": "k"}) == first
 
 
 def _row(server: Server, request_id: str) -> dict[str, Any]:

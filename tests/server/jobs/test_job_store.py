@@ -1,7 +1,6 @@
 """The life of jobs as a state machine: whatever happens in whatever order, a job ends once and truthfully."""
 
 import threading
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,18 +14,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR
-from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import dbos_client
-from server.jobs.job import CancelOutcome, Job, NewJob, Rendered, Status
+from server.jobs.job import CancelOutcome, Job, Rendered, Status
 from server.jobs.job_store import JobStore
 from server.jobs.outcomes import RUNNER_DISCONNECTED
-from tests.harness.line import Line
-
-
-def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
-    body = HunyuanCustomInput(prompt="p", image_url="data:")
-    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1", **rest)
+from tests.harness.new_job import new_job
+from tests.harness.queue_positions import QueuePositions
 
 
 def render(store: JobStore, attempt: Job) -> Job:
@@ -59,7 +53,7 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.dbos = dbos_client(self.database)
         self.store = JobStore(self.database, self.dbos)
-        self.line = Line(self.database)
+        self.positions = QueuePositions(self.database)
         self.ids: list[str] = []
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.attempts_seen: dict[str, int] = {}
@@ -68,13 +62,13 @@ class Lives(RuleBasedStateMachine):
         for request_id in self.ids:  # leave an empty queue to the next example
             self.store.fail(request_id, INTERNAL_ERROR)
         self.dbos.destroy()
-        self.line.close()
+        self.positions.close()
 
     @rule(target=jobs, priority=st.sampled_from(Priority))
     def submit(self, priority: Priority) -> str:
         job = new_job(priority)
         accepted = self.store.add(job)
-        assert accepted.queue_position == self.line.position(job.id)
+        assert accepted.queue_position == self.positions.position(job.id)
         self.ids.append(job.id)
         return job.id
 
@@ -146,7 +140,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def positions_are_a_permutation(self) -> None:
         waiting = [job for job in map(self.current, self.ids) if job.status is Status.IN_QUEUE]
-        positions = [self.line.position(job.id) for job in sorted(waiting, key=lambda job: job.dbos_priority)]
+        positions = [self.positions.position(job.id) for job in sorted(waiting, key=lambda job: job.dbos_priority)]
         assert positions == list(range(len(waiting)))
 
     def current(self, request_id: str) -> Job:

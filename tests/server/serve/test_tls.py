@@ -2,17 +2,15 @@
 
 import datetime
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from server.bench.deployment import Deployment
 from server.serve.tls import NAMES, TlsFiles, environment_lines, self_signed
-from tests.contract.conftest import clean_environment
-from tests.harness.live_server import ROOT, Server
+from tests.harness.live_server import Server
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -69,9 +67,8 @@ def test_the_printed_lines_point_clients_here(tmp_path: Path) -> None:
 
 
 def test_a_certificate_of_ones_own(tmp_path: Path, start_server: Callable[..., Server]) -> None:
-    files = self_signed(
-        tmp_path / "tls", [], datetime.datetime.now(datetime.UTC)
-    )  # where `Server` looks for its issuer
+    # Where `LiveServer` looks for its issuer.
+    files = self_signed(tmp_path / "tls", [], datetime.datetime.now(datetime.UTC))
     server = start_server(options=["--tls-cert", str(files.certificate), "--tls-key", str(files.key)])
     assert server.url.startswith("https://")
     answer = server.finish(server.submit())
@@ -81,14 +78,6 @@ def test_a_certificate_of_ones_own(tmp_path: Path, start_server: Callable[..., S
 
 @pytest.mark.parametrize("missing", ["--tls-cert", "--tls-key"])
 def test_a_missing_file_stops_the_start(tmp_path: Path, missing: str) -> None:
-    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--data-dir", str(tmp_path)]
-    done = subprocess.run(
-        [*command, missing, str(tmp_path / "no.pem")],
-        env=clean_environment(PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = Deployment(tmp_path, {}).command("serve", "--port", "0", missing, str(tmp_path / "no.pem"))
     assert done.returncode == 2
     assert missing.removeprefix("--").replace("-", "_") in done.stderr

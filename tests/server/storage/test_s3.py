@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -14,14 +12,16 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
+from server.bench.deployment import Deployment
+from server.bench.object_store import ObjectStore
 from server.errors import StorageAway
-from server.settings import ENV_PREFIX, ObjectStorageSettings
+from server.settings import ObjectStorageSettings
 from server.storage.s3 import ObjectStorage
 from server.storage.scratch import Scratch
-from tests.fakes.object_store import ObjectStore
 from tests.harness.cluster import Cluster
-from tests.harness.live_server import APP, FAST, ROOT, Server, example, until
-from tests.server.api.routes.test_uploads import initiate, png
+from tests.harness.live_server import APP, FAST, Server, example, until
+from tests.harness.pictures import png
+from tests.harness.uploads import initiate
 
 IMPATIENT = {"jobs__storage_retry_delay_s": 0.05}
 Start = Callable[..., Server]
@@ -71,7 +71,7 @@ def test_videos_images_and_uploads_are_in_the_bucket_until_their_time_is_over(
     assert link.startswith(f"{store.url}/videos/here/files/")
     assert parse_qs(urlsplit(link).query)["X-Amz-Expires"] == ["900"]
 
-    whole = httpx.get(link, trust_env=False)
+    whole = httpx.get(link, trust_env=False, timeout=60)
     assert len(whole.content) == video["file_size"]
     assert whole.headers["content-type"] == "video/mp4"
     assert whole.headers["content-disposition"] == "inline"
@@ -157,11 +157,9 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
         **IMPATIENT,
         "jobs__heartbeat_stale_s": 1.5,
     }
-    environment = os.environ | {f"{ENV_PREFIX}DATABASE_URL": shared["database_url"]}
-    migrate = [sys.executable, "-m", "server", "migrate", "--data-dir", str(tmp_path)]
-    subprocess.run(migrate, cwd=ROOT, env=environment, check=True)
     machines = Cluster(tmp_path, **FAST, **shared)
     try:
+        machines.command("migrate").check_returncode()
         api = machines.start_api()
         machines.start_worker("first", data_dir=disks["first"])
         waiting = api.submit(example(prompt="WAITS"))
@@ -181,7 +179,7 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
         assert "The video was lost with the machine that rendered it" in api.messages(waiting)
         assert len(store.keys("files")) == 1, "one file per result"
     finally:
-        machines.stop()
+        machines.kill()
 
 
 def test_a_large_video_is_stored_in_parts_and_shows_only_at_its_end(tmp_path: Path, store: ObjectStore) -> None:
@@ -220,9 +218,7 @@ def test_a_large_video_is_stored_in_parts_and_shows_only_at_its_end(tmp_path: Pa
 def test_a_wrong_bucket_or_key_stops_the_start_with_one_line(
     tmp_path: Path, store: ObjectStore, wrong: dict[str, str], reason: str
 ) -> None:
-    environment = os.environ | {f"{ENV_PREFIX}{key.upper()}": value for key, value in (store.settings | wrong).items()}
-    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--data-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = Deployment(tmp_path, store.settings | wrong).command("serve", "--port", "0")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: storage_url")

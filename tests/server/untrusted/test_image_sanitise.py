@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import struct
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from server.settings import ImageSettings
 from server.untrusted.image_decoder import ImageDecoder
 from server.untrusted.image_sanitise import media_type
 from tests.harness.live_server import until
+from tests.harness.pictures import bomb
 
 
 def encoded(form: str = "PNG", size: tuple[int, int] = (80, 70), mode: str = "RGB", **options: object) -> bytes:
@@ -73,17 +72,6 @@ def test_sides_and_pixels_are_limited(tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     assert type(refusal(bomb(), tmp_path)) is ImageTooLarge
-
-
-def bomb() -> bytes:
-    """A small PNG that claims to have 3.6 billion pixels."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    data = zlib.compress(b"\0" * 10)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND")
-
-
-def _chunk(kind: bytes, content: bytes = b"") -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from server.serve.tls import self_signed
 from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.pinned_connections import PinnedBackend
 from server.untrusted.remote_image import ImageFetcher
-from tests.server.untrusted.test_remote_image import LIMITS, OK, PUBLIC
+from tests.harness.outbound import LIMITS, OK, PUBLIC
 
 
 @dataclass

@@ -312,7 +312,7 @@ def test_a_slow_or_dead_receiver_delays_no_other(impatient: Server, receiver: Re
     started = time.monotonic()
     fine = submit(impatient, f"{receiver.url}/200/beside{path}", example(prompt=""))
     delivered(receiver, f"/200/beside{path}")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert impatient.finish(impatient.submit()).status_code == 200
     until(lambda: all("failed" in state_of(impatient, one) for one in ids))
     assert "delivered" in state_of(impatient, fine)

@@ -9,7 +9,7 @@ from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 from tests.harness.harmless import harmless
 from tests.harness.live_server import APP, Server, example
-from tests.server.untrusted.test_remote_image import REFUSED
+from tests.harness.outbound import REFUSED
 
 BAD_URLS = [
     ("ftp://example.com/x", "url_scheme"),

@@ -15,6 +15,7 @@ from dbos import DBOSClient
 from pydantic import SecretStr
 
 from server.api.intake import Intake, Submission
+from server.bench.object_store import ObjectStore
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import SubmitOptions
 from server.jobs.job import Accepted, Rendered
@@ -25,10 +26,9 @@ from server.storage.local import LocalStorage
 from server.storage.s3 import ObjectStorage
 from server.storage.scratch import Scratch
 from server.worker.orphan_files import OrphanFiles
-from tests.fakes.object_store import ObjectStore
 from tests.harness.in_process import settings_for
 from tests.harness.live_server import Server, example, until
-from tests.server.jobs.test_job_store import new_job
+from tests.harness.new_job import new_job
 
 DAY = 86400.0
 

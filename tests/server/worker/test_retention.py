@@ -15,7 +15,7 @@ from server.storage.local import LocalStorage
 from server.worker import retention as retention_module
 from server.worker.retention import Retention
 from tests.harness.live_server import APP, Server, until
-from tests.server.jobs.test_job_store import new_job
+from tests.harness.new_job import new_job
 
 DAY = 86400.0
 Make = Callable[..., dict[str, str]]

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Callable
 
@@ -14,22 +13,7 @@ import pytest
 from server.api.middleware.body_memory import BodyMemory
 from tests.harness.keyed import client, create_key
 from tests.harness.live_server import APP, Server, example, until
-
-
-def connect(server: Server) -> socket.socket:
-    url = httpx.URL(server.url)
-    return socket.create_connection((url.host, url.port or 80), timeout=20)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """What the server says until it hangs up."""
-    said = bytearray()
-    try:
-        while chunk := connection.recv(65536):
-            said += chunk
-    except ConnectionResetError:
-        pass
-    return bytes(said)
+from tests.harness.raw_http import connect, read_all
 
 
 def until_answered(call: Callable[[], httpx.Response], status: int) -> httpx.Response:
@@ -82,7 +66,7 @@ def test_headers_that_drip_end_the_connection(impatient: Server) -> None:
         started = time.monotonic()
         connection.sendall(b"GET /health/live HTTP/1.1\r\n")
         assert read_all(connection) == b""
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_a_newline_after_an_answer_keeps_no_connection(impatient: Server) -> None:
@@ -92,7 +76,7 @@ def test_a_newline_after_an_answer_keeps_no_connection(impatient: Server) -> Non
         connection.sendall(b"\r\n")
         started = time.monotonic()
         read_all(connection)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_a_connection_that_says_nothing_is_ended(impatient: Server) -> None:
@@ -123,12 +107,12 @@ def test_what_is_no_http_is_answered_400_and_ended(server: Server, garbage: byte
     assert json.loads(body)["error_type"] == "bad_request"
 
 
-def test_more_connections_than_allowed_are_503_and_the_others_are_served(start_server: Callable[..., Server]) -> None:
-    server = start_server(ready=False, api__max_connections=3)
+def test_more_connections_than_allowed_are_503_and_the_others_are_served(start_api: Callable[..., Server]) -> None:
+    server = start_api(api__max_connections=3)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(connect(server))
-        one_more = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False))
+        one_more = stack.enter_context(httpx.Client(base_url=server.url, trust_env=False, timeout=60))
         answer = until_answered(lambda: one_more.get("/health/live"), 503)
         assert answer.json()["error_type"] == "runner_scheduling_failure"
         assert answer.headers["x-fal-request-id"]
@@ -189,7 +173,7 @@ def test_an_answer_before_the_end_of_the_body_ends_the_connection(server: Server
             for _ in range(100):  # a client that goes on sending is cut off
                 connection.sendall(b"1\r\nx\r\n")
                 time.sleep(0.1)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("beside", [b"X-Trailer: " + b"x" * 80 + b"\r\n", b"x" * 1000], ids=["trailers", "one trailer"])
@@ -230,7 +214,7 @@ def test_a_streamed_body_is_counted(impatient: Server) -> None:
 
 
 def test_a_long_body_to_a_short_answer_does_not_grow_the_server(server: Server) -> None:
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = psutil.Process(server.pid_of("api"))
     before = api.memory_info().rss
     for _ in range(3):
         answer = server.http.post("/nothing", content=b"x" * (29 * 2**20))
@@ -252,7 +236,7 @@ def test_a_body_that_does_not_arrive_is_400_and_never_408(impatient: Server, pau
         answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 400")
         assert b"did not arrive in time" in answer
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_a_sender_that_hangs_up_in_the_middle_leaves_nothing(impatient: Server) -> None:
@@ -269,7 +253,7 @@ def test_many_large_bodies_take_turns(impatient: Server) -> None:
         return (await client.post(f"{impatient.url}/queue/{APP}", content=body)).status_code
 
     async def all_at_once() -> list[int]:
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             return await asyncio.gather(*(post(client) for _ in range(8)))
 
     assert set(asyncio.run(all_at_once())) == {200}
@@ -331,9 +315,9 @@ def test_no_owner_takes_more_than_a_share_of_the_memory() -> None:
     asyncio.run(scenario())
 
 
-def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[..., Server]) -> None:
+def test_one_slow_sender_keeps_no_other_owner_waiting(start_api: Callable[..., Server]) -> None:
     memory = {"api__body_memory_bytes": 1_200_000, "api__body_memory_per_owner_bytes": 600_000}
-    server = start_server(**memory)
+    server = start_api(**memory)
     alice, bob = create_key(server, "alice"), create_key(server, "bob")
     with contextlib.ExitStack() as stack:
         for _ in range(5):
@@ -342,15 +326,15 @@ def test_one_slow_sender_keeps_no_other_owner_waiting(start_server: Callable[...
         started = time.monotonic()
         large = example(prompt="", padding="x" * 500_000)
         assert client(server, bob).post(f"/queue/{APP}", json=large).status_code == 200
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
-def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Server]) -> None:
-    server = start_server(api__write_timeout_s=1, ready=False)
+def test_a_reader_that_takes_nothing_is_cut_off(start_api: Callable[..., Server]) -> None:
+    server = start_api(api__write_timeout_s=1)
     urls = server.http.post("/rest/storage/upload/initiate", json={}).json()
     size = 18 * 2**20
     assert server.http.put(urls["upload_url"], content=b"\x89PNG\r\n\x1a\n".ljust(size, b"x")).status_code == 200
-    (api,) = [child for child in psutil.Process(server.process.pid).children() if "api" in child.cmdline()]
+    api = psutil.Process(server.process.pid)
 
     def connections() -> int:
         return sum(one.status == psutil.CONN_ESTABLISHED for one in api.net_connections("tcp"))
@@ -361,7 +345,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(start_server: Callable[..., Serv
     with connect(server) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         until(lambda: connections() == 1)
-        until(lambda: connections() == 0, timeout_s=10)
+        until(lambda: connections() == 0)
         assert len(read_all(connection)) < size
 
 

@@ -1,16 +1,14 @@
 """The queue over HTTP: submit, status, result, cancel, download."""
 
 import re
-import subprocess
 import uuid
-from pathlib import Path
 
-import imageio_ffmpeg
 import pytest
 
 from tests.harness.harmless import harmless
 from tests.harness.live_server import APP, Server, example, until
-from tests.server.api.middleware.test_body_limits import connect, read_all
+from tests.harness.raw_http import connect, read_all
+from tests.harness.video_probe import probe
 
 NOT_FOUND = {"detail": "Request not found", "status": "NOT_FOUND"}
 
@@ -34,12 +32,6 @@ def test_a_request_becomes_a_video(server: Server) -> None:
     assert "512x896" in described
     assert "20 fps" in described
     assert re.findall(r"frame= *(\d+)", described)[-1] == "81"
-
-
-def probe(path: Path) -> str:
-    """What ffmpeg says about a file while it decodes all of it."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path), "-map", "0:v", "-f", "null", "-"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
 def test_submit_answers_what_the_clients_read(server: Server) -> None:
@@ -146,7 +138,7 @@ def test_cancelling_a_running_request_frees_the_generator_at_once(server: Server
     server.until_running(running)
     generator = server.worker()["generator_pid"]
     assert server.cancel(running).status_code == 202
-    assert server.finish(running, timeout_s=10).status_code == 499
+    assert server.finish(running).status_code == 499
     assert server.finish(server.submit()).status_code == 200
     assert server.worker()["generator_pid"] == generator, "a generator that reacts is not killed"
 

@@ -1,6 +1,5 @@
 """Uploads over HTTP: what fal's clients do, and what is refused."""
 
-import io
 import json
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from PIL import Image
 
 from server.api.key_table import KeyTable
 from server.db.connection import create_engine
@@ -20,8 +18,8 @@ from server.fal.example import PHOTO
 from tests.harness.in_process import open_api
 from tests.harness.keyed import use_key
 from tests.harness.live_server import ROOT, Server, example, until
-
-INITIATE = "/rest/storage/upload/initiate"
+from tests.harness.pictures import png
+from tests.harness.uploads import INITIATE, initiate
 
 # In a process of its own: the client leaves connections open, and is pointed at a server through its globals.
 PYTHON_CLIENT = """
@@ -46,18 +44,6 @@ print(json.dumps([
 """
 
 
-def png(size: tuple[int, int] = (100, 90)) -> bytes:
-    content = io.BytesIO()
-    Image.effect_noise(size, 50).save(content, "PNG")
-    return content.getvalue()
-
-
-def initiate(server: Server, content_type: str = "image/png", name: str = "w.png") -> dict[str, str]:
-    answer = server.http.post(INITIATE, json={"content_type": content_type, "file_name": name})
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
 def cdn_token(server: Server) -> dict[str, str]:
     return dict(server.http.post("/rest/storage/auth/token?storage_type=fal-cdn-v3", json={}).json())
 
@@ -79,7 +65,9 @@ def test_initiate_and_put(server: Server, content_type: str) -> None:
     urls = initiate(server, content_type)
     content = png()
     for _ in range(2):  # a client that lost the answer sends the same again
-        answer = httpx.put(urls["upload_url"], content=content, headers={"Content-Type": "image/png"}, trust_env=False)
+        answer = httpx.put(
+            urls["upload_url"], content=content, headers={"Content-Type": "image/png"}, trust_env=False, timeout=60
+        )
         assert answer.status_code == 200, answer.text
     served = server.http.get(urls["file_url"])
     assert served.content == content

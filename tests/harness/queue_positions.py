@@ -1,4 +1,4 @@
-"""The line in front of the GPU as a status call sees it, for tests that are not asynchronous."""
+"""Queue positions as a status call sees them, for tests that are not asynchronous."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from server.db.async_rows import PostgresRows
 from server.jobs.status_reads import SqliteRows, StatusReads
 
 
-class Line:
+class QueuePositions:
     """Positions, read as the API reads them."""
 
     def __init__(self, database: sa.Engine) -> None:

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from server.bench.loopback import serving
 
 _KEPT_HEADERS = ("Content-Type", "Content-Disposition", "Cache-Control")
 
@@ -47,14 +50,8 @@ class ObjectStore:
         class Handler(_Handler):
             bucket = store
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        self._serving = serving(Handler)
+        self.url = ""  # where it listens, from the start on
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -75,14 +72,14 @@ class ObjectStore:
         for key, stored in list(self.objects.items()):
             self.objects[key] = replace(stored, at=datetime(2015, 10, 21, tzinfo=UTC))
 
-    def __enter__(self) -> "ObjectStore":
-        self._thread.start()
+    def __enter__(self) -> Self:
+        self.url = self._serving.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._serving.__exit__(kind, error, trace)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -202,6 +199,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
