@@ -1,4 +1,4 @@
-"""The README's JavaScript runs as it stands."""
+"""The JavaScript in README and docs runs as it stands."""
 
 import shutil
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from server.fal.example import PHOTO
 from tests.contract.conftest import clean_environment
-from tests.docs.test_readme import BASE, blocks
+from tests.harness.code_blocks import BASE, blocks
 from tests.harness.live_server import Server
 
 
