@@ -1,4 +1,4 @@
-"""The README's JavaScript runs as it stands."""
+"""The JavaScript in README and docs runs as it stands."""
 
 import shutil
 import subprocess

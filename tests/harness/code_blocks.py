@@ -1,12 +1,21 @@
-"""The code blocks of the documentation that call a server."""
+"""The documentation as the tests read it: its files and the code blocks in them."""
 
 import re
+from pathlib import Path
 
 from tests.harness.live_server import ROOT
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 BASE = "http://127.0.0.1:8000"
 
 
+def code_blocks(language: str) -> list[tuple[Path, str]]:
+    """All blocks of a language, each with the file that it stands in."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return [(path, text) for path in DOCUMENTS for text in pattern.findall(path.read_text())]
+
+
 def blocks(language: str) -> list[str]:
-    return [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if BASE in text]
+    """Those that call a server: they run as they stand."""
+    return [text for _, text in code_blocks(language) if BASE in text]
