@@ -2,7 +2,7 @@
 # pip at PyTorch's CPU wheels (see the README).
 PYTHON ?= python3
 PIP_ARGS ?=
-TEST_JOBS ?= 3
+TEST_JOBS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.toml
@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 serve: $(VENV)/.installed
 	$(BIN)/hunyuan-custom serve --config $(CONFIG)
 
-# Tests mostly wait for processes: three files at a time, also on two cores; in their order, in which the last are short.
+# Tests often wait for processes: four files at a time, also on two cores, in the order that tests/conftest.py gives.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 

@@ -63,7 +63,7 @@ class Deployment:
                 raise RuntimeError(f"serve said {line!r}")
             server = self._server(process, found[0])
             if ready:
-                until(lambda: server.http.get("/health/ready").is_success)
+                until(lambda: server.http.get("/health/ready").is_success, 2 * LIMIT_S)  # the generator may load torch
         except BaseException:
             process.kill()
             raise

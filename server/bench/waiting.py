@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-LIMIT_S: Final = 60.0  # for a machine with much else to do
+LIMIT_S: Final = 120.0  # for a machine with much else to do; what is measured has limits of its own
 _LOOK_EVERY_S: Final = 0.05
 CLOSELY_S: Final = 0.02  # where the time until then is measured
 
