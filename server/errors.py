@@ -290,10 +290,11 @@ class UnsupportedImageFormat(ModelError):
     """An image, but not of a format we accept."""
 
     error_type = "unsupported_image_format"
-    message = "Unsupported image format. Supported formats are .jpg, .jpeg, .png, .webp."
+    formats: ClassVar = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tiff", ".avif")
+    message = f"Unsupported image format. Supported formats are {', '.join(formats)}."
 
     def __init__(self) -> None:
-        super().__init__(ctx={"supported_formats": [".jpg", ".jpeg", ".png", ".webp"]})
+        super().__init__(ctx={"supported_formats": list(self.formats)})
 
 
 class UnsupportedUpload(UnsupportedImageFormat):

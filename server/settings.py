@@ -166,7 +166,7 @@ class ImageSettings(Section):
     max_bytes: int = Field(default=20 * 2**20, gt=0, description="of the file")
     min_side: int = Field(default=64, ge=1, description="pixels")
     max_side: int = Field(default=8192, ge=1, description="pixels")
-    max_pixels: int = Field(default=40_000_000, ge=1, description="width times height")
+    max_pixels: int = Field(default=8192 * 6144, ge=1, description="width times height; phones take 50 megapixels")
     connect_timeout_s: float = Field(default=5.0, gt=0, description="of a download")
     total_timeout_s: float = Field(default=30.0, gt=0, description="of a download, redirects included")
     decode_memory_bytes: int = Field(default=1536 * 2**20, gt=0, description="address space of a decoding process")

@@ -13,10 +13,10 @@ from server.db.tables import upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.settings import LimitSettings
 from server.storage.files import Storage
-from server.untrusted.image_sanitise import media_type
+from server.untrusted.media_types import HEAD_BYTES, media_type
 
-_HEAD_BYTES = 12  # enough to tell PNG, JPEG and WEBP
 _SWEEP_BATCH = 200
+_EXTENSIONS = {name: name for name in ("png", "webp", "gif", "bmp", "tiff", "avif")} | {"jpeg": "jpg", "jpg": "jpg"}
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -39,7 +39,7 @@ class Uploads:
         """A key for a file that is to come; only harmless characters of the client's name are kept."""
         stem = _NOT_IN_A_NAME.sub("-", PurePosixPath(file_name).stem)[:60].strip("-") or "image"
         subtype = content_type.partition("/")[2].lower()
-        extension = {"png": "png", "webp": "webp", "jpeg": "jpg", "jpg": "jpg"}.get(subtype, "img")
+        extension = _EXTENSIONS.get(subtype, "img")
         return self._storage.new_key("uploads", f"{stem}.{extension}")
 
     def keep(self, owner: str, key: str, received: Path, *, ttl_s: float | None = None) -> None:
@@ -51,7 +51,7 @@ class Uploads:
             BadRequest: another file has that key.
         """
         with received.open("rb") as file:
-            if media_type(file.read(_HEAD_BYTES)) is None:
+            if media_type(file.read(HEAD_BYTES)) is None:
                 raise UnsupportedUpload
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256")

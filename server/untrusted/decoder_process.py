@@ -49,7 +49,7 @@ def main(limits: ProcessLimits) -> int:
     try:
         sanitise(sys.stdin.buffer, sys.stdout.buffer, limits.pixels)
     except ModelError as error:
-        sys.stderr.write(json.dumps({"type": error.error_type, "ctx": error.ctx}))
+        sys.stderr.write(json.dumps({"type": error.error_type, "msg": str(error), "ctx": error.ctx}))
         return REFUSED
     return 0
 

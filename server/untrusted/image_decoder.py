@@ -68,4 +68,4 @@ class ImageDecoder:
 def _refusal(said: bytes) -> ModelError:
     told = json.loads(said.splitlines()[-1])
     kind = _REFUSALS.get(told["type"])
-    return UnsupportedImageFormat() if kind is None else kind(ctx=told["ctx"])
+    return UnsupportedImageFormat() if kind is None else kind(told["msg"], ctx=told["ctx"])

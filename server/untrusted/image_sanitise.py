@@ -3,14 +3,28 @@
 Runs in a process of its own (`untrusted/decoder_process.py`): decoders are where malformed files do harm.
 """
 
+import hashlib
+import io
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, UnsupportedImageFormat
+from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, ModelError, UnsupportedImageFormat
+from server.untrusted import jpeg_segments, png_chunks
+from server.untrusted.media_types import HEAD_BYTES, is_other_image, media_type
+from server.untrusted.plain_pixels import plain_pixels
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
+_PNG, _JPEG = "image/png", "image/jpeg"
+_FORMATS: Final = {
+    _PNG: "PNG",
+    _JPEG: "JPEG",
+    "image/webp": "WEBP",
+    "image/gif": "GIF",
+    "image/bmp": "BMP",
+    "image/tiff": "TIFF",
+    "image/avif": "AVIF",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,49 +36,67 @@ class PixelLimits:
     max_pixels: int
 
 
-def media_type(head: bytes) -> str | None:
-    """The image type that the first 12 bytes of a file announce, None for everything that is not accepted."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "image/webp"
-    return None
-
-
 def sanitise(source: BinaryIO, target: BinaryIO, limits: PixelLimits) -> None:
-    """Check an image and write it as PNG (RGB, or RGBA where it is transparent), EXIF rotation applied.
+    """Check an image and write its first frame as PNG (sRGB, with alpha where it is transparent), upright.
 
     Sizes are checked before the pixels are decoded: a 420 KB PNG can unpack to 566 MB.
 
     Raises:
         UnsupportedImageFormat, ImageTooSmall, ImageTooLarge, ImageLoadError
     """
+    content = source.read()
+    kind = media_type(content[:HEAD_BYTES])
+    if kind is None:
+        raise UnsupportedImageFormat if is_other_image(content[:HEAD_BYTES]) else ImageLoadError
+    if kind == _PNG:
+        content = png_chunks.without_metadata(content)
+    if kind == _JPEG:
+        content = jpeg_segments.without_metadata(content)
     try:
-        with Image.open(source, formats=_FORMATS) as image:
+        plain = _decoded(content, kind, limits)
+    except ImageLoadError:
+        if kind != _JPEG:
+            raise
+        plain = _with_end(content, limits)
+    plain.save(target, "PNG", compress_level=1)
+
+
+def _decoded(content: bytes, kind: str, limits: PixelLimits) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(content), formats=[_FORMATS[kind]]) as image:
             _check_size(image.size, limits)
-            if getattr(image, "n_frames", 1) != 1:
-                raise UnsupportedImageFormat
-            ImageOps.exif_transpose(image, in_place=True)
-            plain = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except UnidentifiedImageError:
-        raise ImageLoadError from None
+            return plain_pixels(image)
+    except ModelError:
+        raise
     except Image.DecompressionBombError:
-        raise _too_large(limits) from None
-    except (OSError, SyntaxError, ValueError, MemoryError):  # what Pillow raises for truncated and corrupt files
+        raise _too_many_pixels(limits) from None
+    except Exception:  # decoders of damaged files raise nearly everything
         raise ImageLoadError from None
-    bare = Image.new(plain.mode, plain.size)  # without the comments, profiles and EXIF that `plain` still carries
-    bare.paste(plain)
-    bare.save(target, "PNG", compress_level=1)
+
+
+def _with_end(content: bytes, limits: PixelLimits) -> Image.Image:
+    """A JPEG that lacks nothing but its end marker."""
+    ended = jpeg_segments.with_end(content)
+    if len({hashlib.sha256(_decoded(one, _JPEG, limits).tobytes()).digest() for one in ended}) != 1:
+        raise ImageLoadError
+    return _decoded(ended[0], _JPEG, limits)
 
 
 def _check_size(size: tuple[int, int], limits: PixelLimits) -> None:
     if min(size) < limits.min_side:
         raise ImageTooSmall(ctx={"min_height": limits.min_side, "min_width": limits.min_side})
-    if max(size) > limits.max_side or size[0] * size[1] > limits.max_pixels:
-        raise _too_large(limits)
+    if max(size) > limits.max_side:
+        side = f"{max(size)} pixels on a side, the limit is {limits.max_side}"
+        raise ImageTooLarge(f"Image too large: {side}", ctx=_largest(limits))
+    if size[0] * size[1] > limits.max_pixels:
+        raise _too_many_pixels(limits, size)
 
 
-def _too_large(limits: PixelLimits) -> ImageTooLarge:
-    return ImageTooLarge(ctx={"max_height": limits.max_side, "max_width": limits.max_side})
+def _too_many_pixels(limits: PixelLimits, size: tuple[int, int] | None = None) -> ImageTooLarge:
+    found = f"{size[0]} x {size[1]} is " if size else ""
+    most = f"{found}more than {limits.max_pixels} pixels in all"
+    return ImageTooLarge(f"Image too large: {most}", ctx=_largest(limits))
+
+
+def _largest(limits: PixelLimits) -> dict[str, int]:
+    return {"max_height": limits.max_side, "max_width": limits.max_side}

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from server.errors import ModelError
-from server.untrusted.image_sanitise import PixelLimits, media_type, sanitise
+from server.untrusted.image_sanitise import PixelLimits, sanitise
+from server.untrusted.media_types import media_type
 from server.webhooks.target import check_webhook_url
 from tests.harness.in_process import open_api
 from tests.harness.live_server import APP, Server, example

@@ -156,9 +156,10 @@ def test_a_video_of_this_server_is_no_image(server: Server) -> None:
 
 def test_too_many_pixels_are_named(server: Server) -> None:
     content = io.BytesIO()
-    Image.new("1", (7000, 6000)).save(content, "PNG")
+    Image.new("1", (8192, 6145)).save(content, "PNG")
     item = problem(server, image_url=f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}")
     assert (item["type"], item["ctx"]) == ("image_too_large", {"max_height": 8192, "max_width": 8192})
+    assert "50331648 pixels" in item["msg"], "not the sides, which are within their limit"
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", "x", ""])
