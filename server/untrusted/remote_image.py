@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpcore
 import httpx
@@ -14,11 +14,17 @@ from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
 
 logger = logging.getLogger(__name__)
 
-_MAX_REDIRECTS = 3
+_MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
-_OK = 200
+_READ = {200, 203}  # 203: a proxy on the way has changed something
+_TRANSIENT = {429, 502, 503, 504}
+_PAUSES_S = (0.5, 1.5)  # before the second and the third try
 
 Backend = Callable[[float], httpcore.NetworkBackend]
+
+
+class _Transient(FileDownloadError):
+    """A status that may be another one in a second."""
 
 
 class ImageFetcher:
@@ -37,15 +43,16 @@ class ImageFetcher:
                 them is in the service log only, since the answer would map the network for its caller.
             FileTooLarge: more bytes than allowed, counted as they arrive.
         """
+        deadline = time.monotonic() + self._limits.total_timeout_s
         try:
             # No proxies, no netrc, no cookies: nothing of the environment takes part.
             with httpcore.ConnectionPool(
                 ssl_context=httpx.create_ssl_context(trust_env=False),
-                network_backend=self._backend(time.monotonic() + self._limits.total_timeout_s),
+                network_backend=self._backend(deadline),
             ) as pool:
-                target = httpx.URL(url)
+                target, pauses = httpx.URL(url), iter(_PAUSES_S)
                 for _ in range(1 + _MAX_REDIRECTS):
-                    found = self._get(pool, target)
+                    found = self._tried(pool, target, pauses, deadline)
                     if isinstance(found, bytes):
                         return found
                     target = found
@@ -55,6 +62,19 @@ class ImageFetcher:
             logger.info("image not fetched: not a URL")
         raise FileDownloadError
 
+    def _tried(
+        self, pool: httpcore.ConnectionPool, url: httpx.URL, pauses: Iterator[float], deadline: float
+    ) -> bytes | httpx.URL:
+        """The same as `_get`, tried again after a transient failure while there are pauses and time left."""
+        while True:
+            try:
+                return self._get(pool, url)
+            except (_Transient, httpcore.ProtocolError, httpcore.NetworkError) as error:
+                pause = next(pauses, None) if _may_pass(error) else None
+                if pause is None or time.monotonic() + pause >= deadline:
+                    raise
+                time.sleep(pause)
+
     def _get(self, pool: httpcore.ConnectionPool, url: httpx.URL) -> bytes | httpx.URL:
         """The content, or where it has moved to."""
         if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
@@ -62,7 +82,7 @@ class ImageFetcher:
         # Identity encoding, so that counted bytes are real bytes: no decompression bombs.
         headers = [
             (b"host", url.netloc),
-            (b"accept", b"image/png,image/jpeg,image/webp"),
+            (b"accept", b"image/png,image/jpeg,image/webp,image/*;q=0.5,*/*;q=0.1"),
             (b"accept-encoding", b"identity"),
             (b"user-agent", b"hunyuan-custom-server"),
             (b"connection", b"close"),
@@ -74,7 +94,9 @@ class ImageFetcher:
             location = next((value for name, value in response.headers if name.lower() == b"location"), None)
             if response.status in _REDIRECTS and location is not None:
                 return url.join(location.decode("ascii")).copy_with(fragment=None)
-            if response.status != _OK:
+            if response.status in _TRANSIENT:
+                raise _Transient
+            if response.status not in _READ:
                 raise FileDownloadError
             return self._read(response)
 
@@ -88,3 +110,9 @@ class ImageFetcher:
 
     def _pinned(self, deadline: float) -> httpcore.NetworkBackend:
         return PinnedBackend(self._policy, connect_timeout_s=self._limits.connect_timeout_s, deadline=deadline)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the connection broke off; a name that does not exist, or a closed port, stays so."""
+    broke_off = (_Transient, httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
+    return isinstance(error, broke_off) or isinstance(error.__cause__, ConnectionResetError)
