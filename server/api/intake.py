@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from server.db.outage import one_line
 from server.errors import InsufficientStorage, ModelError
-from server.fal.data_uri import PREFIX, decode_data_uri
+from server.fal.data_uri import PREFIX, decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput, parse_json_object, validate_input
 from server.fal.submit_headers import SubmitOptions
 from server.jobs.job import Accepted, NewJob
@@ -19,6 +19,8 @@ from server.settings import Settings
 from server.storage.files import Storage
 
 logger = logging.getLogger(__name__)
+
+_RANDOM_SEEDS = (None, -1)  # -1 is how other tools spell it
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Intake:
 
     def _detach_image(self, request_id: str, body: HunyuanCustomInput) -> tuple[HunyuanCustomInput, str | None]:
         """Put a data: URI into storage, so that rows stay small."""
-        if not body.image_url.lower().startswith(PREFIX):
+        if not is_data_uri(body.image_url):
             return body, None
         content = decode_data_uri(body.image_url, max_bytes=self._image.max_bytes)
         key = self._storage.new_key("inputs", request_id)
@@ -103,7 +105,7 @@ class Intake:
 def _new_job(
     request_id: str, submission: Submission, body: HunyuanCustomInput | None, source_key: str | None
 ) -> NewJob:
-    seed = body.seed if body and body.seed is not None else secrets.randbelow(2**32)
+    seed = body.seed if body and body.seed not in _RANDOM_SEEDS else secrets.randbelow(2**32)
     options = submission.options
     timeout = options.start_timeout_s
     return NewJob(

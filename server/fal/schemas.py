@@ -7,11 +7,12 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticKnownError, from_json
+from pydantic_core import PydanticKnownError
 
 from server.errors import InvalidInput
-from server.fal.data_uri import PREFIX
+from server.fal.data_uri import is_data_uri
 from server.fal.input_echo import echo
+from server.fal.json_text import parse_json
 
 ENDPOINT = "fal-ai/hunyuan-custom"
 
@@ -44,7 +45,7 @@ def _not_blank(value: str) -> str:
 
 
 def _short_url(value: str) -> str:
-    if len(value) > _LONGEST_URL and not value.lower().startswith(PREFIX):
+    if len(value) > _LONGEST_URL and not is_data_uri(value):
         raise PydanticKnownError("string_too_long", {"max_length": _LONGEST_URL})
     return value
 
@@ -71,8 +72,8 @@ class HunyuanCustomInput(BaseModel):
         max_length=10_000,  # fal documents none; the text encoder reads a few hundred words
         examples=["Ugly, blurry."],
     )
-    image_url: Annotated[str, AfterValidator(_not_blank), AfterValidator(_short_url)] = Field(
-        title="Image Url", description="URL of the image input.", min_length=1, examples=[EXAMPLE_IMAGE]
+    image_url: Annotated[str, AfterValidator(_not_blank), AfterValidator(str.strip), AfterValidator(_short_url)] = (
+        Field(title="Image Url", description="URL of the image input.", min_length=1, examples=[EXAMPLE_IMAGE])
     )
     num_inference_steps: int = Field(
         default=30,
@@ -150,11 +151,11 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     """Parse a request body.
 
     Raises:
-        InvalidInput: not JSON (NaN and Infinity included), or JSON but not an object. Such a body is refused at
+        InvalidInput: not JSON (as NaN and Infinity are not), or JSON but not an object. Such a body is refused at
             once, also by the queue: there is nothing that could be stored as a request.
     """
     try:
-        parsed = from_json(body, allow_inf_nan=False)
+        parsed = parse_json(body)
     except ValueError as error:
         item = {"type": "json_invalid", "loc": ["body", 0], "msg": "JSON decode error", "input": {}}
         raise InvalidInput([{**item, "ctx": {"error": str(error)}}]) from None

@@ -13,11 +13,12 @@ _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # a name in its ASCII form, or an addre
 
 
 def check_webhook_url(url: str, policy: OutboundPolicy) -> str:
-    """The URL, if it may be called.
+    """The URL without the whitespace around it, if it may be called.
 
     Raises:
         InvalidInput: no http(s) URL, or one to an address that is not permitted.
     """
+    url = url.strip()
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):

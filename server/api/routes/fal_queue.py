@@ -47,7 +47,7 @@ async def submit(
     """Put a request into the queue. Any JSON object is accepted; an invalid one finishes with its 422."""
     parts = services(request)
     submission = replace(await read_submission(request), max_queue_length=fal_max_queue_length)
-    if fal_webhook is not None:
+    if fal_webhook is not None and fal_webhook.strip():
         policy = OutboundPolicy(parts.settings.allow_private_networks)
         submission = replace(submission, webhook_url=check_webhook_url(fal_webhook, policy))
     accepted = await run_in_threadpool(parts.intake.accept, submission)

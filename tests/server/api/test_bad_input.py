@@ -1,13 +1,11 @@
 """Bad input: fal's bodies, at once for the sync run, as the result for the queue."""
 
 import base64
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from server.fal.example import PHOTO
 from tests.harness.harmless import harmless
@@ -128,8 +126,12 @@ def test_unknown_fields_are_ignored(server: Server) -> None:
         (b"\xff\xfe", "json_invalid"),
         (b"[1]", "model_attributes_type"),
         (b"null", "model_attributes_type"),
-        (rb'{"prompt": "\ud800"}', "json_invalid"),
-        (rb'{"prompt": "a\udfffb"}', "json_invalid"),
+        (b"\xef\xbb\xbf[1]", "model_attributes_type"),
+        ('{"cfg_scale": NaN}'.encode("utf-16"), "json_invalid"),
+        ('{"cfg_scale": -Infinity}'.encode("utf-32"), "json_invalid"),
+        (('{"x":' + "[" * 5000 + "]" * 5000 + "}").encode("utf-16"), "json_invalid"),
+        (rb'{"prompt": "\ud83d", "x": Infinity}', "json_invalid"),
+        (rb'{"prompt": "\ud83"}', "json_invalid"),
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused_at_once(server: Server, api: str, body: bytes, kind: str) -> None:
@@ -148,27 +150,16 @@ def _uri(content: bytes, media_type: str = "image/png") -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _animated(form: str) -> bytes:
-    frames = [Image.new("RGB", (80, 80), colour) for colour in ("red", "blue")]
-    content = io.BytesIO()
-    frames[0].save(content, form, save_all=True, append_images=frames[1:])
-    return content.getvalue()
-
-
 @pytest.mark.parametrize(
     ("image_url", "kind"),
     [
         (_uri(b"no image"), "image_load_error"),
         (_uri(PHOTO.read_bytes()[:2000], "image/jpeg"), "image_load_error"),
-        (_uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "image_load_error"),
-        (_uri(b"GIF89a", "image/gif"), "unsupported_image_format"),
+        (_uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "unsupported_image_format"),
+        (_uri(b"GIF89a", "image/gif"), "image_load_error"),
         (_uri(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n"), "image_load_error"),
         (_uri(b"%PDF-1.7\n"), "image_load_error"),
         (_uri(b"<!doctype html><script>alert(1)</script>"), "image_load_error"),
-        (_uri(_animated("GIF")), "image_load_error"),
-        (_uri(_animated("GIF"), "image/gif"), "unsupported_image_format"),
-        (_uri(_animated("PNG")), "unsupported_image_format"),
-        (_uri(_animated("WEBP"), "image/webp"), "unsupported_image_format"),
         ("data:image/png;base64,@@@@", "image_load_error"),
         ("data:image/png;base64,\u00e9", "image_load_error"),
         ("data:image/png;base64,\uff21\uff21\uff21\uff21", "image_load_error"),
