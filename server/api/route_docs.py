@@ -111,7 +111,9 @@ DOWNLOAD = RouteDoc(
 )
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
-_IMAGES = dict.fromkeys(("image/png", "image/jpeg", "image/webp"), _IMAGE)
+_IMAGES = dict.fromkeys(
+    ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff", "image/avif"), _IMAGE
+)
 _IMAGE_BODY = {"requestBody": {"required": True, "content": _IMAGES}}
 _LIFECYCLE = header("X-Fal-Object-Lifecycle", '`{"expiration_duration_seconds": N}` shortens the life of the upload.')
 

@@ -108,9 +108,7 @@ def test_valid_bodies_with_strange_images(still: httpx.Client, body: dict[str, A
     """Through the whole intake: the image is detached, the row written, the job enqueued, and cancelled again."""
     answer = still.post(f"/queue/{APP}", content=json.dumps({**body, "image_url": image_url}))
     blames_the_sender(answer)
-    if answer.status_code == 422:
-        assert answer.json()["detail"][0]["type"] == "json_invalid", "only a lone surrogate is no JSON"
-        return
+    assert answer.status_code == 200, answer.text
     place = f"/queue/{APP}/requests/{answer.json()['request_id']}"
     cancelled = still.put(f"{place}/cancel")
     assert cancelled.status_code in {202, 400}, cancelled.text

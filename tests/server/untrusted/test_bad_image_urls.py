@@ -18,6 +18,7 @@ from server.fal.example import PHOTO
 from tests.harness.harmless import harmless
 from tests.harness.live_server import APP, FAST, SHORT_LIMITS, Server, example, launch
 
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100
 LARGEST = int(SHORT_LIMITS["image__max_bytes"])
 
 
@@ -35,16 +36,30 @@ class Origin:
         status, body = 200, b"<!doctype html><title>not an image</title>"
         if name.isdigit():
             status = int(name)
+        elif name.startswith("first-"):  # a status, or a reset, to the first two calls
+            body = PHOTO.read_bytes()
+            if self.asked.count(handler.path) <= 2:
+                status = int(name[6:]) if name[6:].isdigit() else 0
+        elif name == "hop" or name.startswith("hop-"):
+            left = int(name[4:] or 0)
+            status, headers["Location"] = 302, f"/hop-{left - 1}" if left > 1 else "/image"
+        elif name == "from-a-proxy":
+            status, body = 203, PHOTO.read_bytes()
         elif name.startswith("redirect"):
             target = {"redirect": "/image", "redirect-private": "http://10.0.0.1/x", "redirect-loop": "/redirect-loop",
                       "redirect-file": "file:///etc/passwd"}[name]  # fmt: skip
             status, headers["Location"] = 302, target
         elif name == "image":
             body = PHOTO.read_bytes()
+        elif name == "heic":
+            body = HEIC
         elif name == "large":
             body = b"\x89PNG\r\n\x1a\n" + b"\0" * LARGEST
         elif name == "slow":
             time.sleep(4)
+        if not status:
+            handler.close_connection = True
+            return
         handler.send_response(status)
         for header, value in headers.items():
             handler.send_header(header, value)
@@ -92,6 +107,38 @@ def problem(server: Server, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("path", ["/image", "/image?signature=x", "/redirect"])
 def test_an_image_is_fetched(impatient: Server, origin: Origin, path: str) -> None:
     assert impatient.finish(impatient.submit(example(image_url=f"{origin.url}{path}"))).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/hop-5", "/from-a-proxy"])
+def test_an_image_is_fetched_by_a_detour(server: Server, origin: Origin, path: str) -> None:
+    assert server.finish(server.submit(example(image_url=f"{origin.url}{path}"))).status_code == 200
+
+
+def test_six_redirects_are_too_many(server: Server, origin: Origin) -> None:
+    assert problem(server, image_url=f"{origin.url}/hop-6")["type"] == "file_download_error"
+
+
+@pytest.mark.parametrize("first", ["429", "502", "503", "504", "reset"])
+def test_an_origin_that_is_busy_is_asked_three_times(server: Server, origin: Origin, first: str) -> None:
+    path = f"/first-{first}"
+    assert server.finish(server.submit(example(image_url=f"{origin.url}{path}"))).status_code == 200
+    assert origin.asked.count(path) == 3
+
+
+@pytest.mark.parametrize(("before", "after"), [(" ", ""), ("", "\n"), ("\t", " \r\n")])
+def test_whitespace_around_a_url_is_no_part_of_it(server: Server, origin: Origin, before: str, after: str) -> None:
+    path = f"/image?{len(origin.asked)}"
+    request_id = server.submit(example(image_url=f"{before}{origin.url}{path}{after}"))
+    assert server.finish(request_id).status_code == 200
+    assert origin.asked[-1] == path
+
+
+@pytest.mark.parametrize("url", ["by URL", "by data URI"])
+def test_a_format_that_is_not_accepted_has_one_code(server: Server, origin: Origin, url: str) -> None:
+    heic = f"data:image/heic;base64,{base64.b64encode(HEIC).decode()}"
+    item = problem(server, image_url=f"{origin.url}/heic" if url == "by URL" else heic)
+    assert item["type"] == "unsupported_image_format"
+    assert ".avif" in item["ctx"]["supported_formats"]
 
 
 @pytest.mark.parametrize(

@@ -191,15 +191,15 @@ def test_a_redirect_is_judged_like_the_first_url(to: str) -> None:
     assert network.connected == [f"{PUBLIC}:80"]
 
 
-def test_three_redirects_are_followed_and_no_more() -> None:
-    hosts = {f"h{n}.example": [f"93.184.216.{n}"] for n in range(1, 6)}
+def test_five_redirects_are_followed_and_no_more() -> None:
+    hosts = {f"h{n}.example": [f"93.184.216.{n}"] for n in range(1, 8)}
     answers: dict[str, bytes | Callable[[], bytes]] = {
-        f"93.184.216.{n}": _redirect(f"http://h{n + 1}.example/", 307) for n in range(1, 4)
+        f"93.184.216.{n}": _redirect(f"http://h{n + 1}.example/", 307) for n in range(1, 6)
     }
     network, outcome = fetch("http://h1.example/", names=hosts, answers=answers)
-    assert (outcome, len(network.connected)) == (b"image", 4)
-    network, outcome = fetch("http://h1.example/", names=hosts, answers=answers | {"93.184.216.4": _redirect("/y")})
-    assert (outcome, len(network.connected)) == (FileDownloadError, 4)
+    assert (outcome, len(network.connected)) == (b"image", 6)
+    network, outcome = fetch("http://h1.example/", names=hosts, answers=answers | {"93.184.216.6": _redirect("/y")})
+    assert (outcome, len(network.connected)) == (FileDownloadError, 6)
 
 
 @pytest.mark.parametrize(

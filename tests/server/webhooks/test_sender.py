@@ -93,6 +93,23 @@ def state_of(server: Server, request_id: str) -> str:
     return f"{found[0].state} attempts {found[0].attempts} {found[0].outcome}" if found else ""
 
 
+@pytest.mark.parametrize(("before", "after"), [("", " "), ("\n", ""), (" ", "\r\n")])
+def test_whitespace_around_a_webhook_is_no_part_of_it(
+    impatient: Server, receiver: Receiver, before: str, after: str
+) -> None:
+    path = f"/200/{len(receiver.calls)}"
+    request_id = submit(impatient, f"{before}{receiver.url}{path}{after}", example(prompt=""))
+    assert delivered(receiver, path)["request_id"] == request_id
+    assert receiver.of(path)[0][0] == path
+
+
+@pytest.mark.parametrize("webhook", ["", " "])
+def test_an_empty_webhook_is_none(impatient: Server, webhook: str) -> None:
+    request_id = submit(impatient, webhook, example(num_inference_steps=10))
+    assert impatient.finish(request_id).status_code == 200
+    assert not state_of(impatient, request_id)
+
+
 def test_a_success_is_posted_once_with_the_result(impatient: Server, receiver: Receiver) -> None:
     request_id = submit(impatient, f"{receiver.url}/200/ok?x=1&y=2", example(seed=5))
     body = delivered(receiver, "/200/ok")
