@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import quote
 
 _TYPES = (
@@ -14,8 +15,12 @@ def _plain(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
+def _typed(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{_plain(content)}"
+
+
 SPELLINGS: dict[str, Callable[[bytes], str]] = {
-    **{f"type {kind!r}": lambda content, kind=kind: f"data:{kind};base64,{_plain(content)}" for kind in _TYPES},
+    **{f"type {kind!r}": partial(_typed, kind) for kind in _TYPES},
     "wrapped": lambda content: f"data:image/png;base64,{base64.encodebytes(content).decode()}",
     "wrapped, CRLF": lambda content: f"data:image/png;base64,{base64.encodebytes(content).decode()}".replace(
         "\n", "\r\n"

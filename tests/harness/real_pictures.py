@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image, ImageCms
 
@@ -149,6 +150,22 @@ def _with_app(content: bytes, marker: int, body: bytes) -> bytes:
     return content[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body + content[2:]
 
 
+def _without_end(missing: int, **options: object) -> Picture:
+    return _jpeg(encoded(gradient(), "JPEG", quality=95, **options)[:-missing])
+
+
+def _deep_rgb() -> Picture:
+    """16 bits a channel, and one colour transparent: in 8 bits all that look like it."""
+    row = b"".join(struct.pack(">HHH", (x * 65535) // 95, 0x1234, 0xFEDC) for x in range(96))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 80, 16, 2, 0, 0, 0))
+    key = chunk(b"tRNS", struct.pack(">HHH", (40 * 65535) // 95, 0x1234, 0xFEDC))
+    data = chunk(b"IDAT", zlib.compress((b"\0" + row) * 80))
+    shows = Image.new("RGBA", SIZE)
+    line = [((x * 65535) // 95 >> 8, 0x12, 0xFE, 0 if x == 40 else 255) for x in range(96)]
+    shows.putdata(line * 80)
+    return Picture(b"".join((b"\x89PNG\r\n\x1a\n", header, key, data, chunk(b"IEND"))), shows)
+
+
 def _rotated(form: str) -> Picture:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -188,8 +205,9 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "MPF": lambda: _jpeg(animation("MPO", quality=95)),
     "MPF, its index damaged": lambda: _jpeg(_broken_mpf()),
     # fault 4: 16 bits
-    **{f"grey PNG, {depth} bits": lambda d=depth: _grey(d, keyed=False) for depth in (1, 2, 4, 8, 16)},
-    **{f"grey PNG, {depth} bits, one transparent": lambda d=depth: _grey(d, keyed=True) for depth in (1, 2, 4, 8, 16)},
+    **{f"grey PNG, {depth} bits": partial(_grey, depth, keyed=False) for depth in (1, 2, 4, 8, 16)},
+    **{f"grey PNG, {depth} bits, one transparent": partial(_grey, depth, keyed=True) for depth in (1, 2, 4, 8, 16)},
+    "RGB PNG, 16 bits, one transparent": _deep_rgb,
     "TIFF, 16 bits": _deep_tiff,
     "TIFF, 16 bits, big-endian": lambda: _deep_tiff(big_endian=True),
     "TIFF, 16 bits, white is zero": lambda: _deep_tiff(inverted=True),
@@ -203,18 +221,16 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "PNG, iTXt of 80 MB": lambda: _png_with(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(b"a" * 80_000_000)),
     "PNG, large tEXt": lambda: _png_with(b"tEXt", b"x\0" + b"a" * 8_000_000),
     **{
-        f"PNG, wrong checksum of {kind.decode()}": lambda k=kind: _png_with(k, b"II*\0\x08\0\0\0", sound=False)
+        f"PNG, wrong checksum of {kind.decode()}": partial(_png_with, kind, b"II*\0\x08\0\0\0", sound=False)
         for kind in (b"tEXt", b"gAMA", b"cHRM", b"pHYs", b"iCCP", b"eXIf", b"sRGB", b"tRNS", b"tIME", b"bKGD", b"vpAg")
     },
     **{
-        f"PNG, short {kind.decode()}": lambda k=kind: _png_with(k, b"\0")
+        f"PNG, short {kind.decode()}": partial(_png_with, kind, b"\0")
         for kind in (b"gAMA", b"cHRM", b"pHYs", b"sRGB", b"tRNS", b"acTL", b"fcTL", b"iTXt", b"sBIT", b"tIME")
     },
     "PNG without its last chunk": lambda: _lossless(encoded(gradient(), "PNG")[:-12]),
     **{
-        f"JPEG without end marker{name}": lambda o=options, cut=cut: _jpeg(
-            encoded(gradient(), "JPEG", quality=95, **o)[:-cut]
-        )
+        f"JPEG without end marker{name}": partial(_without_end, cut, **options)
         for name, options, cut in (
             ("", {}, 2),
             (", half of it there", {}, 1),
@@ -231,7 +247,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     ),
     "JPEG, profile damaged": lambda: _jpeg(encoded(gradient(), "JPEG", quality=95, icc_profile=b"no profile" * 20)),
     # colour profiles
-    **{f"{form} in Display P3": lambda f=form: _in_p3(f) for form in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")},
+    **{f"{form} in Display P3": partial(_in_p3, form) for form in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")},
     "PNG in Display P3, transparent": lambda: _in_p3("PNG", "RGBA"),
     "PNG in sRGB": lambda: Picture(encoded(gradient(), "PNG", icc_profile=SRGB), gradient(), 1),
     "grey PNG with a profile for RGB": lambda: Picture(
@@ -249,5 +265,5 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "TIFF": lambda: _lossless(encoded(gradient(), "TIFF")),
     "TIFF, deflated": lambda: _lossless(encoded(gradient(), "TIFF", compression="tiff_adobe_deflate")),
     "TIFF of several pages": lambda: _lossless(animation("TIFF")),
-    **{f"{form}, rotated by EXIF": lambda f=form: _rotated(f) for form in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")},
+    **{f"{form}, rotated by EXIF": partial(_rotated, form) for form in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF")},
 }
