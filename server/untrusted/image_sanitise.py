@@ -65,6 +65,8 @@ def _decoded(content: bytes, kind: str, limits: PixelLimits) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=[_FORMATS[kind]]) as image:
             _check_size(image.size, limits)
+            if kind == _PNG and not png_chunks.has_all_rows(content):
+                raise ImageLoadError
             return plain_pixels(image)
     except ModelError:
         raise

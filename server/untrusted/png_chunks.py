@@ -9,6 +9,9 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PROFILE: Final = 2**20  # bytes; Pillow's limit
 _TIFF_MAGIC: Final = (b"II*\0", b"MM\0*")
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types that may have a tRNS chunk
+_CHANNELS: Final = {_RGB: 3, 4: 2, 6: 4}
+_INTERLACED: Final = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+_PIECE: Final = 2**20
 _TO_8_BITS: Final = {1: 255, 2: 85, 4: 17, 8: 1}  # factors of grey values
 
 
@@ -37,6 +40,32 @@ def without_metadata(content: bytes) -> bytes:
     else:
         kept.append(_chunk(b"IEND", b"", _crc(b"IEND", b"")))
     return b"".join(kept)
+
+
+def has_all_rows(content: bytes) -> bool:
+    """Whether the packed pixels are as many as the header says; Pillow leaves rows black that are missing.
+
+    Unpacks them once more, so the size should be checked before.
+    """
+    header, missing = b"", 0
+    unpacking = zlib.decompressobj()
+    for kind, body, _ in _chunks(content):
+        if kind == b"IHDR" and len(body) == 13 and not header:
+            header, missing = body, _unpacked_bytes(body)
+        packed = body if kind == b"IDAT" else b""
+        while packed and missing > 0 and not unpacking.eof:
+            missing -= len(unpacking.decompress(packed, _PIECE))
+            packed = unpacking.unconsumed_tail
+    return missing <= 0
+
+
+def _unpacked_bytes(header: bytes) -> int:
+    """Of all rows, each with the byte that names its filter."""
+    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
+    bits = header[8] * _CHANNELS.get(header[9], 1)
+    passes = _INTERLACED if header[12] else [(0, 0, 1, 1)]
+    sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
+    return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, int]]:

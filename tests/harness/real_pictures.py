@@ -45,11 +45,11 @@ def with_chunks(png: bytes, *added: bytes) -> bytes:
     return png[:33] + b"".join(added) + png[33:]
 
 
-def grey_png(depth: int, rows: list[list[int]], transparent: int | None = None) -> bytes:
+def grey_png(depth: int, rows: list[list[int]], transparent: int | None = None, height: int = 80) -> bytes:
     """A grey PNG with so many bits a pixel, written by hand: few programs write every depth."""
     width = len(rows[0])
     packed = b"".join(b"\0" + _packed(row, depth) for row in rows)
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
     parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header)]
     parts += [] if transparent is None else [chunk(b"tRNS", struct.pack(">H", transparent))]
     return b"".join((*parts, chunk(b"IDAT", zlib.compress(packed)), chunk(b"IEND")))

@@ -227,7 +227,9 @@ def test_raw_connections(server: Server, raw: bytes, valid_start: bool) -> None:
 
 def _encoded() -> list[bytes]:
     found = []
-    for form, mode in (("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "RGB"), ("WEBP", "RGB")):
+    for form, mode in (("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "RGB"), ("WEBP", "RGB"),
+                       ("PNG", "I;16"), ("MPO", "RGB"), ("JPEG", "CMYK"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "RGB"),
+                       ("TIFF", "I;16"), ("AVIF", "RGB")):  # fmt: skip
         content = io.BytesIO()
         Image.effect_noise((80, 80), 60).convert(mode).save(content, form)
         found.append(content.getvalue())

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +12,10 @@ from PIL import Image, ImageChops
 from server.errors import ImageLoadError, ModelError
 from server.untrusted.image_sanitise import PixelLimits, sanitise
 from tests.harness.live_server import Server, example
-from tests.harness.real_pictures import PICTURES, SIZE, Picture, encoded
+from tests.harness.pictures import chunk
+from tests.harness.real_pictures import PICTURES, SIZE, Picture, encoded, grey_png
 
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 LIMITS = PixelLimits(64, 8192, 8192 * 6144)
 
 
@@ -89,6 +93,30 @@ def test_a_cut_file_is_refused_or_lacks_no_pixel(form: str, options: dict[str, o
     assert is_refused(content[: len(content) // 2])
     for cut in _cuts(content):
         assert is_refused(cut) or sanitised(cut).tobytes() == whole
+
+
+def test_a_png_with_fewer_rows_than_it_says_is_refused() -> None:
+    """Its file is whole and its checksums are right: an unfinished picture, saved as it was."""
+    for rows in (79, 40, 1):
+        assert is_refused(grey_png(8, [[200] * 96] * rows, height=80))
+    sanitised(grey_png(8, [[200] * 96] * 80, height=80))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 67), (97, 131), (200, 64)])
+@pytest.mark.parametrize("colours", [(0, 1), (0, 16), (2, 8), (2, 16), (3, 2), (4, 8), (6, 16)])
+def test_all_rows_of_an_interlaced_png_are_counted(size: tuple[int, int], colours: tuple[int, int]) -> None:
+    width, height = size
+    header = struct.pack(">IIBBBBB", width, height, colours[1], colours[0], 0, 0, 1)
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours[0]]
+    length = 0
+    for first_x, first_y, across, down in ADAM7:
+        columns, rows = len(range(first_x, width, across)), len(range(first_y, height, down))
+        length += rows * (1 + (columns * channels * colours[1] + 7) // 8) if columns else 0
+    for missing, refused in ((0, False), (1, True)):
+        data = chunk(b"IDAT", zlib.compress(b"\0" * (length - missing)))
+        palette = chunk(b"PLTE", b"\1\2\3") if colours[0] == 3 else b""
+        content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + data + chunk(b"IEND")
+        assert is_refused(content) is refused
 
 
 def test_pixels_of_unknown_meaning_are_an_unsupported_format() -> None:
