@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import httpcore
 import httpx
@@ -18,7 +18,6 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
 _READ = {200, 203}  # 203: a proxy on the way has changed something
 _TRANSIENT = {429, 502, 503, 504}
-_PAUSES_S = (0.5, 1.5)  # before the second and the third try
 
 Backend = Callable[[float], httpcore.NetworkBackend]
 
@@ -28,10 +27,22 @@ class _Transient(FileDownloadError):
 
 
 class ImageFetcher:
-    """Downloads for one worker. `backend` makes the connections of one download, which ends at the given deadline."""
+    """Downloads for one worker.
 
-    def __init__(self, limits: ImageSettings, policy: OutboundPolicy, backend: Backend | None = None) -> None:
+    `backend` makes the connections of one download, which ends at the given deadline; `pauses_s` are those before the
+    second and the third try.
+    """
+
+    def __init__(
+        self,
+        limits: ImageSettings,
+        policy: OutboundPolicy,
+        backend: Backend | None = None,
+        *,
+        pauses_s: Sequence[float] = (0.5, 1.5),
+    ) -> None:
         self._limits = limits
+        self._pauses_s = pauses_s
         self._policy = policy
         self._backend = backend or self._pinned
 
@@ -50,7 +61,7 @@ class ImageFetcher:
                 ssl_context=httpx.create_ssl_context(trust_env=False),
                 network_backend=self._backend(deadline),
             ) as pool:
-                target, pauses = httpx.URL(url), iter(_PAUSES_S)
+                target, pauses = httpx.URL(url), iter(self._pauses_s)
                 for _ in range(1 + _MAX_REDIRECTS):
                     found = self._tried(pool, target, pauses, deadline)
                     if isinstance(found, bytes):

@@ -79,7 +79,7 @@ def fetch(
         )
 
     try:
-        return network, ImageFetcher(LIMITS, policy, backend).fetch(url)
+        return network, ImageFetcher(LIMITS, policy, backend, pauses_s=(0.01, 0.01)).fetch(url)
     except (FileDownloadError, FileTooLarge) as error:
         assert "127." not in str(error)
         assert "refused" not in str(error), "the answer must not map the network"
@@ -218,6 +218,51 @@ def test_five_redirects_are_followed_and_no_more() -> None:
 def test_any_other_answer_is_a_failed_download(answer: bytes) -> None:
     _, outcome = fetch("http://a.example/x", names={"a.example": [PUBLIC]}, answers={PUBLIC: answer})
     assert outcome is FileDownloadError
+
+
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+def _reset() -> bytes:
+    raise httpcore.ConnectError from ConnectionResetError()
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "calls"),
+    [
+        ([UNAVAILABLE, OK], b"image", 2),
+        ([TOO_MANY, b"", OK], b"image", 3),
+        ([_reset, _reset, OK], b"image", 3),
+        ([UNAVAILABLE, TOO_MANY, UNAVAILABLE, OK], FileDownloadError, 3),
+        ([_reset, _reset, _reset, OK], FileDownloadError, 3),
+        ([NOT_FOUND, OK], FileDownloadError, 1),
+        ([UNAVAILABLE, NOT_FOUND, OK], FileDownloadError, 2),
+    ],
+)
+def test_a_transient_failure_is_tried_twice_more(
+    said: list[bytes | Callable[[], bytes]], outcome: object, calls: int
+) -> None:
+    answers = iter(said)
+
+    def answer() -> bytes:
+        following = next(answers)
+        return following if isinstance(following, bytes) else following()
+
+    network, found = fetch("http://a.example/x", names={"a.example": [PUBLIC]}, answers={PUBLIC: answer})
+    assert (found, len(network.connected)) == (outcome, calls)
+
+
+def test_a_name_that_leads_elsewhere_at_the_second_try_is_refused() -> None:
+    answers: Iterator[Sequence[str]] = iter([[PUBLIC], ["127.0.0.1"]])
+
+    class Rebinding(dict[str, Sequence[str]]):
+        def __getitem__(self, name: str) -> Sequence[str]:
+            return next(answers)
+
+    network, outcome = fetch("http://a.example/x", names=Rebinding({"a.example": []}), answers={PUBLIC: UNAVAILABLE})
+    assert (outcome, network.connected) == (FileDownloadError, [f"{PUBLIC}:80"])
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 1001", b"Connection: close", b"Content-Length: 9999999999999"])
