@@ -126,4 +126,4 @@ class ImageFetcher:
 def _may_pass(error: Exception) -> bool:
     """Whether the connection broke off; a name that does not exist, or a closed port, stays so."""
     broke_off = (_Transient, httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
-    return isinstance(error, broke_off) or isinstance(error.__cause__, ConnectionResetError)
+    return isinstance(error, broke_off) or isinstance(error.__context__, ConnectionResetError)

@@ -201,17 +201,17 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 _PROGRESSIVE, _RESTARTS = {"progressive": True}, {"restart_marker_blocks": 2}
 
 PICTURES: dict[str, Callable[[], Picture]] = {
-    # fault 2: several pictures in one JPEG
+    # several pictures in one JPEG
     "MPF": lambda: _jpeg(animation("MPO", quality=95)),
     "MPF, its index damaged": lambda: _jpeg(_broken_mpf()),
-    # fault 4: 16 bits
+    # every depth
     **{f"grey PNG, {depth} bits": partial(_grey, depth, keyed=False) for depth in (1, 2, 4, 8, 16)},
     **{f"grey PNG, {depth} bits, one transparent": partial(_grey, depth, keyed=True) for depth in (1, 2, 4, 8, 16)},
     "RGB PNG, 16 bits, one transparent": _deep_rgb,
     "TIFF, 16 bits": _deep_tiff,
     "TIFF, 16 bits, big-endian": lambda: _deep_tiff(big_endian=True),
     "TIFF, 16 bits, white is zero": lambda: _deep_tiff(inverted=True),
-    # fault 10: metadata
+    # metadata
     "PNG, eXIf without TIFF": lambda: _png_with(b"eXIf", b"Exif\0\0not a TIFF"),
     "PNG, eXIf cut off": lambda: _png_with(b"eXIf", b"II*\0\x08\0\0\0\xff\xff"),
     "PNG, iCCP of 80 MB": lambda: _png_with(b"iCCP", b"x\0\0" + zlib.compress(b"\0" * 80_000_000)),

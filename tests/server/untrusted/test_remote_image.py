@@ -83,7 +83,7 @@ def fetch(
     except (FileDownloadError, FileTooLarge) as error:
         assert "127." not in str(error)
         assert "refused" not in str(error), "the answer must not map the network"
-        return network, type(error)
+        return network, FileTooLarge if isinstance(error, FileTooLarge) else FileDownloadError
 
 
 @pytest.mark.parametrize("url", REFUSED)
@@ -226,7 +226,11 @@ NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 def _reset() -> bytes:
-    raise httpcore.ConnectError from ConnectionResetError()
+    """During the TLS handshake, which httpcore calls a failed connection."""
+    try:
+        raise ConnectionResetError
+    except ConnectionResetError as error:
+        raise httpcore.ConnectError from error
 
 
 @pytest.mark.parametrize(
