@@ -7,10 +7,11 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 _ESCAPE: Final = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|\\)"
 )
-_MOST_ESCAPES: Final = 1_000_000  # beyond it a lone surrogate stays what it is, and is refused
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+_MOST_ESCAPES: Final = 100_000  # beyond it a lone surrogate stays what it is, and is refused
+_ESCAPED: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_ENCODED: Final = re.compile(rb"\xed[\xa0-\xbf]")
 
 
 def parse_json(body: bytes) -> Any:
@@ -23,11 +24,17 @@ def parse_json(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
         encoding = json.detect_encoding(body)
-        if encoding == "utf-8" and not _SURROGATE.search(body):
+        is_utf8 = encoding == "utf-8" and not _ENCODED.search(body)
+        if is_utf8 and not _ESCAPED.search(body):
             raise
-    text = body.decode(encoding, "surrogatepass").encode("utf-16-le", "surrogatepass")
-    plain = text.decode("utf-16-le", "replace").encode()
+    plain = body if is_utf8 else _as_utf8(body, encoding)
     return from_json(_ESCAPE.sub(_whole, plain, count=_MOST_ESCAPES), allow_inf_nan=False)
+
+
+def _as_utf8(body: bytes, encoding: str) -> bytes:
+    """Through UTF-16, whose decoder joins the halves of a pair and replaces what is left alone."""
+    utf16 = body.decode(encoding, "surrogatepass").encode("utf-16-le", "surrogatepass")
+    return utf16.decode("utf-16-le", "replace").encode()
 
 
 def _whole(escape: re.Match[bytes]) -> bytes:
