@@ -13,6 +13,7 @@ from server.errors import InsufficientStorage, ModelError
 from server.fal.data_uri import PREFIX, decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput, parse_json_object, validate_input
 from server.fal.submit_headers import SubmitOptions
+from server.fal.value_count import refuse_many_values
 from server.jobs.job import Accepted, NewJob
 from server.jobs.job_store import JobStore
 from server.settings import Settings
@@ -27,7 +28,7 @@ _RANDOM_SEEDS = (None, -1)  # -1 is how other tools spell it
 class Submission:
     """A request's body, and what its headers and URL said."""
 
-    body: bytes
+    body: bytearray
     owner: str
     base_url: str
     options: SubmitOptions
@@ -51,6 +52,7 @@ class Intake:
 
         Raises:
             InvalidInput: the body is no JSON object; nothing is written.
+            BodyTooLarge: it holds too many values.
             InsufficientStorage: the disk is too full for another video.
             TooManyRequests: the queue is as long as the limits allow, or longer than the sender accepts.
         """
@@ -60,7 +62,9 @@ class Intake:
         if self._storage.scratch.free_bytes() < self._min_free_bytes:
             raise InsufficientStorage
         request_id = str(uuid.uuid4())
+        refuse_many_values(submission.body)
         fields = parse_json_object(submission.body)
+        submission.body.clear()  # 30 MB are not kept beside what they were parsed to
         body, source_key, refused = None, None, None
         try:
             body, source_key = self._detach_image(request_id, validate_input(fields))

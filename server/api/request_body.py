@@ -6,8 +6,8 @@ from starlette.requests import ClientDisconnect
 from server.errors import BadRequest, BodyTooLarge
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes.
+async def read_body(request: Request, *, limit: int) -> bytearray:
+    """The whole body, at most `limit` bytes; not copied, since there may be 30 MB of it.
 
     Raises:
         BadRequest: the client hung up.
@@ -24,4 +24,4 @@ async def read_body(request: Request, *, limit: int) -> bytes:
                 raise BodyTooLarge
     except ClientDisconnect:
         raise BadRequest("The body ended early") from None
-    return bytes(body)
+    return body

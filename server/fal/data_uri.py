@@ -26,10 +26,11 @@ def decode_data_uri(uri: str, *, max_bytes: int) -> bytes:
         FileTooLarge: judged before base64 is decoded.
         ImageLoadError: not base64 although it is said to be, nothing at all, or not a data URI.
     """
-    header, comma, text = uri.partition(",")
-    is_base64 = "base64" in {part.strip().lower() for part in header[len(PREFIX) :].split(";")}
     try:
-        payload = _unquoted(text.strip().encode())
+        # Bytes first: one letter beyond ASCII, and each copy of the text has four bytes a letter.
+        header, comma, text = uri.encode().partition(b",")
+        is_base64 = b"base64" in {part.strip().lower() for part in header[len(PREFIX) :].split(b";")}
+        payload = _unquoted(text.strip())
         if is_base64:
             payload = payload.translate(None, _WHITESPACE)
             if len(payload) * 3 // 4 > max_bytes + 2:
