@@ -12,6 +12,7 @@ from server.api.error_responses import HANDLERS
 from server.api.middleware.body_limits import BodyLimits
 from server.api.middleware.cors import Cors
 from server.api.middleware.early_answers import EarlyAnswers
+from server.api.middleware.head_requests import HeadRequests
 from server.api.middleware.host_rewrite import HostRewrite
 from server.api.middleware.loopback_guard import LoopbackGuard
 from server.api.middleware.request_ids import RequestIds
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(LoopbackGuard, settings=settings.api, keys=services.keys),
             Middleware(HostRewrite),
             Middleware(BodyLimits, settings=settings.api, keys=services.keys),
+            Middleware(HeadRequests),
         ],
         exception_handlers=HANDLERS,
     )

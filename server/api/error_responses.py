@@ -38,6 +38,9 @@ async def on_http_exception(request: Request, error: HTTPException) -> JSONRespo
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = _not_found(request.scope["path"])
         headers["x-fal-billable-units"] = "0"
+    if "Allow" in headers:
+        methods = set(headers["Allow"].split(", "))
+        headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return JSONResponse({"detail": detail}, error.status_code, headers)
 
 

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from server.api.media_response import MediaResponse
+from server.api.middleware.head_requests import asked_method
 from server.api.route_docs import DOWNLOAD
 from server.api.services import services
 from server.errors import Gone, NotFound
@@ -20,13 +21,12 @@ router = APIRouter(tags=["files"])
 _LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
-@router.head("/files/{shard}/{token}/{name}", include_in_schema=False)
 @router.get("/files/{shard}/{token}/{name}", response_class=FileResponse, responses=DOWNLOAD.responses)
 async def download(request: Request, shard: str, token: str, name: str) -> Response:
     """The MP4; 206 for a satisfiable Range, 416 for another one, 410 when its time is over."""
     parts = services(request)
     key = f"files/{shard}/{token}/{name}"
-    stored = await find_stored(parts.storage, key, request.method)
+    stored = await find_stored(parts.storage, key, asked_method(request.scope))
     if stored is None:
         raise Gone if await parts.reads.video_is_known(key) else NotFound("File not found")
     if isinstance(stored, Response):

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from server.api.auth import admit, readmit, shown_key
 from server.api.media_response import MediaResponse
+from server.api.middleware.head_requests import asked_method
 from server.api.public_url import base_url
 from server.api.request_body import read_body
 from server.api.route_docs import CDN_MULTIPART, CDN_TOKEN, IMAGE_DOWNLOAD, INITIATE, MULTIPART, PUT_UPLOAD, UPLOAD
@@ -123,14 +124,13 @@ async def upload_multipart(request: Request) -> JSONResponse:
     raise _too_large(request)
 
 
-@router.head(f"{UPLOADS_PATH}{{shard}}/{{token}}/{{name}}", include_in_schema=False)
 @router.get(
     f"{UPLOADS_PATH}{{shard}}/{{token}}/{{name}}", response_class=FileResponse, responses=IMAGE_DOWNLOAD.responses
 )
 async def download(request: Request, shard: str, token: str, name: str) -> Response:
     """The image as it was sent, as an image and as nothing else; 410 from the moment its time is over."""
     parts, key = services(request), f"uploads/{shard}/{token}/{name}"
-    path = await find_stored(parts.storage, key, request.method)
+    path = await find_stored(parts.storage, key, asked_method(request.scope))
     if path is None:
         raise NotFound("File not found")
     if await run_in_threadpool(parts.uploads.is_expired, key):
