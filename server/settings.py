@@ -67,6 +67,9 @@ class ApiSettings(Section):
     header_timeout_s: float = Field(default=10.0, gt=0, description="a connection must send its headers within this")
     body_timeout_s: float = Field(default=60.0, gt=0, description="a body must arrive within this")
     body_idle_s: float = Field(default=10.0, gt=0, description="a body may pause for this long")
+    keep_alive_s: float = Field(
+        default=75.0, gt=0, description="a connection without a request ends after this; longer than a client may pause"
+    )
     write_timeout_s: float = Field(default=120.0, gt=0, description="a reader must take half a megabyte within this")
     body_memory_bytes: int = Field(default=64 * 2**20, gt=0, description="bodies in memory at once; others wait")
     body_memory_per_owner_bytes: int = Field(default=32 * 2**20, gt=0, description="of them, bodies of one owner")

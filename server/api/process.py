@@ -37,6 +37,9 @@ def run_api(settings: Settings, listener: socket.socket | None) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        # Clients that read it hang up first (Node's fetch, agents with a timeout): no request meets the server's end.
+        headers=[("keep-alive", f"timeout={max(1, int(api.keep_alive_s) - 1)}")],
+        timeout_keep_alive=api.keep_alive_s,  # type: ignore[arg-type] # it goes to `call_later`, which takes fractions
         timeout_graceful_shutdown=int(api.shutdown_grace_s),
         ssl_certfile=api.tls_cert,
         ssl_keyfile=api.tls_key,
