@@ -16,8 +16,8 @@ ServerError
 │   ├── BodyTooLarge          413
 │   ├── BadRange              416
 │   ├── HeadersTooLarge       431
-│   ├── InsufficientStorage   503
 │   └── RetryLater            + Retry-After
+│       ├── InsufficientStorage 503
 │       ├── TooManyRequests   429
 │       │   └── QueueTooLong  429
 │       ├── Overloaded        503
@@ -206,12 +206,6 @@ class HeadersTooLarge(RequestError):
     status, detail = 431, "Request headers too large"
 
 
-class InsufficientStorage(RequestError):
-    """The disk is nearly full: a job whose video could not be stored is not accepted."""
-
-    status, error_type, detail = 503, "internal_error", "The server's disk is full; try again later"
-
-
 class RetryLater(RequestError):
     """Not possible now; fal's clients repeat some of these by themselves."""
 
@@ -222,6 +216,15 @@ class RetryLater(RequestError):
     def headers(self) -> dict[str, str]:
         """The time after which it makes sense to try again."""
         return {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
+
+
+class InsufficientStorage(RetryLater):
+    """The disk is nearly full: a job whose video could not be stored is not accepted."""
+
+    status, error_type, detail = 503, "internal_error", "The server's disk is full; try again later"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=60.0)  # space comes from retention or from the operator
 
 
 class TooManyRequests(RetryLater):

@@ -4,6 +4,7 @@ from fastapi import Request
 
 from server.api.middleware.host_rewrite import came_via_proxy
 from server.api.services import services
+from server.db.outage import is_outage
 from server.errors import Unauthorized
 
 
@@ -15,6 +16,18 @@ def current_owner(request: Request) -> str:
     """
     via_proxy = came_via_proxy(request.scope)
     return services(request).keys.caller(request.headers.get("authorization"), via_proxy=via_proxy)
+
+
+def remains_owner(request: Request, owner: str) -> bool:
+    """Whether a request whose answer takes long is still its owner's: a key can be revoked meanwhile."""
+    try:
+        return current_owner(request) == owner
+    except Unauthorized:
+        return False
+    except Exception as reason:
+        if is_outage(reason):
+            return True
+        raise
 
 
 def admit(request: Request) -> str:

@@ -8,7 +8,7 @@ event is one write, because fal's JS client decodes each network chunk by itself
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 NO_LOGS: Final = 2**53  # behind every line, and exact in JSON
 _PING_S: Final = 15.0
+_RECHECK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +134,25 @@ class Tail:
         return [watch for watches in self._watches.values() for watch in watches]
 
 
-async def status_events(tail: Tail, request_id: str, *, logs: bool, after: int) -> AsyncIterator[bytes]:
-    """The events of one stream; it ends after COMPLETED."""
+async def status_events(
+    tail: Tail, request_id: str, *, logs: bool, after: int, is_allowed: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """The events of one stream; it ends after COMPLETED, and when its caller may not read it any more."""
     with tail.watch(request_id, after=after if logs else NO_LOGS) as watch:
-        while True:
+        silent_s = 0.0
+        while is_allowed():
             try:
-                async with asyncio.timeout(_PING_S):
+                async with asyncio.timeout(_RECHECK_S):
                     update = await watch.next()
             except TimeoutError:
-                yield b": ping\n\n"
+                silent_s += _RECHECK_S
+                if silent_s >= _PING_S:
+                    silent_s = 0.0
+                    yield b": ping\n\n"
                 continue
-            if update is None:
+            if update is None or not is_allowed():
                 return
+            silent_s = 0.0
             yield _event(update, logs=logs)
             if update.state.status is Status.COMPLETED:
                 return

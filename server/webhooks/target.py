@@ -29,6 +29,8 @@ def check_webhook_url(url: str, policy: OutboundPolicy) -> str:
         raise _bad(url, "value_error", f"URL should have a host, no credentials and at most {_LONGEST} characters")
     if not _HOST.fullmatch(parsed.raw_host.decode()):
         raise _bad(url, "url_parsing", "Input should be a valid URL")
+    if parsed.port is not None and not 0 < parsed.port < 2**16:
+        raise _bad(url, "url_parsing", "Input should be a valid URL")
     port = parsed.port or (443 if parsed.scheme == "https" else 80)
     if not all(policy.permits(address, port) for address in _literal_addresses(parsed.raw_host.decode(), port)):
         raise _bad(url, "value_error", "URL leads to a private network; see allow_private_networks")

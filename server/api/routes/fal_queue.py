@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
-from server.api.auth import admit, current_owner
+from server.api.auth import admit, current_owner, remains_owner
 from server.api.error_responses import to_response
 from server.api.event_stream import status_events
 from server.api.intake import Submission
@@ -83,10 +83,17 @@ STATUS_SCHEMA = APIRoute(
 )
 async def status_stream(request: Request, request_id: str) -> StreamingResponse:
     """The same as events, one per change, until the request is over; `Accept` decides nothing."""
+    owner = current_owner(request)
     state = await find_state(request, request_id)
     last = request.headers.get("last-event-id", "")
     after = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
-    events = status_events(services(request).tail, state.id, logs=_wants_logs(request), after=after)
+    events = status_events(
+        services(request).tail,
+        state.id,
+        logs=_wants_logs(request),
+        after=after,
+        is_allowed=lambda: remains_owner(request, owner),
+    )
     headers = {REQUEST_ID: state.id, **_NO_BUFFER}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 

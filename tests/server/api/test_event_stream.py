@@ -179,7 +179,7 @@ def test_every_event_is_one_write() -> None:
         reads.lines = [LogLine(1, "täglich\n\ndata: x", "INFO", 0.0)]
         tail = Tail(reads, poll_s=0.01)  # type: ignore[arg-type]
         chunks = []
-        async for chunk in status_events(tail, "a", logs=True, after=0):
+        async for chunk in status_events(tail, "a", logs=True, after=0, is_allowed=lambda: True):
             chunks.append(chunk)
             reads.state = replace(reads.state, status=Status.COMPLETED)
         assert len(chunks) == 2

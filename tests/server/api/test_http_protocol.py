@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.harness.live_server import APP, Server, example
+from tests.harness.raw_http import read_all
 
 H2C = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAARAAAAAAAIAAAAA"}
 WEBSOCKET = {"Connection": "keep-alive, Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
@@ -94,3 +95,18 @@ def test_curl_that_would_rather_speak_http_2(server: Server, tmp_path: Path) -> 
     command = [curl, "-sS", "--http2", "-d", f"@{tmp_path / 'in.json'}", f"{server.url}{PATH}"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert json.loads(said)["status"] == "IN_QUEUE"
+
+
+@pytest.mark.parametrize("path", [f"/run/{APP}", f"/queue/{APP}", f"/queue/{APP}?fal_webhook=x"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_refusal_after_100_continue_is_like_any_other(server: Server, path: str, chunked: bool) -> None:
+    sent = request(b"no JSON", {"Expect": "100-continue", "Connection": "close"}, chunked=chunked)
+    head, _, body = sent.replace(PATH.encode(), path.encode(), 1).partition(b"\r\n\r\n")
+    with connect(server) as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        if "?" not in path:  # else it is refused without the body
+            assert connection.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        said = read_all(connection)
+    assert b"HTTP/1.1 422 " in said
+    assert b"\r\nx-fal-request-id: " in said

@@ -342,3 +342,25 @@ def test_only_this_machine_reaches_a_loopback_address(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "", "localhost.example"])  # noqa: S104
 def test_everything_else_is_beyond(host: str) -> None:
     assert not is_loopback(host)
+
+
+def test_an_open_stream_ends_with_its_key(start_server: Callable[..., Server]) -> None:
+    """Within seconds, though the request goes on; a stream of another key of the same owner goes on too."""
+    server = start_server()
+    key, other = create_key(server, "alice"), create_key(server, "alice")
+    use_key(server, other)
+    request_id = server.submit(example(prompt="WORKS_SLOWLY"))
+    server.until_running(request_id)
+    path = f"/queue/{APP}/requests/{request_id}/status/stream"
+    with client(server, key).stream("GET", path) as stream, client(server, other).stream("GET", path) as goes_on:
+        parts, others = stream.iter_raw(), goes_on.iter_raw()
+        next(parts), next(others)
+        started = time.monotonic()
+        table = KeyTable(create_engine(f"sqlite:///{server.data_dir / 'hunyuan-custom.sqlite'}"))
+        table.revoke(key.partition(":")[0])
+        list(parts)
+        assert time.monotonic() - started < 10
+        assert client(server, key).get(path).status_code == 401
+        assert server.status(request_id)["status"] == "IN_PROGRESS"
+        server.cancel(request_id)
+        assert "COMPLETED" in b"".join(others).decode()

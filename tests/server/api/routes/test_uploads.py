@@ -17,7 +17,7 @@ from server.db.connection import create_engine
 from server.fal.example import PHOTO
 from tests.harness.in_process import open_api
 from tests.harness.keyed import use_key
-from tests.harness.live_server import ROOT, Server, example, until
+from tests.harness.live_server import APP, ROOT, Server, example, until
 from tests.harness.pictures import png
 from tests.harness.real_pictures import encoded, gradient
 from tests.harness.uploads import INITIATE, initiate
@@ -252,7 +252,10 @@ def test_of_two_files_for_one_url_one_is_kept(server: Server) -> None:
 def test_a_full_disk_takes_no_uploads(tmp_path: Path) -> None:
     with open_api(tmp_path, jobs={"min_free_bytes": 10**18}) as client:
         answer = client.put(client.post(INITIATE, json={}).json()["upload_url"], content=png())
-    assert (answer.status_code, answer.json()["error_type"]) == (503, "internal_error")
+        refused = client.post(f"/queue/{APP}", json=example())
+    for full in (answer, refused):
+        assert (full.status_code, full.json()["error_type"]) == (503, "internal_error")
+        assert full.headers["retry-after"] == "60"
     assert not list((tmp_path / "tmp").iterdir())
 
 
