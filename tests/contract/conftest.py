@@ -21,6 +21,10 @@ NODE_PACKAGES = {
     "current": "npm:@fal-ai/client@1.10.1",
     "old": "npm:@fal-ai/client@1.6.2",
     "@fal-ai/server-proxy": "1.2.1",
+    "@fal-ai/serverless-client": "0.15.0",
+    "@ai-sdk/fal": "2.0.59",
+    "ai": "6.0.326",
+    "@huggingface/inference": "4.13.30",
     "esbuild": "0.28.2",
 }
 
