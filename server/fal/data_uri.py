@@ -27,10 +27,13 @@ def decode_data_uri(uri: str, *, max_bytes: int) -> bytes:
         ImageLoadError: not base64 although it is said to be, nothing at all, or not a data URI.
     """
     try:
-        # Bytes first: one letter beyond ASCII, and each copy of the text has four bytes a letter.
-        header, comma, text = uri.encode().partition(b",")
-        is_base64 = b"base64" in {part.strip().lower() for part in header[len(PREFIX) :].split(b";")}
-        payload = _unquoted(text.strip())
+        # Bytes: a copy of a text with one letter beyond ASCII has four bytes a letter.
+        content = uri.encode()
+        header, comma = uri[: max(uri.find(","), 0)], b"," in content
+        if len(content) - len(uri) > len(header.encode()) - len(header):
+            raise ImageLoadError  # such letters behind the comma are neither base64 nor bytes of an image
+        is_base64 = "base64" in {part.strip().lower() for part in header[len(PREFIX) :].split(";")}
+        payload = _unquoted(content[len(header.encode()) + 1 :].strip())
         if is_base64:
             payload = payload.translate(None, _WHITESPACE)
             if len(payload) * 3 // 4 > max_bytes + 2:

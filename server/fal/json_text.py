@@ -14,7 +14,7 @@ _ESCAPED: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _ENCODED: Final = re.compile(rb"\xed[\xa0-\xbf]")
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes | bytearray) -> Any:
     """Parse UTF-8, UTF-16 or UTF-32, with or without a byte order mark; lone surrogates become U+FFFD.
 
     Raises:
@@ -31,7 +31,7 @@ def parse_json(body: bytes) -> Any:
     return from_json(_ESCAPE.sub(_whole, plain, count=_MOST_ESCAPES), allow_inf_nan=False)
 
 
-def _as_utf8(body: bytes, encoding: str) -> bytes:
+def _as_utf8(body: bytes | bytearray, encoding: str) -> bytes:
     """Through UTF-16, whose decoder joins the halves of a pair and replaces what is left alone."""
     utf16 = body.decode(encoding, "surrogatepass").encode("utf-16-le", "surrogatepass")
     return utf16.decode("utf-16-le", "replace").encode()

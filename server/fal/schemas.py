@@ -147,7 +147,7 @@ class HunyuanCustomOutput(BaseModel):
     seed: int = Field(title="Seed", description="The seed used for generating the video.")
 
 
-def parse_json_object(body: bytes) -> dict[str, Any]:
+def parse_json_object(body: bytes | bytearray) -> dict[str, Any]:
     """Parse a request body.
 
     Raises:
