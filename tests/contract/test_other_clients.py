@@ -9,7 +9,7 @@ import pytest
 
 from server.fal.example import PHOTO
 from tests.harness.client_programs import clean_environment
-from tests.harness.live_server import ROOT, Server
+from tests.harness.live_server import Server
 
 CLIENTS = Path(__file__).parent / "clients"
 
@@ -46,6 +46,6 @@ def test_the_ai_sdk_loads_no_video_from_an_address_of_this_machine(server: Serve
 
 def test_huggingface_hub_with_a_hosts_entry(tls_server: Server) -> None:
     command = [sys.executable, str(CLIENTS / "drive_huggingface_hub.py"), tls_server.url, str(PHOTO)]
-    environment = clean_environment(SSL_CERT_FILE=_ca(tls_server), PYTHONPATH=str(ROOT))
+    environment = clean_environment(SSL_CERT_FILE=_ca(tls_server))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
