@@ -34,15 +34,19 @@ class _Parser(httptools.HttpRequestParser):
     def __init__(self, protocol: "LimitedHttpProtocol") -> None:
         super().__init__(protocol)
         self._protocol = protocol
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override] # asyncio hands over bytes
+        parser = self
         while True:
             try:
-                super().feed_data(data)
+                super(_Parser, parser).feed_data(data)
             except httptools.HttpParserUpgrade as offer:
-                if not self.offers_upgrade():
+                if not parser.offers_upgrade():
                     raise
                 data = self._protocol.head_without_upgrade() + data[offer.args[0] :]
+                # This one has seen its last request if that was of HTTP 1.0 or said `close`.
+                parser = self._protocol.parser = _Parser(self._protocol)
             else:
                 return
 
@@ -71,7 +75,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parser = _Parser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

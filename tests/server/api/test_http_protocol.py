@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -58,6 +59,20 @@ def test_a_body_behind_an_offer_is_read(server: Server, offer: dict[str, str], c
                 connection.sendall(sent[first : first + piece])
             status, said = answer(connection)
             assert (status, said["status"]) == (200, "IN_QUEUE")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("piece", [1, 10**6])
+def test_an_offer_on_a_connection_that_ends(server: Server, version: str, piece: int) -> None:
+    sent = request(b"no JSON", {**H2C, "Connection": "close, Upgrade, HTTP2-Settings"})
+    sent = sent.replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1)
+    started = time.monotonic()
+    with connect(server) as connection:
+        for first in range(0, len(sent), piece):
+            connection.sendall(sent[first : first + piece])
+        said = read_all(connection)
+    assert said.split()[1] == b"422"
+    assert time.monotonic() - started < 8, "not by a time limit"
 
 
 def test_pipelined_offers_are_answered_in_turn(server: Server) -> None:
