@@ -38,7 +38,9 @@ they are raised: `generator/parent.py`, `db/outage.py`, `api/key_table.py`.
 Sources: fal_protocol (the wire), https://docs.fal.ai/errors for types and messages.
 """
 
+import errno
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
@@ -83,6 +85,10 @@ def model_failure(
 INTERNAL_ERROR: Final = request_failure(500, "internal_error", "Internal Server Error")
 
 
+_DISK_ERRORS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_NO_SPACE: Final = os.strerror(errno.ENOSPC)
+
+
 class ServerError(Exception):
     """Base of all errors this package raises."""
 
@@ -93,6 +99,18 @@ class SettingsError(ServerError):
 
 class StorageAway(ServerError):
     """The object store did not answer, or answered that it cannot; the same call may succeed later."""
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Whether the disk was the reason: full, read-only or broken. The same call may succeed later."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
+            return True
+        if _NO_SPACE in str(cause):  # the words of a program that was started, such as ffmpeg
+            return True
+        cause = cause.__cause__
+    return False
 
 
 class RequestError(ServerError):

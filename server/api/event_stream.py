@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from server.db.outage import OUTAGES, is_outage
 from server.jobs import views
 from server.jobs.job import LogLine, Status
 from server.jobs.status_reads import JobState, StatusReads
@@ -112,8 +113,11 @@ class Tail:
         while self._watches:
             try:
                 await self._tick()
-            except Exception:  # a short outage of the database must not end every stream
-                logger.exception("the watched jobs could not be read; trying again")
+            except Exception as error:  # a short outage of the database must not end every stream
+                if is_outage(error):
+                    OUTAGES.noticed(error)
+                else:
+                    logger.exception("the watched jobs could not be read; trying again")
             await asyncio.sleep(self._poll_s)
 
     async def _tick(self) -> None:

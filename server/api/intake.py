@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 
-from server.db.outage import one_line
+from server.db.outage import is_outage, one_line
 from server.errors import InsufficientStorage, ModelError
 from server.fal.data_uri import PREFIX, decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput, parse_json_object, validate_input
@@ -90,6 +90,8 @@ class Intake:
             if self._store.get(job.id) is None:
                 self._storage.discard(job.source_key)
         except Exception as error:
+            if is_outage(error):  # it shows elsewhere
+                return
             logger.warning("the image of request %s may be left over: %s", job.id, one_line(error))
 
     def _known(self, submission: Submission) -> Accepted | None:

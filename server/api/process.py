@@ -1,32 +1,36 @@
 """Run the API under uvicorn."""
 
 import socket
+from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
-from server.api.app import create_app
-from server.api.event_stream import Tail
 from server.api.http_protocol import limited_protocol
+from server.api.late_start import LateApi
+from server.db.outage import OUTAGES, is_outage
 from server.settings import Settings
 
 
 class _Server(uvicorn.Server):
     """Ends open streams and waiting sync runs first: uvicorn would wait for them and then cut them off."""
 
-    def __init__(self, config: uvicorn.Config, tail: Tail) -> None:
+    def __init__(self, config: uvicorn.Config, app: LateApi | FastAPI) -> None:
         super().__init__(config)
-        self._tail = tail
+        self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving."""
-        self._tail.close()
+        app = self._app.app if isinstance(self._app, LateApi) else self._app
+        if app is not None:
+            app.state.services.tail.close()
         await super().shutdown(sockets)
 
 
-def run_api(settings: Settings, listener: socket.socket | None) -> None:
+def run_api(settings: Settings, open_app: Callable[[], FastAPI], listener: socket.socket | None) -> None:
     """Serve until SIGTERM or SIGINT, on the inherited socket if there is one."""
     api = settings.api
-    app = create_app(settings)
+    app = _open(settings, open_app)
     config = uvicorn.Config(
         app,
         host=api.host,
@@ -44,4 +48,15 @@ def run_api(settings: Settings, listener: socket.socket | None) -> None:
         ssl_certfile=api.tls_cert,
         ssl_keyfile=api.tls_key,
     )
-    _Server(config, app.state.services.tail).run(sockets=[listener] if listener else None)
+    _Server(config, app).run(sockets=[listener] if listener else None)
+
+
+def _open(settings: Settings, open_app: Callable[[], FastAPI]) -> LateApi | FastAPI:
+    """The app, or what stands for it while the database is away."""
+    try:
+        return open_app()
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        OUTAGES.noticed(error)
+        return LateApi(settings, open_app)

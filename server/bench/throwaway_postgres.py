@@ -69,6 +69,15 @@ class Postgres:
             self._process.wait(LIMIT_S)
             self._process = None
 
+    def make_read_only(self, read_only: bool) -> None:
+        """As the old primary is after a failover: it answers, and refuses to write."""
+        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(
+                f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}".encode()
+            )
+            connection.execute("SELECT pg_reload_conf()")
+
     def new_database(self) -> str:
         """The URL of an empty database, for SQLAlchemy."""
         name = f"test_{uuid.uuid4().hex[:12]}"

@@ -14,6 +14,8 @@ from server.logs import configure_logging
 from server.settings import Settings, is_reached_from_elsewhere
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from server.serve.tls import TlsFiles
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (api.host).")]
@@ -81,25 +83,29 @@ def api(
     supervisor: SupervisorPid = None,
 ) -> None:
     """Run the API process alone (many per cluster)."""
+    from server.api.app import create_app
     from server.api.process import run_api
 
     _start_process("api", supervisor)
     settings = read_settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
-    if listen_fd is None:
-        _check(settings)
-        _print_first_key(settings)
-        run_api(settings, None)
-    else:
-        run_api(settings, socket.socket(fileno=listen_fd))
+
+    def open_app() -> "FastAPI":
+        if listen_fd is None:
+            _check(settings)
+            _print_first_key(settings)
+        return create_app(settings)
+
+    run_api(settings, open_app, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
 
 def worker(config: Config = DEMO_CONFIG, data_dir: DataDir = None, supervisor: SupervisorPid = None) -> None:
     """Run a worker process with its generator (one per GPU)."""
+    from server.db.outage import ride_out
     from server.worker.process import run_worker
 
     _start_process("worker", supervisor)
     settings = read_settings(config, data_dir)
-    _check(settings)
+    ride_out(_check, settings)
     run_worker(settings, supervised=supervisor is not None)
 
 

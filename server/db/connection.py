@@ -5,6 +5,8 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from server.db.outage import needs_new_connection
+
 # libpq options: a server that is gone is noticed within seconds, also when its machine stopped answering.
 POSTGRES_OPTIONS: Final = {
     "connect_timeout": 3,
@@ -28,7 +30,7 @@ def create_engine(url: str) -> sa.Engine:
     values of a statement: those are prompts, and they do not belong in a log.
     """
     if not url.startswith("sqlite"):
-        return sa.create_engine(
+        engine = sa.create_engine(
             url,
             pool_size=10,
             max_overflow=30,
@@ -40,7 +42,10 @@ def create_engine(url: str) -> sa.Engine:
             },
             hide_parameters=True,
         )
+        sa.event.listen(engine, "handle_error", _reconnect)
+        return engine
     engine = sa.create_engine(url, hide_parameters=True)
+    sa.event.listen(engine, "handle_error", _reconnect)
 
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: DBAPIConnection, _record: object) -> None:
@@ -50,3 +55,9 @@ def create_engine(url: str) -> sa.Engine:
         cursor.close()
 
     return engine
+
+
+def _reconnect(context: sa.ExceptionContext) -> None:
+    """The next call gets a new connection, and so may all others of the pool."""
+    if needs_new_connection(context.original_exception):
+        context.is_disconnect = True

@@ -125,7 +125,7 @@ class Failed(_Message):
     """No video. `last`: the process ends with this; `reason` decides what the user is told."""
 
     kind: Literal["failed"] = "failed"
-    reason: Literal["cancelled", "out_of_memory", "error"]
+    reason: Literal["cancelled", "out_of_memory", "disk", "error"]
     message: str
     last: bool = False
 

@@ -36,6 +36,10 @@ class OutOfMemory(ServerError):
     """The request does not fit into memory under the current memory plan."""
 
 
+class DiskError(ServerError):
+    """The disk did not take the video or a checkpoint: it is full, or cannot be written."""
+
+
 class Generator:
     """The process behind it is kept running by its keeper. `start` once; `run` within `reserved`."""
 
@@ -102,7 +106,7 @@ class Generator:
         """Have the process make one video.
 
         Raises:
-            GenerationCancelled, GenerationError, GeneratorStalled, GeneratorDied, OutOfMemory
+            GenerationCancelled, GenerationError, GeneratorStalled, GeneratorDied, OutOfMemory, DiskError
         """
         self._keeper.forget_answers()
         self._keeper.send(job)
@@ -148,6 +152,8 @@ def _failure(message: Failed) -> ServerError:
             return GenerationCancelled(message.message)
         case "out_of_memory":
             return OutOfMemory(message.message)
+        case "disk":
+            return DiskError(message.message)
         case "error":
             return GenerationError(message.message)
         case _:

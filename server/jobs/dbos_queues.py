@@ -5,12 +5,14 @@ They hand over through a client, in the transaction of the row's change, and nev
 repeated after a crash is answered from its record, and the hand-over of the next attempt would not happen.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
 
+from server.db.outage import OutageFilter
 from server.jobs.job import Job, Rendered
 
 APPLICATION: Final = "hunyuan-custom"
@@ -21,6 +23,7 @@ IO_QUEUE: Final = "io"  # prepare: network and disk, several at once
 GPU_QUEUE: Final = "gpu"  # render: one at a time per worker
 
 _PREFIXES: Final = 50  # of workflow ids, in one query
+_OUTAGES_ONCE: Final = OutageFilter()
 
 
 def dbos_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
@@ -39,7 +42,8 @@ def dbos_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
 
 
 def dbos_client(database: sa.Engine) -> DBOSClient:
-    """The client of a process that enqueues and cancels workflows, but runs none."""
+    """The client of a process that enqueues and cancels workflows, but runs none; workers have one beside DBOS."""
+    logging.getLogger("dbos").addFilter(_OUTAGES_ONCE)
     return DBOSClient(
         system_database_url=database.url.render_as_string(hide_password=False),
         system_database_engine=database,

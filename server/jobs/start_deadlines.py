@@ -8,7 +8,7 @@ import logging
 
 from starlette.concurrency import run_in_threadpool
 
-from server.db.outage import is_outage
+from server.db.outage import OUTAGES, is_outage
 from server.jobs.job_store import JobStore
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,10 @@ async def keep_deadlines(store: JobStore, *, every_s: float) -> None:
         try:
             await run_in_threadpool(store.expire_overdue)
         except Exception as error:
-            if not is_outage(error):  # an outage shows in every answer of this process
+            if is_outage(error):
+                OUTAGES.noticed(error)
+            else:
                 logger.exception("overdue requests could not be ended; trying again")
+        else:
+            OUTAGES.written()
         await asyncio.sleep(every_s)

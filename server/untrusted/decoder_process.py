@@ -1,19 +1,22 @@
 """The decoding process: `python -m server.untrusted.decoder_process LIMITS <image >png`.
 
-It may die without harm to others. A refused image is exit code 3 and one line of JSON on stderr.
+It may die without harm to others. A refused image is exit code 3 and one line of JSON on stderr; a disk that does not
+take the PNG is exit code 4 and the number of the error.
 """
 
 import json
+import os
 import resource
 import sys
 import warnings
 from dataclasses import asdict, dataclass
 
-from server.errors import ModelError
+from server.errors import ModelError, is_disk_error
 from server.parent_death import die_with_parent
 from server.untrusted.image_sanitise import PixelLimits, sanitise
 
 REFUSED = 3
+DISK_ERROR = 4
 _BYTES_PER_PIXEL = 5  # of a PNG that does not compress: four channels, and room for filters and headers
 
 
@@ -48,6 +51,13 @@ def main(limits: ProcessLimits) -> int:
     warnings.simplefilter("ignore")  # Pillow warns about sizes that our own limits allow
     try:
         sanitise(sys.stdin.buffer, sys.stdout.buffer, limits.pixels)
+        sys.stdout.flush()
+    except OSError as error:
+        if not is_disk_error(error) or error.errno is None:
+            raise
+        sys.stderr.write(str(error.errno))
+        sys.stderr.flush()
+        os._exit(DISK_ERROR)  # not through the flush at the interpreter's end, which would fail again
     except ModelError as error:
         sys.stderr.write(json.dumps({"type": error.error_type, "msg": str(error), "ctx": error.ctx}))
         return REFUSED

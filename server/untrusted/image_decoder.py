@@ -11,7 +11,7 @@ from pathlib import Path
 
 from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, ModelError, UnsupportedImageFormat
 from server.settings import ImageSettings
-from server.untrusted.decoder_process import REFUSED, ProcessLimits
+from server.untrusted.decoder_process import DISK_ERROR, REFUSED, ProcessLimits
 from server.untrusted.image_sanitise import PixelLimits
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class ImageDecoder:
 
         Raises:
             UnsupportedImageFormat, ImageTooSmall, ImageTooLarge, ImageLoadError
+            OSError: the disk does not take the PNG.
         """
         command = [sys.executable, "-m", "server.untrusted.decoder_process", self._limits.to_json()]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -59,6 +60,8 @@ class ImageDecoder:
                 raise ImageLoadError from None
         if done.returncode == REFUSED:
             raise _refusal(done.stderr)
+        if done.returncode == DISK_ERROR:
+            raise OSError(int(done.stderr), os.strerror(int(done.stderr)), str(target))
         if done.returncode != 0:
             last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
             logger.warning("the decoding process ended with %d: %s", done.returncode, *last or [""])

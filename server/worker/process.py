@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dbos import DBOS
 
 from server.db.connection import create_engine
-from server.db.outage import is_outage, one_line
+from server.db.outage import OUTAGES, is_outage, ride_out
 from server.generator.parent import Generator
 from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, dbos_client, dbos_config, publish_queue
 from server.jobs.waiting_job_store import WaitingJobStore
@@ -34,6 +34,7 @@ from server.worker.worker_lock import lock_worker_id
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.2
+_REGISTER_S = 1.0
 
 
 class WorkerProcess:
@@ -56,16 +57,28 @@ class WorkerProcess:
         )
         self._sweeper = Sweeper([part.sweep for part in expiring], every_s=settings.retention.sweep_s)
         self._reconciled_at = -float("inf")
-        self._database_is_away = False
 
         render = RenderWorkflow(store, storage, self._generator, dbos, settings=settings)
         self._claims = render.claims
         DBOS(config=dbos_config(database, executor_id=own_id))
         _register(PrepareWorkflow(store, storage, settings), render, PublishWorkflow(store, storage, settings))
 
+    def register(self) -> bool:
+        """Write the worker's row; False while the database is away.
+
+        Before the first job is taken: a worker that is not registered would not be missed.
+        """
+        try:
+            self._beat()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            OUTAGES.noticed(error)
+            return False
+        return True
+
     def start(self) -> None:
         """Load the model, take back the jobs that this worker had when it last ended, and wait for new ones."""
-        self._beat()  # before the first job is taken: a worker that is not registered would not be missed
         self._generator.start()
         jobs = self._settings.jobs
         concurrency = {
@@ -77,7 +90,7 @@ class WorkerProcess:
         DBOS.launch()
         self._webhooks.start()
         for name, limit in concurrency.items():
-            DBOS.register_queue(name, worker_concurrency=limit, polling_interval_sec=jobs.engine_poll_s)
+            ride_out(DBOS.register_queue, name, worker_concurrency=limit, polling_interval_sec=jobs.engine_poll_s)
 
     def tick(self) -> None:
         """Called a few times a second; what fails while the database is away is done when it is back."""
@@ -88,13 +101,7 @@ class WorkerProcess:
             if not is_outage(error):
                 raise
             self._reaper.start_over()
-            if not self._database_is_away:
-                logger.warning("the database is away; running jobs go on: %s", one_line(error))
-            self._database_is_away = True
-        else:
-            if self._database_is_away:
-                logger.warning("the database is back")
-            self._database_is_away = False
+            OUTAGES.noticed(error)
 
     def _maintain(self) -> None:
         if self._heartbeat.due:
@@ -109,6 +116,7 @@ class WorkerProcess:
 
     def _beat(self) -> None:
         draining = self._heartbeat.beat()
+        OUTAGES.written()
         self._claims.allow(not draining)
 
     def finish(self, hurry: threading.Event) -> None:
@@ -139,7 +147,10 @@ def run_worker(settings: Settings, *, supervised: bool) -> None:
     with nullcontext() if supervised else lock_worker_id(settings):
         worker = WorkerProcess(settings)
         try:
-            worker.start()
+            while not worker.register() and not stopping.wait(_REGISTER_S):
+                pass
+            if not stopping.is_set():
+                worker.start()
             while not stopping.wait(_TICK_S):
                 worker.tick()
             logger.info("stopping")

@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
+from server.errors import TryAgainLater
 from server.fal.video_size import video_size
 from server.generator.messages import Generate
 from server.generator.parent import (
+    DiskError,
     GenerationCancelled,
     GenerationError,
     Generator,
@@ -42,6 +44,8 @@ from server.worker.workflow import Workflow, unexpected_error
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_PAUSE_S: Final = 30.0  # of a worker whose disk is full
+
 
 class RenderWorkflow(Workflow):
     """One runs at a time. `clock` gives Unix seconds."""
@@ -61,12 +65,13 @@ class RenderWorkflow(Workflow):
         self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
+        self._pause_s = 0.0
 
     def run(self, request_id: str) -> None:
         """Hold the GPU slot: have the generator make the video, then hand it on.
 
         A job that has to wait goes back to the queue at once, for any worker, while this call stays: it keeps the slot
-        taken until this worker can take a job again.
+        taken until this worker can take a job again, which after an error of its disk takes a while.
         """
         job = None
         try:
@@ -74,6 +79,7 @@ class RenderWorkflow(Workflow):
             if job is not None and isinstance(self._attempt(job), Again | NotNow):
                 self.claims.requeue()
                 self.claims.wait_until_allowed()
+                time.sleep(self._pause_s)
                 self._generator.wait_until_ready()
         except Exception as error:
             response = unexpected_error(request_id, error)
@@ -117,19 +123,22 @@ class RenderWorkflow(Workflow):
                 assert_never(outcome)
 
     def _render(self, job: Job) -> Outcome:
-        limits = self._settings.jobs
+        pause_s, self._pause_s = self._pause_s, 0.0
         try:
             return self._generate(job)
         except (GenerationCancelled, GivenUp):
             return Unwanted()
-        except GeneratorDied as error:
-            self._log(job, f"Generator lost: {error}")
-            return after_fault(job, limits, RUNNER_DISCONNECTED)
-        except GeneratorStalled as error:
-            self._log(job, f"Generator stalled: {error}")
-            return after_fault(job, limits, RUNNER_STALLED)
+        except (GeneratorDied, GeneratorStalled) as error:
+            died = isinstance(error, GeneratorDied)
+            self._log(job, f"Generator {'lost' if died else 'stalled'}: {error}")
+            return after_fault(job, self._settings.jobs, RUNNER_DISCONNECTED if died else RUNNER_STALLED)
         except OutOfMemory as error:
             return self._make_room(job, error)
+        except DiskError as error:
+            self._log(job, "The disk is full or cannot be written; trying again")
+            logger.warning("request %s: %s", job.id, error)
+            self._pause_s = min(max(self._settings.jobs.storage_retry_delay_s, 2 * pause_s), _LONGEST_PAUSE_S)
+            return after_fault(job, self._settings.jobs, TryAgainLater().response())
         except GenerationError as error:
             logger.warning("request %s: %s", job.id, error)
             return Ended(GENERATION_FAILED)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from server.db.outage import OUTAGES, is_outage
+
 logger = logging.getLogger(__name__)
 
 
@@ -31,5 +33,8 @@ class Sweeper:
         for sweep in self._sweeps:
             try:
                 sweep()
-            except Exception:
+            except Exception as error:
+                if is_outage(error):
+                    OUTAGES.noticed(error)
+                    return  # the others would fail as well
                 logger.exception("what has expired could not be removed; trying again later")

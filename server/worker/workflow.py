@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from server.db.outage import outlast, ride_out
+from server.db.outage import is_outage, outlast, ride_out
 from server.errors import INTERNAL_ERROR, ErrorResponse, StorageAway, TryAgainLater
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
@@ -29,7 +29,7 @@ class Workflow:
         self._settings = settings
 
     def _with_storage(self, job: Job, call: Callable[[], R]) -> R:
-        """Call, and again for a while if the object store is away.
+        """Call, and again for a while if the object store is away or the disk is full.
 
         Raises:
             GivenUp: the job was cancelled, or goes on elsewhere.
@@ -57,4 +57,5 @@ class Workflow:
 def unexpected_error(request_id: str, error: Exception) -> ErrorResponse:
     """What the user is told of an error that no workflow foresaw; the log has the rest."""
     logger.error("request %s failed", request_id, exc_info=error)
-    return TryAgainLater().response() if isinstance(error, StorageAway) else INTERNAL_ERROR
+    away = isinstance(error, StorageAway) or is_outage(error)
+    return TryAgainLater().response() if away else INTERNAL_ERROR

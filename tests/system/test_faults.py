@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from server.db.outage import is_outage
 from tests.harness.cluster import Cluster
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, launch, until
+from tests.harness.outages import filled, mounted
 
 
 def count(folder: Path) -> int:
@@ -221,22 +221,21 @@ def test_a_full_disk_refuses_new_jobs_and_keeps_the_old(server: Server) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB, where this user may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        assert "CI" not in os.environ, "no right to mount a tmpfs"
-        pytest.skip("no right to mount a tmpfs")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "8m"):
+        yield tmp_path / "disk"
 
 
 def test_a_disk_that_fills_up_while_rendering_fails_the_job_cleanly(
     small_disk: Path, start_server: Callable[..., Server]
 ) -> None:
-    server = start_server(data_dir=small_disk, jobs__min_free_bytes=0, renderer="fills_the_disk")
-    failed = server.finish(server.submit())
-    assert failed.status_code == 500
+    server = start_server(
+        data_dir=small_disk, jobs__min_free_bytes=0, jobs__storage_retry_delay_s=0.2, renderer="fills_the_disk"
+    )
+    request_id = server.submit()
+    failed = server.finish(request_id)
+    assert failed.status_code == 503
+    assert server.messages(request_id)[-1] == "The disk is full or cannot be written; trying again"
+    assert "Attempt 3" in server.messages(request_id), "it is tried again before it is given up"
     assert not list((small_disk / "tmp").glob("*.mp4*"))
     assert not list(small_disk.rglob("files/**/*.mp4"))
 
@@ -247,8 +246,10 @@ def test_a_disk_that_is_full_when_a_video_is_stored_fails_the_job_cleanly(
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     (data_dir / "files").symlink_to(small_disk)
-    server = start_server(data_dir=data_dir, renderer="fills_the_disk")
-    assert server.finish(server.submit()).status_code == 500
+    server = start_server(
+        data_dir=data_dir, jobs__storage_retry_s=1, jobs__storage_retry_delay_s=0.2, renderer="fills_the_disk"
+    )
+    assert server.finish(server.submit()).status_code == 503
     until(lambda: not any((data_dir / "tmp").iterdir()))
     assert not [path for path in small_disk.rglob("*") if path.is_file()]
 
@@ -281,12 +282,8 @@ def test_a_full_disk_is_waited_out(small_disk: Path, start_server: Callable[...,
     request_id = server.submit()
     until((small_disk / "renders").exists)
     worker = server.worker()["pid"]
-    filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as everything, contextlib.suppress(OSError):
-        while True:
-            everything.write(bytes(4096))
-    assert server.http.post(f"/queue/{APP}", json=example()).status_code == 503
-    filler.unlink()
+    with filled(small_disk):
+        assert server.http.post(f"/queue/{APP}", json=example()).status_code == 503
     (small_disk / "go").touch()
     assert server.finish(request_id).status_code == 200
     assert server.worker()["pid"] == worker

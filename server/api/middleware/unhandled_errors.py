@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.error_responses import to_response
 from server.api.middleware.request_ids import request_id_of
-from server.db.outage import is_outage, one_line
+from server.db.outage import OUTAGES, is_outage, one_line
 from server.errors import INTERNAL_ERROR, StorageAway, TryAgainLater
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ class UnhandledErrors:
         except Exception as reason:
             away = isinstance(reason, StorageAway) or is_outage(reason)
             call = f"{scope['method']} {scope['path']} failed, request id {request_id_of(scope)}"
-            if away:
+            if is_outage(reason):
+                OUTAGES.noticed(reason)
+            elif away:
                 logger.warning("%s: %s", call, one_line(reason))
             else:
                 logger.exception(call)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import assert_never
 
+from server.errors import is_disk_error
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
 from server.generator.child.rank_processes import RankProcesses
 from server.generator.messages import (
@@ -106,8 +107,11 @@ class GeneratorProcess:
             Path(job.output).unlink(missing_ok=True)
             return Failed(reason="out_of_memory", message=_one_line(error))
         except Exception as error:
-            logger.exception("request %s failed", job.request_id)
             Path(job.output).unlink(missing_ok=True)
+            if is_disk_error(error):
+                logger.warning("request %s: %s", job.request_id, error)
+                return Failed(reason="disk", message=_one_line(error))
+            logger.exception("request %s failed", job.request_id)
             return Failed(reason="error", message=_one_line(error))
         return Finished(seconds=time.perf_counter() - started)
 

@@ -1,0 +1,75 @@
+"""Ways in which a database can be away, each a context: broken inside, whole again after it."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from server.bench.throwaway_postgres import Postgres
+
+
+@contextmanager
+def postgres_stopped(postgres: Postgres) -> Iterator[None]:
+    """Every connection is cut, and none can be made."""
+    postgres.stop()
+    try:
+        yield
+    finally:
+        postgres.start()
+
+
+@contextmanager
+def postgres_read_only(postgres: Postgres) -> Iterator[None]:
+    """It answers, and refuses to write."""
+    postgres.make_read_only(True)
+    try:
+        yield
+    finally:
+        postgres.make_read_only(False)
+
+
+@contextmanager
+def immutable(data_dir: Path) -> Iterator[None]:
+    """The files of SQLite can be read and not written, not even by root or through an open handle.
+
+    Its index in shared memory stays writable: the kernel would end a process that writes into a mapping of it.
+    """
+    files = [str(path) for path in data_dir.glob("hunyuan-custom.sqlite*") if not path.name.endswith("-shm")]
+    made = subprocess.run(["chattr", "+i", *files], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"needs the right to make a file immutable: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *files], check=True)
+
+
+@contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """Not a byte is left."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as everything, contextlib.suppress(OSError):
+        while True:
+            everything.write(bytes(4096))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def mounted(disk: Path, size: str) -> Iterator[None]:
+    """A file system of this size, where this user may mount one."""
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        assert "CI" not in os.environ, "no right to mount a tmpfs"
+        pytest.skip("no right to mount a tmpfs")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
