@@ -21,6 +21,7 @@ import httpx
 import sqlalchemy as sa
 
 from server.db.installation_secrets import WEBHOOKS, load_secret
+from server.db.outage import OUTAGES, is_outage, ride_out
 from server.jobs import views
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
@@ -82,23 +83,43 @@ class WebhookSender:
         while not self._stopping.wait(self._settings.poll_s):
             try:
                 self._sweep()
-            except Exception:
-                logger.exception("webhooks: this round failed")
+            except Exception as error:
+                if is_outage(error):
+                    OUTAGES.noticed(error)
+                else:
+                    logger.exception("webhooks: this round failed")
 
     def _sweep(self) -> None:
         """Hand due deliveries to threads that have nothing to do."""
         while not self._stopping.is_set() and self._free.acquire(blocking=False):
-            claimed = self._outbox.claim(
-                1,
-                first_lease_s=self._settings.timeout_s + _LEASE_MARGIN_S,
-                lease_s=self._settings.retry_timeout_s + _LEASE_MARGIN_S,
-                busy=self._shares.busy(),
-            )
-            if not claimed:
-                self._free.release()
+            handed_out = False
+            try:
+                handed_out = self._hand_out()
+            finally:
+                if not handed_out:
+                    self._free.release()
+            if not handed_out:
                 return
-            self._shares.begin(claimed[0].owner or "", claimed[0].url)
-            self._senders.submit(self._deliver_and_free, claimed[0])
+
+    def _hand_out(self) -> bool:
+        """Claim one delivery and give it to a thread, which frees its sender; False when none is due.
+
+        One that was claimed and not given to a thread is claimed again when its lease ends.
+        """
+        claimed = self._outbox.claim(
+            1,
+            first_lease_s=self._settings.timeout_s + _LEASE_MARGIN_S,
+            lease_s=self._settings.retry_timeout_s + _LEASE_MARGIN_S,
+            busy=self._shares.busy(),
+        )
+        for webhook in claimed:
+            self._shares.begin(webhook.owner or "", webhook.url)
+            try:
+                self._senders.submit(self._deliver_and_free, webhook)
+            except RuntimeError:  # it is being stopped, or there is no memory for a thread
+                self._shares.end(webhook.owner or "", webhook.url)
+                raise
+        return bool(claimed)
 
     def _deliver_and_free(self, webhook: Webhook) -> None:
         try:
@@ -113,15 +134,15 @@ class WebhookSender:
         """One attempt, and what follows from it."""
         job = self._store.get(webhook.request_id)
         if job is None:
-            self._outbox.settle(webhook, FAILED, "the request is gone")
+            ride_out(self._outbox.settle, webhook, FAILED, "the request is gone")
             return
         outcome = self._attempt(webhook, job)
         logger.info("webhook of request %s, attempt %d: %s", job.id, webhook.attempts + 1, outcome.words)
         if outcome.state is None and webhook.attempts < len(self._settings.retry_delays_s):
             delay_s = pause_s(self._settings, webhook.attempts, retry_after_s=outcome.retry_after_s)
-            self._outbox.postpone(webhook, delay_s, outcome.words)
+            ride_out(self._outbox.postpone, webhook, delay_s, outcome.words)
         else:
-            self._outbox.settle(webhook, outcome.state or FAILED, outcome.words)
+            ride_out(self._outbox.settle, webhook, outcome.state or FAILED, outcome.words)
 
     def _attempt(self, webhook: Webhook, job: Job) -> _Outcome:
         try:

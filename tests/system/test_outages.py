@@ -1,0 +1,128 @@
+"""A database that is away, can only be read, or has no room: nothing fails, and everything goes on by itself."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from server.bench.throwaway_postgres import Postgres
+from tests.harness.live_server import APP, FAST, Deployment, Server, example, fake, until
+from tests.harness.outages import filled, immutable, mounted, postgres_read_only, postgres_stopped
+
+AWAY_S = 4.0
+BACK_WITHIN_S = 15.0
+SETTINGS = FAST | {
+    "generator__renderer": fake("waits_for_a_file"),
+    "jobs__min_free_bytes": 0,
+    "webhooks__poll_s": 0.05,  # many more rounds fail than there are senders
+    "webhooks__concurrency": 4,
+}
+
+
+@dataclass
+class Place:
+    """Where a server runs, what breaks its database, and whether that can still be read."""
+
+    data_dir: Path
+    settings: dict[str, str]
+    breaking: Callable[[], AbstractContextManager[None]]
+    readable: bool = True
+
+
+@pytest.fixture(params=["immutable", "full", "read-only Postgres", "stopped Postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    data_dir = tmp_path / "data"
+    with ExitStack() as stack:
+        match request.param:
+            case "immutable":
+                yield Place(data_dir, {}, lambda: immutable(data_dir))
+            case "full":
+                stack.enter_context(mounted(data_dir, "8m"))
+                yield Place(data_dir, {}, lambda: filled(data_dir))
+            case kind:
+                postgres: Postgres = request.getfixturevalue("postgres")
+                url = {"database_url": postgres.new_database()}
+                if kind == "read-only Postgres":
+                    yield Place(data_dir, url, lambda: postgres_read_only(postgres))
+                else:
+                    yield Place(data_dir, url, lambda: postgres_stopped(postgres), readable=False)
+
+
+@pytest.fixture
+def hooks() -> Iterator[tuple[str, list[str]]]:
+    """A receiver of webhooks: its URL, and the paths that were called."""
+    called: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            called.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_address[1]}", called
+        http.shutdown()
+
+
+def test_an_outage_fails_nothing_and_ends_by_itself(place: Place, hooks: tuple[str, list[str]], tmp_path: Path) -> None:
+    url, called = hooks
+    log = tmp_path / "log"
+    with Deployment(place.data_dir, SETTINGS | place.settings, log=log) as deployment:
+        server = deployment.serve()
+        jobs = [server.submit(webhook=f"{url}/{number}") for number in range(6)]
+        until((place.data_dir / "renders").exists)
+        pids = {role: server.pid_of(role) for role in ("api", "worker")}
+        with place.breaking():
+            broken = time.monotonic()
+            meanwhile = deployment.start_api()
+            deployment.start_worker("meanwhile")
+            while time.monotonic() - broken < AWAY_S:
+                for api in (server, meanwhile):
+                    _refuses(api)
+                    status = api.http.get(f"/queue/{APP}/requests/{jobs[0]}/status")
+                    assert status.status_code == (202 if place.readable else 503), status.text
+                    assert api.http.get("/health/live").is_success
+                time.sleep(0.1)
+            (place.data_dir / "go").touch()
+            time.sleep(1)  # the video is made, and cannot be recorded
+        back = time.monotonic()
+        for api in (server, meanwhile):
+            until(lambda api=api: _submits(api), BACK_WITHIN_S)
+        until(lambda: server.status(jobs[0])["status"] == "COMPLETED", BACK_WITHIN_S - (time.monotonic() - back))
+        assert [server.finish(job).status_code for job in jobs] == [200] * len(jobs)
+        if place.settings or place.data_dir.stat().st_dev == tmp_path.stat().st_dev:  # else the video found no room
+            assert not any("Attempt" in message for message in server.messages(jobs[0]))
+        until(lambda: {f"/{number}" for number in range(6)} <= set(called))
+        assert {role: server.pid_of(role) for role in pids} == pids
+        assert all(psutil.Process(pid).is_running() for pid in pids.values())
+        until(lambda: log.read_text().count(" is back after ") == 4)
+    lines = log.read_text().splitlines()
+    for role in ("api", "worker"):
+        gone = [line for line in lines if f" {role} " in line and " is away; what is running goes on" in line]
+        assert len(gone) == 2, "one line for each process"
+    assert "Traceback" not in log.read_text()
+    assert not [line for line in lines if "dbos" in line and " ERROR" in line]
+    assert len(lines) < 50
+
+
+def _refuses(api: Server) -> None:
+    answer = api.http.post(f"/queue/{APP}", json=example())
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def _submits(api: Server) -> bool:
+    answer: httpx.Response = api.http.post(f"/queue/{APP}", json=example())
+    return answer.is_success
