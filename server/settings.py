@@ -120,7 +120,9 @@ class RetentionSettings(Section):
 
     media_s: float = Field(default=7 * 86400.0, ge=0, description="images and videos of a finished request")
     records_s: float = Field(default=30 * 86400.0, ge=0, description="its status, log and result; ends its media too")
-    scratch_s: float = Field(default=86400.0, gt=0, description="what killed processes left, and the engine's own rows")
+    scratch_s: float = Field(
+        default=86400.0, ge=3600, description="what killed processes left, and the engine's own rows; an hour at least"
+    )
     sweep_s: float = Field(default=60.0, gt=0, description="how often expired things are removed")
 
 

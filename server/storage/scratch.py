@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,9 +49,10 @@ class Scratch:
         """The requests that have one on this machine."""
         return [path.name.removesuffix(_CHECKPOINT) for path in self._folder.glob(f"*{_CHECKPOINT}")]
 
-    def sweep(self, *, older_than_s: float) -> int:
-        """Remove what killed processes left here; returns how many files that were."""
-        return _remove(self._folder.iterdir(), older_than_s)
+    def sweep(self, *, older_than_s: float, but_not_of: Collection[str] = ()) -> int:
+        """Remove what killed processes left here, except the files of these requests; returns how many that were."""
+        needed = tuple(but_not_of)
+        return _remove((path for path in self._folder.iterdir() if not path.name.startswith(needed)), older_than_s)
 
     def sweep_parts(self, *, older_than_s: float) -> int:
         """Remove what killed processes left half written, anywhere in the data directory."""

@@ -1,11 +1,12 @@
 """A job's log while it renders: messages are written in batches, so that progress costs few transactions."""
 
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from server.db.outage import is_outage, ride_out
+from server.db.outage import OUTAGES, is_outage, ride_out
 from server.generator.messages import Log, Working
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
@@ -14,13 +15,17 @@ _BATCH_S = 0.5
 
 
 class JobLog:
-    """Collects messages and writes them at most twice a second; the rest is written at the end."""
+    """Collects messages and writes them at most twice a second; the rest is written at the end.
+
+    `write` may be called from another thread, by a worker that stops before the job's end.
+    """
 
     def __init__(self, store: JobStore, job: Job, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._job = job
         self._clock = clock
         self._unwritten: list[tuple[str, str]] = []
+        self._writing = threading.Lock()
         self._written_at = 0.0
 
     def __enter__(self) -> Self:
@@ -31,7 +36,7 @@ class JobLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what is left, whenever that is possible."""
-        ride_out(self._store.log, self._job, self._unwritten)
+        ride_out(self.write)
 
     def on_message(self, message: Working | Log) -> None:
         """Take what the generator reports; `Working` adds nothing, but messages that wait may be written."""
@@ -46,12 +51,18 @@ class JobLog:
         if self._clock() - self._written_at >= _BATCH_S:
             self._flush()
 
+    def write(self) -> None:
+        """Write what is left; kept if that fails."""
+        with self._writing:
+            messages = list(self._unwritten)
+            self._store.log(self._job, messages)
+            del self._unwritten[: len(messages)]
+
     def _flush(self) -> None:
         self._written_at = self._clock()
         try:
-            self._store.log(self._job, self._unwritten)
+            self.write()
         except Exception as error:
             if not is_outage(error):
                 raise
-            return  # the job goes on; the messages are kept for the next time
-        self._unwritten = []
+            OUTAGES.noticed(error)  # the job goes on; the messages are kept for the next time

@@ -59,7 +59,7 @@ class WorkerProcess:
         self._reconciled_at = -float("inf")
 
         render = RenderWorkflow(store, storage, self._generator, dbos, settings=settings)
-        self._claims = render.claims
+        self._render, self._claims = render, render.claims
         DBOS(config=dbos_config(database, executor_id=own_id))
         _register(PrepareWorkflow(store, storage, settings), render, PublishWorkflow(store, storage, settings))
 
@@ -111,8 +111,13 @@ class WorkerProcess:
         if now - self._reconciled_at >= every_s:
             self._reconciled_at = now
             reconcile(self._store, self._dbos, older_than_s=every_s)
-            self._storage.scratch.sweep(older_than_s=self._settings.retention.scratch_s)
+            self._sweep_scratch(older_than_s=self._settings.retention.scratch_s)
         self._sweeper.start_if_due()
+
+    def _sweep_scratch(self, *, older_than_s: float) -> None:
+        """Not what an open job still needs: its video may have waited for the database for so long."""
+        needed = [job.id for job in self._store.open_jobs(older_than_s=older_than_s)]
+        self._storage.scratch.sweep(older_than_s=older_than_s, but_not_of=needed)
 
     def _beat(self) -> None:
         draining = self._heartbeat.beat()
@@ -127,6 +132,7 @@ class WorkerProcess:
             with _unless_away():
                 self._heartbeat.beat()
         with _unless_away():
+            self._render.write_log()
             self._claims.release()
         self._webhooks.stop()
         DBOS.destroy()

@@ -65,6 +65,7 @@ class RenderWorkflow(Workflow):
         self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
+        self._job_log: JobLog | None = None
         self._pause_s = 0.0
 
     def run(self, request_id: str) -> None:
@@ -85,6 +86,11 @@ class RenderWorkflow(Workflow):
             response = unexpected_error(request_id, error)
             if job is not None:
                 self._store.fail(job.id, response, attempt=job.attempt)
+
+    def write_log(self) -> None:
+        """Write what the running job's log has collected: this worker stops before the job's end."""
+        if self._job_log is not None:
+            self._job_log.write()
 
     def _attempt(self, job: Job) -> Outcome:
         """Claim a job, render it and record what came of it."""
@@ -145,6 +151,7 @@ class RenderWorkflow(Workflow):
 
     def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image:
+            self._job_log = log
             for notice in [f"Attempt {job.attempt}"] if job.attempt > 1 else _skipped(job):
                 log.add(notice, "WARN")
             message = self._message(job, image)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -155,6 +156,35 @@ def test_a_stopping_worker_gives_its_job_back_without_blame(server: Server) -> N
         until(lambda worker=worker: server.worker()["pid"] != worker)
         until(lambda: server.status(running)["status"] == "IN_PROGRESS")
     assert not any("lost" in message for message in server.messages(running))
+    server.cancel(running)
+    assert server.finish(running).status_code == 499
+
+
+def test_a_stopping_worker_writes_what_its_jobs_log_has_collected(start_server: Callable[..., Server]) -> None:
+    server = start_server(renderer="falls_silent")
+    running = server.submit()
+    until((server.data_dir / "silent").exists)
+    assert server.stop() == 0
+    with contextlib.closing(sqlite3.connect(server.data_dir / "hunyuan-custom.sqlite")) as database:
+        logged = database.execute("SELECT message FROM request_log WHERE request_id = ? ORDER BY id", [running])
+        messages = [message for (message,) in logged]
+    assert messages[-4:] == ["one", "two", "three", "The worker is stopping; the job goes on with the next one"]
+
+
+def test_a_video_that_waits_for_the_database_is_not_swept_away(start_server: Callable[..., Server]) -> None:
+    """However old it is: an outage may be longer than `retention.scratch_s`."""
+    server = start_server(jobs__reconcile_s=0.3)
+    running = server.submit(example(prompt="WAITS"))
+    server.until_running(running)
+    with contextlib.closing(sqlite3.connect(server.data_dir / "hunyuan-custom.sqlite", timeout=30)) as database:
+        database.execute("UPDATE request SET created_at = created_at - 200000")
+        database.commit()
+    rendered, left = (server.data_dir / "tmp" / f"{name}-1.mp4" for name in (running, "0" * 36))
+    for path in (rendered, left):
+        path.touch()
+        os.utime(path, (0, 0))
+    until(lambda: not left.exists())
+    assert rendered.exists()
     server.cancel(running)
     assert server.finish(running).status_code == 499
 

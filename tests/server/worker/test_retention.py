@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from dbos import DBOSClient
+from pydantic import ValidationError
 
 from server.db.tables import log_table, metadata, request_table, webhook_table
 from server.errors import INTERNAL_ERROR
@@ -239,3 +240,9 @@ def test_expired_media_are_410_and_expired_records_404(start_server: Callable[..
     for suffix in ("", "/status", "/status/stream", "/response"):
         answer = server.http.get(f"/queue/{APP}/requests/{request_id}{suffix}")
         assert (answer.status_code, answer.json()["status"]) == (404, "NOT_FOUND")
+
+
+def test_scratch_files_are_kept_for_an_hour_at_least() -> None:
+    """A shorter time is one in which an upload or a download may still be under way."""
+    with pytest.raises(ValidationError, match="scratch_s"):
+        RetentionSettings(scratch_s=6)
