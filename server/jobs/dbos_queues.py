@@ -23,6 +23,7 @@ IO_QUEUE: Final = "io"  # prepare: network and disk, several at once
 GPU_QUEUE: Final = "gpu"  # render: one at a time per worker
 
 _PREFIXES: Final = 50  # of workflow ids, in one query
+_NOTIFY_S: Final = 0.5  # of DBOS's events, which nothing here waits for; its default is a hundred times a second
 _OUTAGES_ONCE: Final = OutageFilter()
 
 
@@ -38,6 +39,7 @@ def dbos_config(database: sa.Engine, *, executor_id: str) -> DBOSConfig:
         run_migrations=False,
         enable_otlp=False,
         log_level="WARNING",
+        notification_coalesce_sec=_NOTIFY_S,
     )
 
 
