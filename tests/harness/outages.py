@@ -50,7 +50,7 @@ def immutable(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def filled(disk: Path) -> Iterator[None]:
-    """Not a byte is left."""
+    """Not a byte is left, until one of the files in it is removed."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as everything, contextlib.suppress(OSError):
         while True:
@@ -72,4 +72,5 @@ def mounted(disk: Path, size: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        # Lazy: a process that was killed may still have a file open.
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
