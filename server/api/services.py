@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from server.api.access.key_ring import KeyRing
+from server.api.access.rate_limit import RateLimit
 from server.api.event_stream import Tail
 from server.api.intake import Intake
-from server.api.key_ring import KeyRing
-from server.api.rate_limit import RateLimit
 from server.db.connection import create_engine
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
 from server.jobs.dbos_queues import dbos_client

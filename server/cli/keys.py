@@ -9,7 +9,7 @@ import typer
 from server.cli.options import DEMO_CONFIG, Config, DataDir, migrated_database
 
 if TYPE_CHECKING:
-    from server.api.key_table import KeyTable
+    from server.api.access.key_table import KeyTable
 
 keys = typer.Typer(help="Who may use the server.", no_args_is_help=True)
 
@@ -52,7 +52,7 @@ def rotate_key(
 
 
 def _table(config: Path, data_dir: Path | None) -> "KeyTable":
-    from server.api.key_table import KeyTable
+    from server.api.access.key_table import KeyTable
 
     return KeyTable(migrated_database(config, data_dir))
 

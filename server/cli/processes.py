@@ -151,7 +151,7 @@ def _self_signed(settings: Settings) -> "TlsFiles":
 
 def _print_first_key(settings: Settings) -> None:
     """A server that others can reach needs keys: if it has none yet, one is made and shown this once."""
-    from server.api.key_table import first_key
+    from server.api.access.key_table import first_key
     from server.db.connection import create_engine
 
     made = first_key(create_engine(settings.database_url)) if is_reached_from_elsewhere(settings.api) else None

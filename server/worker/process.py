@@ -20,14 +20,14 @@ from server.settings import Settings
 from server.storage.open import open_storage
 from server.storage.uploads import Uploads
 from server.webhooks.sender import WebhookSender
+from server.worker.expiry.orphan_files import OrphanFiles
+from server.worker.expiry.retention import Retention
+from server.worker.expiry.sweeper import Sweeper
 from server.worker.heartbeat import Heartbeat
-from server.worker.orphan_files import OrphanFiles
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
 from server.worker.reconcile import reconcile
 from server.worker.render import RenderWorkflow
-from server.worker.retention import Retention
-from server.worker.sweeper import Sweeper
 from server.worker.takeover import Reaper
 from server.worker.worker_lock import lock_worker_id
 

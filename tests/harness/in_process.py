@@ -5,8 +5,8 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from server.api.access.key_table import KeyTable
 from server.api.app import create_app
-from server.api.key_table import KeyTable
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.jobs.job import LOCAL_OWNER

@@ -4,7 +4,7 @@ import functools
 
 import httpx
 
-from server.api.key_table import KeyTable
+from server.api.access.key_table import KeyTable
 from server.db.connection import create_engine
 from tests.harness.live_server import Server, until
 

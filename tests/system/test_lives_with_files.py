@@ -34,7 +34,7 @@ from server.settings import RetentionSettings, load_settings
 from server.storage.local import LocalStorage
 from server.storage.scratch import Scratch
 from server.worker import claims
-from server.worker.orphan_files import OrphanFiles
+from server.worker.expiry.orphan_files import OrphanFiles
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
 from server.worker.render import RenderWorkflow

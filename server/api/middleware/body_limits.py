@@ -11,8 +11,8 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.api.access.key_ring import KeyRing
 from server.api.error_responses import to_response
-from server.api.key_ring import KeyRing
 from server.api.middleware.body_memory import BodyMemory
 from server.api.middleware.early_answers import announces_body
 from server.api.middleware.host_rewrite import came_via_proxy

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.api.access.key_ring import KeyRing
 from server.api.error_responses import to_response
-from server.api.key_ring import KeyRing
 from server.api.middleware.cors import origin_is_allowed
 from server.errors import Forbidden
 from server.fal.hosts import FAL_HOSTS

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.api.key_table import KeyTable
+from server.api.access.key_table import KeyTable
 from server.db.connection import create_engine
 from tests.harness.in_process import open_api
 from tests.harness.live_server import APP, Server, example

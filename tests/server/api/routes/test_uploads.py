@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from server.api.key_table import KeyTable
+from server.api.access.key_table import KeyTable
 from server.db.connection import create_engine
 from server.fal.example import PHOTO
 from tests.harness.in_process import open_api

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import sqlalchemy as sa
 
-from server.api.key_table import secret_digest
+from server.api.access.key_table import secret_digest
 from server.db.tables import key_table
 from server.errors import Unauthorized
 from server.jobs.job import LOCAL_OWNER

@@ -25,7 +25,7 @@ from server.storage.files import Storage
 from server.storage.local import LocalStorage
 from server.storage.s3 import ObjectStorage
 from server.storage.scratch import Scratch
-from server.worker.orphan_files import OrphanFiles
+from server.worker.expiry.orphan_files import OrphanFiles
 from tests.harness.in_process import settings_for
 from tests.harness.live_server import Server, example, until
 from tests.harness.new_job import new_job

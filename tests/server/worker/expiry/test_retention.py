@@ -13,8 +13,8 @@ from server.errors import INTERNAL_ERROR
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings
 from server.storage.local import LocalStorage
-from server.worker import retention as retention_module
-from server.worker.retention import Retention
+from server.worker.expiry import retention as retention_module
+from server.worker.expiry.retention import Retention
 from tests.harness.live_server import APP, Server, until
 from tests.harness.new_job import new_job
 

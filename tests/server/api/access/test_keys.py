@@ -9,8 +9,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from server.api.key_ring import KeyRing
-from server.api.key_table import KeyTable, first_key
+from server.api.access.key_ring import KeyRing
+from server.api.access.key_table import KeyTable, first_key
 from server.cli.main import app
 from server.db.connection import create_engine
 from server.db.migrations import migrate

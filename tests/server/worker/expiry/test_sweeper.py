@@ -2,7 +2,7 @@
 
 import threading
 
-from server.worker.sweeper import Sweeper
+from server.worker.expiry.sweeper import Sweeper
 from tests.harness.live_server import until
 
 
