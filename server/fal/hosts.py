@@ -64,7 +64,7 @@ def canonical_path(host: str, path: str) -> str:
 
 def _canonical(host: str, path: str) -> str:
     if _CONTROL.search(path):
-        raise NotFound
+        raise NotFound if _REQUESTS in path else NotFound("Path not found")
     path = path.rstrip("/") or "/"
     prefix = _prefix_of(host)
     # The file hosts have paths of their own that look like ours: v3.fal.media/files/upload.

@@ -56,8 +56,10 @@ def test_what_is_no_subpath_stays(path: str) -> None:
 
 @pytest.mark.parametrize("character", ["\0", "\n", "\r", "\x1f", "\x7f", "\x85"])
 def test_control_characters_are_in_no_path(character: str) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="Request not found"):
         canonical_path("localhost", f"/queue/{APP}/requests/a{character}b/status")
+    with pytest.raises(NotFound, match="Path not found"):
+        canonical_path("localhost", f"/health/live{character}")
 
 
 @pytest.mark.parametrize("tail", ["", "\n", "?", "/status"])

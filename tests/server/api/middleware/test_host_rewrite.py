@@ -126,7 +126,8 @@ def test_nothing_is_ever_redirected(server: Server) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_control_character_in_a_path_is_404(server: Server, method: str, path: str) -> None:
     answer = server.http.request(method, path)
-    assert (answer.status_code, answer.json()) == (404, {"detail": "Request not found", "status": "NOT_FOUND"})
+    what = "Request" if "/requests/" in path else "Path"
+    assert (answer.status_code, answer.json()) == (404, {"detail": f"{what} not found", "status": "NOT_FOUND"})
     assert answer.headers["x-fal-request-id"]
     proxied = server.http.get("/api/fal/proxy", headers={"x-fal-target-url": f"https://queue.fal.run{path}"})
     assert proxied.status_code == 404
