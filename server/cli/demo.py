@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import typer
 
+from server.cli.options import make_data_dir
 from server.fal.example import PHOTO
 from server.fal.schemas import ENDPOINT, EXAMPLE_PROMPT
 from server.serve.readiness import wait_until_ready
@@ -17,7 +18,7 @@ from server.settings import Settings
 def run_demo(settings: Settings, arguments: Sequence[str]) -> Path:
     """Make the example video; returns the path of the MP4. The server's own logs go into a file."""
     log = settings.data_dir / "demo.log"
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(settings)
     with Supervisor(settings, arguments, log=log) as server:
         typer.echo(f"Server: {server.url}, its log: {log}")
         typer.echo("Demo model: untrained and hand-set. It shows that everything works, not what HunyuanCustom can do.")

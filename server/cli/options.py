@@ -1,10 +1,12 @@
 """Options that many commands have, and the settings and database they lead to."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from server.errors import SettingsError
 from server.settings import CONFIGS, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -27,11 +29,28 @@ def read_settings(config: Path, data_dir: Path | None, **api: str | int | Path |
     return load_settings(config, overrides)
 
 
+def make_data_dir(settings: Settings) -> None:
+    """Make the data directory if it is missing.
+
+    Raises:
+        SettingsError: it cannot be made, or is not writable for this user.
+    """
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"data_dir: {folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SettingsError(f"data_dir: {folder} is not writable")
+
+
 def migrated_database(config: Path, data_dir: Path | None) -> "sa.Engine":
     """The database of the deployment, created or upgraded where needed."""
     from server.db.connection import create_engine
     from server.db.migrations import migrate
 
     settings = read_settings(config, data_dir)
+    if settings.database_url.startswith("sqlite"):
+        make_data_dir(settings)
     migrate(settings.database_url, settings.data_dir / "migrate.lock")
     return create_engine(settings.database_url)

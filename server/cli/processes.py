@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, Config, DataDir, read_settings
+from server.cli.options import DEMO_CONFIG, Config, DataDir, make_data_dir, read_settings
 from server.logs import configure_logging
 from server.settings import Settings, is_reached_from_elsewhere
 
@@ -47,6 +47,7 @@ def serve(
 
     configure_logging("serve")
     settings = read_settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    make_data_dir(settings)
     tls = _self_signed(settings) if tls_self_signed else None
     if tls is not None:
         tls_cert, tls_key = tls.certificate, tls.key

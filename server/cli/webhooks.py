@@ -1,18 +1,20 @@
 """`hunyuan-custom webhooks ...`: the outbox, beside a running server."""
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from server.cli.options import DEMO_CONFIG, Config, DataDir, migrated_database
 from server.errors import RequestError, SettingsError
 
-webhooks = typer.Typer(help="Deliveries to fal_webhook.", no_args_is_help=True)
+WebhookState: TypeAlias = Literal["pending", "delivered", "failed"]
+
+webhooks = typer.Typer(help="List the deliveries to fal_webhook, or repeat one.", no_args_is_help=True)
 
 
 @webhooks.command("list")
 def list_webhooks(
-    state: Annotated[str | None, typer.Option(help="pending, delivered or failed")] = None,
+    state: Annotated[WebhookState | None, typer.Option(help="Only deliveries in this state.")] = None,
     config: Config = DEMO_CONFIG,
     data_dir: DataDir = None,
 ) -> None:

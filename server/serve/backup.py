@@ -69,8 +69,10 @@ def restore(settings: Settings, source: Path) -> None:
             for name in [*_ALWAYS, _VIDEOS, _DATABASE]:  # the database last: without it there is no server yet
                 if (Path(scratch) / name).exists():
                     (Path(scratch) / name).rename(targets[name])
-    except (tarfile.TarError, OSError) as error:
-        raise SettingsError(f"{source}: {error}") from error
+    except tarfile.TarError as error:
+        raise SettingsError(f"{source}: not a backup, or a damaged one") from error
+    except OSError as error:
+        raise SettingsError(f"{source}: {error.strerror or error}") from error
     finally:
         os.umask(mask)
 

@@ -101,8 +101,8 @@ def test_a_restore_never_overwrites_and_takes_nothing_but_a_backup(tmp_path: Pat
         (["backup", str(target)], data_dir, "exists"),
         (["backup", str(tmp_path / "b.tar")], tmp_path / "empty", "no database"),
         (["restore", str(evil)], tmp_path / "x", "no backup"),
-        (["restore", str(damaged)], tmp_path / "y", "damaged.tar"),
-        (["restore", str(tmp_path / "none.tar")], tmp_path / "z", "none.tar"),
+        (["restore", str(damaged)], tmp_path / "y", "damaged.tar: not a backup"),
+        (["restore", str(tmp_path / "none.tar")], tmp_path / "z", "none.tar: No such file"),
     ]
     for words, where, reason in refused:
         done = CliRunner().invoke(app, [*words, "--data-dir", str(where)])
@@ -176,3 +176,18 @@ def test_secrets_are_drawn_once_and_differ(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "hunyuan-custom.sqlite") as connection:
         assert connection.execute("SELECT count(*) FROM secret").fetchone() == (2,)
     connection.close()
+
+
+@pytest.mark.parametrize("words", [["migrate"], ["serve", "--port", "0"], ["demo"]])
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "data"
+    done = CliRunner().invoke(app, [*words, "--data-dir", str(folder)])
+    assert isinstance(done.exception, SettingsError), done.exception
+    assert str(done.exception) == f"data_dir: {folder} cannot be made: Not a directory"
+
+
+def test_only_states_of_deliveries_can_be_listed(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["webhooks", "list", "--state", "waiting", "--data-dir", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "delivered" in done.output
