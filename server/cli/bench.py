@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def bench_api(
     seconds: Annotated[float, typer.Option(help="Length of the submit phase; the others are shorter.")] = 60.0,
 ) -> None:
-    """Measure what load the API carries on this machine: submits, polls, streams, downloads, a deep queue."""
+    """Measure the load that the API can take on this machine: submits, polls, streams, downloads, a deep queue."""
     from server.bench.api import bench_api as run
 
     configure_logging("bench", logging.WARNING)
@@ -68,7 +68,9 @@ def doctor(
     full_size: Annotated[
         bool, typer.Option("--full-size", help="Run a forward of the 13B transformer with synthetic weights.")
     ] = False,
-    directory: Annotated[Path, typer.Option(help="Where 26 GB of synthetic weights may stand for a while.")] = Path(),
+    directory: Annotated[
+        Path, typer.Option(help="Folder for 26 GB of synthetic weights, removed afterwards.")
+    ] = Path(),
 ) -> None:
     """Check that this machine can hold the model: a full-size forward from disk, without a GPU, in minutes."""
     if not full_size:

@@ -11,7 +11,7 @@ from server.cli.options import DEMO_CONFIG, Config, DataDir, migrated_database
 if TYPE_CHECKING:
     from server.api.access.key_table import KeyTable
 
-keys = typer.Typer(help="Who may use the server.", no_args_is_help=True)
+keys = typer.Typer(help="Keys: who may use the server.", no_args_is_help=True)
 
 
 @keys.command("create")

@@ -34,7 +34,7 @@ def drain(
 
 
 def usage(
-    csv: Annotated[bool, typer.Option("--csv", help="The only form there is; say it for scripts to come.")] = False,  # noqa: ARG001
+    csv: Annotated[bool, typer.Option("--csv", help="The default, and the only format.")] = False,  # noqa: ARG001
     since: Annotated[datetime | None, typer.Option(help="UTC, 2026-01-31 or 2026-01-31T12:00:00.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only this owner.")] = None,
     config: Config = DEMO_CONFIG,
