@@ -104,7 +104,9 @@ class JobSettings(Section):
     max_attempts: int = Field(
         default=3, ge=1, description="runs of one job whose generator or worker is lost or silent"
     )
-    reconcile_s: float = Field(default=30.0, gt=0, description="how often open jobs are compared with the engine")
+    reconcile_s: float = Field(
+        default=30.0, gt=0, description="how often open jobs are compared with the workflows of DBOS"
+    )
     shutdown_grace_s: float = Field(default=0.0, ge=0, description="a stopping worker lets its job run for so long")
     min_free_bytes: int = Field(default=2 * 10**9, ge=0, description="less free disk than this refuses new jobs")
     prepare_concurrency: int = Field(default=4, ge=1, description="images fetched at once")
@@ -121,7 +123,7 @@ class RetentionSettings(Section):
     media_s: float = Field(default=7 * 86400.0, ge=0, description="images and videos of a finished request")
     records_s: float = Field(default=30 * 86400.0, ge=0, description="its status, log and result; ends its media too")
     scratch_s: float = Field(
-        default=86400.0, ge=3600, description="what killed processes left, and the engine's own rows; an hour at least"
+        default=86400.0, ge=3600, description="what killed processes left, and DBOS's own rows; an hour at least"
     )
     sweep_s: float = Field(default=60.0, gt=0, description="how often expired things are removed")
 

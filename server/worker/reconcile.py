@@ -34,7 +34,7 @@ def reconcile(store: JobStore, dbos: DBOSClient, *, older_than_s: float) -> None
 
 def _reconcile(store: JobStore, dbos: DBOSClient, job: Job, statuses: Sequence[str]) -> None:
     if not statuses:
-        logger.warning("request %s was unknown to the engine and is queued again", job.id)
+        logger.warning("request %s was unknown to DBOS and is queued again", job.id)
         enqueue_again(dbos, job)
     elif _ENDED.issuperset(statuses):
         logger.error("request %s was left behind by its workflows", job.id)
