@@ -63,9 +63,10 @@ class Claims:
         """
         if not self._claiming.acquire(timeout=_CLAIM_S):
             return  # the database is away: if the claim was made after all, the worker that finds it counts a fault
-        if self._held is None:
+        held = self._held  # read once: the attempt may end meanwhile
+        if held is None:
             return
-        job, workflow_id = self._held
+        job, workflow_id = held
         if self._store.release(job):
             self._store.log(job, [("WARN", "The worker is stopping; the job goes on with the next one")])
         give_back_render(self._dbos, workflow_id, self._worker_id)
