@@ -32,6 +32,7 @@ from server.settings import MemoryPlan, Settings
 logger = logging.getLogger(__name__)
 
 _LONGEST_RESTART_DELAY_S: Final = 60.0
+_LOOK_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ class GeneratorKeeper:
     def wait_until_usable(self) -> None:
         """Block until a model is loaded, however long that takes."""
         self._wanted.set()
-        self._usable.wait()
+        while not self._usable.wait(_LOOK_EVERY_S):
+            self._wanted.set()  # it may have been unloaded meanwhile
 
     def unload(self) -> None:
         """End the process; there is none until one is waited for."""

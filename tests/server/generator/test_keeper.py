@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from server.bench.waiting import LIMIT_S
 from server.generator.keeper import GeneratorKeeper
 from server.generator.state import Phase
 from server.settings import load_settings
@@ -65,3 +66,13 @@ def test_a_process_that_cannot_be_watched_does_not_stay_beside_the_next_one(
     monkeypatch.setattr(threading.Timer, "start", refuse_once)
     with running(tmp_path):
         assert [process.poll() is None for process in started] == [False, True]
+
+
+def test_a_model_that_is_waited_for_does_not_stay_unloaded(tmp_path: Path) -> None:
+    with running(tmp_path) as keeper:
+        keeper.kill()
+        waiting = threading.Thread(target=keeper.wait_until_usable, daemon=True)
+        waiting.start()
+        keeper.unload()
+        waiting.join(LIMIT_S)
+        assert keeper.usable
