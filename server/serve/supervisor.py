@@ -41,40 +41,47 @@ class _Child:
         self._inherited = inherited
         self._log = log
         self._delay = _FIRST_DELAY_S
-        self._restart_at: float | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start the process."""
-        self._started_at = time.monotonic()
-        self._restart_at = None
-        self.process = subprocess.Popen(
-            self._command, pass_fds=self._inherited, stdin=subprocess.DEVNULL, stderr=self._log
-        )
+        self._started_at = 0.0
+        self._start_at: float | None = time.monotonic()  # None while it runs
+        self._process: subprocess.Popen[bytes] | None = None
 
     def check(self) -> None:
-        """Restart the process if it has ended and its delay is over."""
+        """Start the process if it is to start now; if it has ended, after a delay."""
         now = time.monotonic()
-        if self._restart_at is None and self.process.poll() is not None:
+        if self._start_at is not None and now >= self._start_at:
+            self._start(now)
+        elif self._start_at is None and self._process is not None and self._process.poll() is not None:
             lived = now - self._started_at
             self._delay = _FIRST_DELAY_S if lived > _HEALTHY_AFTER_S else min(self._delay * 2, _LONGEST_DELAY_S)
-            self._restart_at = now + self._delay
-            logger.error("%s ended with %s; starting again in %.1f s", self.role, self.process.returncode, self._delay)
-        elif self._restart_at is not None and now >= self._restart_at:
-            self.start()
+            self._start_at = now + self._delay
+            logger.error("%s ended with %s; starting again in %.1f s", self.role, self._process.returncode, self._delay)
 
-    def stop(self) -> None:
-        """Ask the process to end."""
-        if self.process.poll() is None:
-            self.process.terminate()
+    def _start(self, now: float) -> None:
+        try:
+            self._process = subprocess.Popen(
+                self._command, pass_fds=self._inherited, stdin=subprocess.DEVNULL, stderr=self._log
+            )
+        except OSError as error:  # no memory for a process, say
+            self._delay = min(self._delay * 2, _LONGEST_DELAY_S)
+            self._start_at = now + self._delay
+            logger.warning("%s cannot be started (%s); trying again in %.1f s", self.role, error, self._delay)
+        else:
+            self._started_at, self._start_at = now, None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if there is one."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
 
     def wait(self, deadline: float) -> None:
         """Wait for its end until the deadline, then kill it."""
+        if self._process is None:
+            return
         try:
-            self.process.wait(max(0.0, deadline - time.monotonic()))
+            self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self._process.kill()
+            self._process.wait()
 
 
 class Supervisor:
@@ -142,10 +149,6 @@ class Supervisor:
             pass
         logger.info("stopping")
 
-    def pid_of(self, role: str) -> int:
-        """The process id of `api` or `worker`."""
-        return next(child.process.pid for child in self._children if child.role == role)
-
     def hurry(self) -> None:
         """End the grace of a running job: a worker that lets it finish gives it back instead.
 
@@ -153,8 +156,8 @@ class Supervisor:
         terminal or the service manager, which signal all processes of a group, and from here.
         """
         for child in self._children:
-            if child.role == "worker" and child.process.poll() is None:
-                child.process.send_signal(signal.SIGUSR1)
+            if child.role == "worker":
+                child.send(signal.SIGUSR1)
 
     def _watch(self) -> None:
         log = self._log_path.open("ab") if self._log_path else None
@@ -165,12 +168,14 @@ class Supervisor:
             _Child("api", [*python, "api", "--listen-fd", str(fd), *ours, *self._api_arguments], [fd], log),
             _Child("worker", [*python, "worker", *ours], [], log),
         ]
-        while not self._stopping.wait(_TICK_S):
+        while True:
             for child in children:
                 child.check()
+            if self._stopping.wait(_TICK_S):
+                break
         deadline = time.monotonic() + max(_KILL_AFTER_S, self._settings.jobs.shutdown_grace_s + _MARGIN_S)
         for child in children:
-            child.stop()
+            child.send(signal.SIGTERM)
         for child in children:
             child.wait(deadline)
         if log is not None:
