@@ -36,5 +36,5 @@ class Sweeper:
             except Exception as error:
                 if is_outage(error):
                     OUTAGES.noticed(error)
-                    return  # the others would fail as well
-                logger.exception("what has expired could not be removed; trying again later")
+                else:
+                    logger.exception("what has expired could not be removed; trying again later")
