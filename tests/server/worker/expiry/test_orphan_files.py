@@ -184,7 +184,7 @@ def test_a_submit_that_fails_takes_its_image_along_unless_it_was_written(
     store = _Locked(database, engine)
     store.written_first = written_first
     intake = Intake(store, storage, settings_for(tmp_path, jobs={"min_free_bytes": 0}))
-    body = json.dumps(example()).encode()
+    body = bytearray(json.dumps(example()).encode())
     with pytest.raises(sa.exc.OperationalError, match="locked"):
         intake.accept(Submission(body, "local", "http://127.0.0.1", SubmitOptions.from_headers({})))
     assert len(list(storage.stored("inputs", older_than_s=-60))) == int(written_first)
