@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -29,7 +29,8 @@ def write_shards(moves: Sequence[Move], folder: Path, *, stem: str, progress: Pr
     """Write all pieces into `<stem>.safetensors`, or into numbered shards and `<stem>.safetensors.index.json`.
 
     Names and index are those of diffusers and transformers. Raises `BadValuesError` on NaN or infinity,
-    `CheckpointError` when bytes do not match their checksum, `TargetError` when the disk is full or read-only.
+    `CheckpointError` when bytes do not match their checksum, `TargetError` when the disk is full or read-only. After
+    the first error no other shard is begun.
     """
     split = split_state_dict_into_shards_factory(
         {str(number): move for number, move in enumerate(moves)},
@@ -45,10 +46,10 @@ def write_shards(moves: Sequence[Move], folder: Path, *, stem: str, progress: Pr
             for name, shard in shards.items()
         ]
         try:
-            written = [file.result() for file in files]
-        except BaseException:
+            wait(files, return_when=FIRST_EXCEPTION)
+        finally:
             threads.shutdown(cancel_futures=True)
-            raise
+    written = [file.result() for file in files]
     if split.is_sharded:
         weight_map = {key: name for name, shard in shards.items() for move in shard for key, _, _ in move.entries()}
         index = {"metadata": split.metadata, "weight_map": dict(sorted(weight_map.items()))}
