@@ -13,11 +13,13 @@ import psutil
 import pytest
 
 from server.bench.throwaway_postgres import Postgres
+from server.bench.waiting import LIMIT_S
 from tests.harness.live_server import APP, FAST, Deployment, Server, example, fake, until
 from tests.harness.outages import filled, immutable, mounted, postgres_read_only, postgres_stopped
 
 AWAY_S = 4.0
 BACK_WITHIN_S = 15.0
+AWAY = " is away; what is running goes on"
 SETTINGS = FAST | {
     "generator__renderer": fake("waits_for_a_file"),
     "jobs__min_free_bytes": 0,
@@ -89,7 +91,9 @@ def test_an_outage_fails_nothing_and_ends_by_itself(place: Place, hooks: tuple[s
             broken, tries = time.monotonic(), 0
             meanwhile, accepted = deployment.start_api(), list[str]()
             deployment.start_worker("meanwhile")
-            while time.monotonic() - broken < AWAY_S:
+            # A busy machine starts the two late: all four are to notice it.
+            while time.monotonic() - broken < AWAY_S or log.read_text().count(AWAY) < 4:
+                assert time.monotonic() - broken < LIMIT_S
                 tries += 2
                 for api in (server, meanwhile):
                     accepted += _refuses(api, some_room=place.some_room)
@@ -110,11 +114,11 @@ def test_an_outage_fails_nothing_and_ends_by_itself(place: Place, hooks: tuple[s
         until(lambda: {f"/{number}" for number in range(6)} <= set(called))
         assert {role: server.pid_of(role) for role in pids} == pids
         assert all(psutil.Process(pid).is_running() for pid in pids.values())
-        until(lambda: log.read_text().count(" is back after ") == 4)
+        until(lambda: log.read_text().count(" is back after ") == log.read_text().count(AWAY) >= 4)
     lines = log.read_text().splitlines()
     for role in ("api", "worker"):
-        gone = [line for line in lines if f" {role} " in line and " is away; what is running goes on" in line]
-        assert len(gone) == 2, "one line for each process"
+        gone = [line for line in lines if f" {role} " in line and AWAY in line]
+        assert len(gone) == 2 or place.some_room, "one line for each process, unless it could write for a moment"
     assert "Traceback" not in log.read_text()
     assert not [line for line in lines if "dbos" in line and " ERROR" in line]
     assert len(lines) < 50
