@@ -19,6 +19,7 @@ from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.jobs.dbos_queues import dbos_client
 from server.parent_death import die_with_parent
+from tests.harness.client_programs import missing
 from tests.harness.live_server import FAST, Deployment, Server, launch
 from tests.harness.measured import MEASURED, Close
 from tests.harness.shared_servers import SharedServers, by_shared_server, used_in
@@ -92,10 +93,7 @@ def postgres() -> Iterator[Postgres]:
     """One for all tests, each of which takes a database of its own; started by the first that asks."""
     binaries = find_binaries()
     if binaries is None:
-        reason = "needs PostgreSQL: apt-get install postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("needs PostgreSQL: apt-get install postgresql")
     server = Postgres(binaries)
     server.start()
     yield server

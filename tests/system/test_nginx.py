@@ -19,6 +19,7 @@ import pytest
 
 from server.parent_death import tied
 from server.serve.tls import self_signed
+from tests.harness.client_programs import missing
 from tests.harness.live_server import APP, FAST, ROOT, Server, example, launch, until
 from tests.harness.pictures import png
 from tests.harness.raw_http import read_all
@@ -48,10 +49,7 @@ class Proxy:
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if nginx is None:
-        reason = "needs nginx: apt-get install nginx-light"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("needs nginx: apt-get install nginx-light")
     folder = tmp_path_factory.mktemp("nginx")
     server = launch(folder / "data", ready=False, **FAST, api__trusted_proxies='["127.0.0.1"]')
     assert server.process.stdout is not None

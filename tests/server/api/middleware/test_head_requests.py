@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.harness.client_programs import missing
 from tests.harness.live_server import APP, Server, example, photo_uri
 from tests.harness.raw_http import connect, read_all
 
@@ -115,6 +116,6 @@ def test_another_method_is_told_which_there_are(server: Server, method: str, pat
 def test_wget_as_a_health_check(server: Server) -> None:
     wget = shutil.which("wget")
     if wget is None:
-        pytest.skip("wget is not installed")
+        missing("wget is not installed")
     done = subprocess.run([wget, "-q", "--spider", f"{server.url}/health/ready"], timeout=60, check=False)
     assert done.returncode == 0
