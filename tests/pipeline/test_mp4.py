@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.mp4 import Mp4Error, write_mp4
+from tests.harness.outages import mounted
 
 ORANGE = (230, 120, 40)
 
@@ -164,17 +165,11 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, name: str, why: str)
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small tmpfs needs privileges")
-    try:
+    with mounted(tmp_path / "small", "256k"):
+        small = tmp_path / "small"
         with pytest.raises(Mp4Error, match="No space left on device"):
             write_mp4(noise(40), small / "video.mp4", fps=25, num_frames=40, width=256, height=128, threads=1)
         assert not list(small.iterdir())
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_a_file_size_limit(tmp_path: Path) -> None:
