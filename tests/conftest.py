@@ -141,3 +141,16 @@ def engine(database: sa.Engine) -> Iterator[DBOSClient]:
     client = dbos_client(database)
     yield client
     client.destroy()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def either_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+    """One database for the tests of a file, of each kind in turn."""
+    folder = tmp_path_factory.mktemp("either")
+    url = f"sqlite:///{folder / 'x.sqlite'}"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres").new_database()
+    migrate(url, folder / "lock")
+    opened = create_engine(url)
+    yield opened
+    opened.dispose()

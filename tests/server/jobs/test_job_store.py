@@ -1,7 +1,6 @@
 """The life of jobs as a state machine: whatever happens in whatever order, a job ends once and truthfully."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +10,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from server.db.connection import create_engine
-from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import dbos_client
@@ -30,16 +27,9 @@ def render(store: JobStore, attempt: Job) -> Job:
     return replace(attempt, video_key=video.video_key)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    folder = tmp_path_factory.mktemp("store")
-    url = f"sqlite:///{folder / 'x.sqlite'}"
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database()
-    migrate(url, folder / "lock")
-    engine = create_engine(url)
-    yield engine
-    engine.dispose()
+@pytest.fixture(scope="module")
+def database(either_database: sa.Engine) -> sa.Engine:
+    return either_database
 
 
 class Lives(RuleBasedStateMachine):

@@ -1,13 +1,10 @@
 """When a worker counts as gone: its work is taken over, and no pause or clock takes work away from one that is not."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from server.db.connection import create_engine
-from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job_store import JobStore
@@ -16,16 +13,9 @@ from server.worker.takeover import Reaper
 from tests.harness.new_job import new_job
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
-    folder = tmp_path_factory.mktemp("takeover")
-    url = f"sqlite:///{folder / 'x.sqlite'}"
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database()
-    migrate(url, folder / "lock")
-    engine = create_engine(url)
-    yield engine
-    engine.dispose()
+@pytest.fixture(scope="module")
+def database(either_database: sa.Engine) -> sa.Engine:
+    return either_database
 
 
 def test_work_of_a_worker_that_never_registered_is_taken_over(database: sa.Engine) -> None:
