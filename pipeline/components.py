@@ -35,29 +35,18 @@ class JointAttention(Protocol):
     """
 
     heads: int
-    processor: Any  # of diffusers, exchanged while several ranks share a request
     to_q: Layer
     to_k: Layer
     to_v: Layer
-    norm_q: Layer
-    norm_k: Layer
+    norm_q: WeightedLayer
+    norm_k: WeightedLayer
     add_q_proj: Layer
     add_k_proj: Layer
     add_v_proj: Layer
-    norm_added_q: Layer
-    norm_added_k: Layer
+    norm_added_q: WeightedLayer
+    norm_added_k: WeightedLayer
     to_out: Sequence[Layer]
     to_add_out: Layer
-
-    def set_processor(self, processor: Any, /) -> None: ...
-
-    def __call__(
-        self,
-        *,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        image_rotary_emb: tuple[Tensor, Tensor],
-    ) -> tuple[Tensor, Tensor]: ...
 
 
 class DoubleBlock(Protocol):
@@ -76,7 +65,6 @@ class SingleBlock(Protocol):
     norm: AdaptiveNorm
     attn: JointAttention
     proj_mlp: Layer
-    act_mlp: Layer
     proj_out: Layer
 
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.components import Scheduler, Transformer
+from pipeline.fused.kernels import EAGER, Kernels
 from pipeline.memory.placement import onloaded
 from pipeline.options import StepCacheName
 from pipeline.shapes import whole_number
@@ -85,9 +86,11 @@ def denoise(
     sampling: Sampling,
     on_block: OnBlock,
     on_step: Callable[[int, Tensor, Tensor], Tensor],
+    kernels: Kernels = EAGER,
 ) -> Tensor:
     """latents: fp32 noise [1,16,T,h,w] -> fp32 latents. Branches go from least to most conditioned (`guidance.py`)."""
     cache = StepCache(sampling.full_steps)
+    kernels = replace(kernels, attention=share.attention(kernels.attention))
     timesteps, sigmas = schedule
     on_device = timesteps.to(latents.device)  # copied once: a copy waits for everything queued on the device
     for step in range(sampling.start_step, sampling.steps):
@@ -100,6 +103,7 @@ def denoise(
                     timestep,
                     branches[row],
                     share=share,
+                    kernels=kernels,
                     cache=cache,
                     key=(step, row),
                     on_block=on_block,
@@ -126,6 +130,7 @@ def _predict(
     branch: Branch,
     *,
     share: Share,
+    kernels: Kernels,
     cache: StepCache,
     key: tuple[int, int],
     on_block: OnBlock,
@@ -135,6 +140,24 @@ def _predict(
         vec = conditioning_vector(transformer, timestep, branch)
         x = cache.recall(*key)
         if x is None:
-            x = trunk(transformer, latents, timestep=timestep, vec=vec, branch=branch, share=share, on_block=on_block)
+            x = trunk(
+                transformer,
+                latents,
+                timestep=timestep,
+                vec=vec,
+                branch=branch,
+                share=share,
+                kernels=kernels,
+                on_block=on_block,
+            )
         cache.remember(*key, x)
-        return head(transformer, x, vec=vec, branch=branch, share=share, size=latents.shape, on_block=on_block)
+        return head(
+            transformer,
+            x,
+            vec=vec,
+            branch=branch,
+            share=share,
+            kernels=kernels,
+            size=latents.shape,
+            on_block=on_block,
+        )

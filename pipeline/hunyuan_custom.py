@@ -20,6 +20,7 @@ from pipeline.conditioning.encode import ConditionEncoder, Subject
 from pipeline.conditioning.encoders import image_token_count
 from pipeline.conditioning.identity_image import rgb_pixels
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
+from pipeline.fused.kernels import EAGER, Kernels
 from pipeline.memory.stored_model import has_fp8_layers, load_stored
 from pipeline.options import ALPHA, POSTERIOR, StepCacheName
 from pipeline.pacing import Pacer
@@ -83,6 +84,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         )
         self._interrupt = False
         self._ranks: Ranks | None = None
+        self._kernels = EAGER
 
     def enable_ranks(self, ranks: Ranks) -> None:
         """From now on denoise together with the other processes of `ranks`, which must make the same calls.
@@ -94,6 +96,10 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         """
         check_heads(self.transformer, ranks.count, branches=2)
         self._ranks = ranks
+
+    def enable_kernels(self, kernels: Kernels) -> None:
+        """From now on denoise with them."""
+        self._kernels = kernels
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "HunyuanCustomPipeline":
@@ -217,31 +223,32 @@ class HunyuanCustomPipeline(DiffusionPipeline):
     ) -> Tensor:
         """Noise [1,16,T,h,w] -> latents of the video; up to the last whole step if interrupted."""
         pacer = Pacer(noise.device)
-        with sharing(self.transformer, self._rotary_tables(noise, branches), branches, self._ranks) as share:
-            own_branches = len(share.rows(len(branches)))
-            progress = StageProgress("denoise", block_count(self.transformer, own_branches, sampling), callback)
+        share = sharing(self.transformer, self._rotary_tables(noise, branches), branches, self._ranks)
+        own_branches = len(share.rows(len(branches)))
+        progress = StageProgress("denoise", block_count(self.transformer, own_branches, sampling), callback)
 
-            def on_block() -> None:
-                pacer()
-                progress.advance()
-                if self._interrupt:
-                    raise Interrupted
+        def on_block() -> None:
+            pacer()
+            progress.advance()
+            if self._interrupt:
+                raise Interrupted
 
-            def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
-                if on_step_end is None:
-                    return latents
-                return on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
+        def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            if on_step_end is None:
+                return latents
+            return on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
 
-            return denoise(
-                self.transformer,
-                noise,
-                branches,
-                share=share,
-                schedule=sigma_schedule(self.scheduler, sampling.steps),
-                sampling=sampling,
-                on_block=on_block,
-                on_step=on_step,
-            )
+        return denoise(
+            self.transformer,
+            noise,
+            branches,
+            share=share,
+            schedule=sigma_schedule(self.scheduler, sampling.steps),
+            sampling=sampling,
+            on_block=on_block,
+            on_step=on_step,
+            kernels=self._kernels,
+        )
 
     def _rotary_tables(self, noise: Tensor, branches: Sequence[Branch]) -> Rope:
         """One pair of tables for all branches, long enough for the longest text."""

@@ -5,6 +5,7 @@ The interface between the transformer and `parallel/plan.py`, which has the shar
 
 from torch import Tensor
 
+from pipeline.attention.function import AttentionFunction
 from pipeline.blocks import Rope
 
 
@@ -25,6 +26,10 @@ class Share:
     def joined(self, patches: Tensor) -> Tensor:
         """[1,n,C] -> [1,N,C]: the results for all image tokens, from every process."""
         return patches
+
+    def attention(self, function: AttentionFunction) -> AttentionFunction:
+        """The same function for the tokens computed here, which attend to those of every process."""
+        return function
 
     def predictions(self, own: list[Tensor]) -> list[Tensor]:
         """The velocities of all branches, from those computed here."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.blocks import Rope, double_block, modulated, modulation, single_block
+from pipeline.blocks import Rope, double_block, modulation, single_block
 from pipeline.components import Transformer
+from pipeline.fused.kernels import Kernels
 from pipeline.share import Share
 
 OnBlock = Callable[[], None]
@@ -55,6 +56,7 @@ def trunk(
     vec: Tensor,
     branch: Branch,
     share: Share,
+    kernels: Kernels,
     on_block: OnBlock,
 ) -> Tensor:
     """All blocks but the last: latents [1,16,T,h,w] -> [1,N+L,C], ordered [reference, video, text]."""
@@ -62,15 +64,16 @@ def trunk(
     # The refiner reads the mask position by position, padding rows included; afterwards only its sum counts, and
     # cropping to it makes a mask in the joint attention unnecessary.
     text = transformer.context_embedder(branch.text, timestep, branch.mask)[:, : branch.valid]
-    image_rope, joint_rope = _rows(share.rope, image.shape[1]), _rows(share.rope, image.shape[1] + text.shape[1])
+    image, text = image[0], text[0]
+    rope = _rows(share.rope, len(image) + len(text))
     for double in transformer.transformer_blocks:
-        image, text = double_block(double, image, text, vec, image_rope)
+        image, text = double_block(double, image, text, vec, rope=rope, kernels=kernels)
         on_block()
-    x = torch.cat([image, text], dim=1)
+    x = torch.cat([image, text])
     for single in transformer.single_transformer_blocks[:-1]:
-        x = single_block(single, x, vec, joint_rope)
+        x = single_block(single, x, vec, rope=rope, kernels=kernels)
         on_block()
-    return x
+    return x[None]
 
 
 def head(
@@ -80,16 +83,19 @@ def head(
     vec: Tensor,
     branch: Branch,
     share: Share,
+    kernels: Kernels,
     size: torch.Size,
     on_block: OnBlock,
 ) -> Tensor:
     """The last block and the output layer: [1,N+L,C] -> velocity fp32 of `size` [1,16,T,h,w]."""
-    x = single_block(transformer.single_transformer_blocks[-1], x, vec, _rows(share.rope, x.shape[1]))
+    rows = single_block(
+        transformer.single_transformer_blocks[-1], x[0], vec, rope=_rows(share.rope, x.shape[1]), kernels=kernels
+    )
     on_block()
     per_frame = branch.reference[0, 0].numel() // transformer.config.patch_size**2
-    image = x[:, : x.shape[1] - branch.valid]
-    scale, shift = modulation(transformer.norm_out, vec, 2)  # in this order: diffusers swaps them, unlike in the blocks
-    patches = share.joined(transformer.proj_out(modulated(image, shift, scale)))
+    image = rows[: len(rows) - branch.valid]
+    scale, shift = modulation(transformer.norm_out, vec)  # in this order: diffusers swaps them, unlike in the blocks
+    patches = share.joined(transformer.proj_out(kernels.passes.modulate(image, shift, scale))[None])
     return unpatchify(transformer, patches[:, per_frame:], size).float()
 
 

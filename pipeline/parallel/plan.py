@@ -1,20 +1,20 @@
 """One request on several ranks: guidance branches on halves of them, the image tokens of a branch split within.
 
-The transformer itself is unchanged: for the duration of a request its attention has another processor
-(`parallel/ulysses.py`), and a `Share` says which branches and tokens this rank computes.
+The transformer itself is unchanged: a `Share` says which branches and tokens this rank computes, and its attention
+function exchanges tokens for heads (`parallel/ulysses.py`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.attention.function import AttentionFunction
 from pipeline.blocks import Rope
 from pipeline.components import Transformer
 from pipeline.parallel.ranks import Ranks
-from pipeline.parallel.ulysses import TokenSplit, UlyssesProcessor
+from pipeline.parallel.ulysses import TokenSplit
 from pipeline.share import Share
 from pipeline.transformer import Branch
 
@@ -33,31 +33,16 @@ def check_heads(transformer: Transformer, ranks: int, branches: int) -> None:
         raise ValueError(f"{heads} attention heads cannot be shared by {sharing} ranks")
 
 
-@contextmanager
-def sharing(transformer: Transformer, rope: Rope, branches: Sequence[Branch], ranks: Ranks | None) -> Iterator[Share]:
-    """The share of this process in a request; with several ranks, `transformer` computes as one of them until the end.
+def sharing(transformer: Transformer, rope: Rope, branches: Sequence[Branch], ranks: Ranks | None) -> Share:
+    """The share of this process in a request.
 
     Raises:
         ValueError: the heads cannot be shared by so many ranks.
     """
     if ranks is None:
-        yield Share(rope)
-        return
+        return Share(rope)
     check_heads(transformer, ranks.count, len(branches))
-    share = _RankShare(rope, len(rope[0]) - max(branch.valid for branch in branches), len(branches), ranks)
-    if share.split is None:
-        yield share
-        return
-    attentions = [block.attn for block in transformer.transformer_blocks]
-    attentions += [block.attn for block in transformer.single_transformer_blocks]
-    whole = [attention.processor for attention in attentions]
-    for attention in attentions:
-        attention.set_processor(UlyssesProcessor(share.split, attention.processor._attention_backend))
-    try:
-        yield share
-    finally:
-        for attention, processor in zip(attentions, whole, strict=True):
-            attention.set_processor(processor)
+    return _RankShare(rope, len(rope[0]) - max(branch.valid for branch in branches), len(branches), ranks)
 
 
 class _RankShare(Share):
@@ -82,6 +67,9 @@ class _RankShare(Share):
 
     def joined(self, patches: Tensor) -> Tensor:
         return patches if self.split is None else self.split.joined(patches)
+
+    def attention(self, function: AttentionFunction) -> AttentionFunction:
+        return function if self.split is None else self.split.attention(function)
 
     def predictions(self, own: list[Tensor]) -> list[Tensor]:
         if self._pair is None:

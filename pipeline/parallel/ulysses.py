@@ -7,12 +7,9 @@ of attention works on single tokens, so that each process does it for its own. A
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
-from pipeline.blocks import Rope
-from pipeline.components import JointAttention
+from pipeline.attention.function import AttentionFunction
 
 
 class TokenSplit:
@@ -57,43 +54,10 @@ class TokenSplit:
         dist.all_to_all_single(received, sent, [per_process] * self._size, sizes, group=self._group)
         return received.unflatten(0, (self._size, -1)).transpose(0, 1).flatten(1, 2)[None]
 
+    def attention(self, function: AttentionFunction) -> AttentionFunction:
+        """`function` over all tokens and some heads, for q, k, v [1,n+L,H,D] with all heads and the tokens here."""
 
-class UlyssesProcessor:
-    """diffusers' `HunyuanVideoAttnProcessor2_0` with the exchange around its attention."""
+        def exchanged(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return self.tokens_here(function(*(self.heads_here(x) for x in (q, k, v))))
 
-    def __init__(self, split: TokenSplit, backend: AttentionBackendName | None) -> None:
-        self._split = split
-        self._attention_backend = backend
-
-    def __call__(
-        self,
-        attn: JointAttention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: None = None,  # noqa: ARG002 - the signature is diffusers'; there never is a mask
-        image_rotary_emb: Rope | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Double blocks: [1,n,C] and [1,L,C]. Single blocks: [1,n+L,C], which is both."""
-        query, key, value = (
-            project(hidden_states).unflatten(2, (attn.heads, -1)) for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        query, key = (
-            apply_rotary_emb(norm(x), image_rotary_emb, sequence_dim=1)
-            for norm, x in ((attn.norm_q, query), (attn.norm_k, key))
-        )
-        if encoder_hidden_states is not None:
-            text_query, text_key, text_value = (
-                project(encoder_hidden_states).unflatten(2, (attn.heads, -1))
-                for project in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            )
-            query = torch.cat([query, attn.norm_added_q(text_query)], dim=1)
-            key = torch.cat([key, attn.norm_added_k(text_key)], dim=1)
-            value = torch.cat([value, text_value], dim=1)
-        attended = dispatch_attention_fn(
-            *(self._split.heads_here(x) for x in (query, key, value)), backend=self._attention_backend
-        )
-        out = self._split.tokens_here(attended).flatten(2).to(query.dtype)
-        if encoder_hidden_states is None:
-            return out, None
-        image, text = out.split([hidden_states.shape[1], encoder_hidden_states.shape[1]], dim=1)
-        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
+        return exchanged

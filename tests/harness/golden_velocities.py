@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.fused.kernels import EAGER
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
 from pipeline.share import Share
@@ -26,7 +27,8 @@ def golden_velocities(dit: Any, io: dict[str, Tensor]) -> Tensor:
             valid=int(mask.sum()),
         )
         vec = conditioning_vector(dit, io["in.t"][one], branch)
-        shared: dict[str, Any] = {"vec": vec, "branch": branch, "share": Share(rope), "on_block": lambda: None}
+        shared: dict[str, Any] = {"vec": vec, "branch": branch, "share": Share(rope), "kernels": EAGER}
+        shared["on_block"] = lambda: None
         x = trunk(dit, io["in.x"][one], timestep=io["in.t"][one], **shared)
         assert x.dtype == torch.bfloat16
         rows.append(head(dit, x, size=io["in.x"][one].shape, **shared))

@@ -48,7 +48,7 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
         hook = (
             pipes[heads]
             .transformer.transformer_blocks[0]
-            .attn.to_q.register_forward_pre_hook(lambda _module, inputs, rows=rows: rows.append(inputs[0].shape[1]))
+            .attn.to_q.register_forward_pre_hook(lambda _module, inputs, rows=rows: rows.append(len(inputs[0])))
         )
         latents[name] = _denoise(pipes[heads], size, options)
         latents[f"{name}{ROWS}"] = torch.tensor(rows)

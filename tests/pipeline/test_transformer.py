@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline import denoise
 from pipeline.blocks import double_block, single_block
+from pipeline.fused.kernels import EAGER
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
 from pipeline.share import Share
@@ -46,7 +47,12 @@ def _forward(
 ) -> Tensor:
     counted = [] if counted is None else counted
     latents, timestep = io["in.x"][:1], io["in.t"][:1]
-    shared: dict[str, Any] = {"branch": branch, "share": Share(rope), "on_block": lambda: counted.append(None)}
+    shared: dict[str, Any] = {
+        "branch": branch,
+        "share": Share(rope),
+        "kernels": EAGER,
+        "on_block": lambda: counted.append(None),
+    }
     vec = conditioning_vector(dit, timestep, branch)
     x = trunk(dit, latents, timestep=timestep, vec=vec, **shared)
     return head(dit, x, vec=vec, size=latents.shape, **shared)
@@ -79,18 +85,17 @@ def test_refiner_rows_padding_included(dit: Any, dit_io: dict[str, Tensor], row:
 def test_every_block(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, close: Any) -> None:
     branch, one = _branch(dit_io, row), slice(row, row + 1)
     vec = conditioning_vector(dit, dit_io["in.t"][one], branch)
-    image = patchify(dit, torch.cat([branch.reference, dit_io["in.x"][one]], dim=2))
-    text = dit_io["mid.txt_in"][one, : branch.valid]
-    image_rope = (rope[0][:IMAGE_TOKENS], rope[1][:IMAGE_TOKENS])
+    image = patchify(dit, torch.cat([branch.reference, dit_io["in.x"][one]], dim=2))[0]
+    text = dit_io["mid.txt_in"][row, : branch.valid]
+    shared: dict[str, Any] = {"rope": [table[: IMAGE_TOKENS + branch.valid] for table in rope], "kernels": EAGER}
     for index, block in enumerate(dit.transformer_blocks):
-        image, text = double_block(block, image, text, vec, image_rope)
-        close("double blocks", image, dit_io[f"mid.double{index}.img"][one], TOLERANCE)
-        close("double blocks", text, dit_io[f"mid.double{index}.txt"][one, : branch.valid], TOLERANCE)
-    x = torch.cat([image, text], dim=1)
-    joint_rope = (rope[0][: x.shape[1]], rope[1][: x.shape[1]])
+        image, text = double_block(block, image, text, vec, **shared)
+        close("double blocks", image, dit_io[f"mid.double{index}.img"][row], TOLERANCE)
+        close("double blocks", text, dit_io[f"mid.double{index}.txt"][row, : branch.valid], TOLERANCE)
+    x = torch.cat([image, text])
     for index, block in enumerate(dit.single_transformer_blocks):
-        x = single_block(block, x, vec, joint_rope)
-        close("single blocks", x, dit_io[f"mid.single{index}.x"][one, : x.shape[1]], TOLERANCE)
+        x = single_block(block, x, vec, **shared)
+        close("single blocks", x, dit_io[f"mid.single{index}.x"][row, : len(x)], TOLERANCE)
 
 
 def test_velocity(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, close: Any) -> None:
@@ -112,7 +117,7 @@ def test_cached_step(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, c
     """The trunk of one step under the head of another, fed as the loop feeds it; its latents do not enter."""
     branch, one = _branch(dit_io, row), slice(row, row + 1)
     cache = StepCache([True, False, True])
-    shared: dict[str, Any] = {"share": Share(rope), "cache": cache, "on_block": lambda: None}
+    shared: dict[str, Any] = {"share": Share(rope), "kernels": EAGER, "cache": cache, "on_block": lambda: None}
     assert not torch.equal(dit_io["in.cache.x"], dit_io["in.x"])
     velocities = [
         denoise._predict(dit, dit_io[latents][one], dit_io[timestep][one], branch, key=(step, row), **shared)
@@ -127,6 +132,7 @@ def test_cached_step(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, c
         vec=vec,
         branch=branch,
         share=Share(rope),
+        kernels=EAGER,
         on_block=lambda: None,
     )
     close("cached step", trunk_out, dit_io["mid.cache_out"][one, : trunk_out.shape[1]], TOLERANCE)
@@ -149,6 +155,7 @@ def test_full_size_shapes() -> None:
         shared: dict[str, Any] = {
             "branch": branch,
             "share": Share((table, table)),
+            "kernels": EAGER,
             "on_block": lambda: counted.append(None),
         }
         vec = conditioning_vector(model, torch.empty(1), branch)

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline import denoise
-from pipeline.blocks import modulated
 from pipeline.conditioning.encoders import encode_pooled, encode_prompt
 from pipeline.conditioning.identity_image import llava_view, rgb_pixels, white_pixels
 from pipeline.conditioning.prompt import tokenize
+from pipeline.fused.passes import modulate
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy, in_float32
 from pipeline.vae.codec import decode_chunks, encode_moments
@@ -43,9 +43,9 @@ def test_widening_and_narrowing_loses_nothing() -> None:
 
 def test_norm_and_modulation_are_fp32_in_a_bf16_block() -> None:
     """Rounded once, at the end: exactly the fp32 result in bf16."""
-    x, shift, scale = (torch.randn(1, rows, 64).bfloat16() for rows in (9, 1, 1))
-    expected = modulated(x.float(), shift.float(), scale.float()).bfloat16()
-    assert torch.equal(modulated(x, shift, scale), expected)
+    x, shift, scale = (torch.randn(*shape).bfloat16() for shape in ((9, 64), (64,), (64,)))
+    expected = modulate(x.float(), shift.float(), scale.float()).bfloat16()
+    assert torch.equal(modulate(x, shift, scale), expected)
 
 
 def test_every_norm_of_a_bf16_transformer_is_fp32_the_final_one_included(

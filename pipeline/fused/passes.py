@@ -1,0 +1,56 @@
+"""What a block does between its Linear layers and its attention: passes over memory that compute next to nothing.
+
+Written operation by operation, so that every rounding is visible: fp32 inside, and rounded to the activations' dtype
+where the model that was published rounds. Eager torch writes each intermediate result to memory; compiled, a function
+is one pass. N tokens without a batch dimension, C channels, F channels of the MLP, H heads of D channels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-6  # of all norms of the transformer
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without weights, then scaled and shifted: x [N,C], shift and scale [C] -> [N,C]. Rounded once."""
+    normed = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
+    return (normed * (1 + scale.float()) + shift.float()).to(x.dtype)
+
+
+def rotate(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    """RMSNorm over each head, then RoPE: x [N,H,D], weight [D], cos and sin fp32 [N,D] -> into `out` [N,H,D].
+
+    Rounded before the weight, after it, and at the end. Neighbouring channels are the pairs that are rotated.
+    """
+    wide = x.float()
+    normed = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)).to(weight.dtype) * weight
+    even, odd = normed.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
+    out.copy_(normed.float() * cos[:, None] + turned.float() * sin[:, None])
+
+
+def gate(x: Tensor, gates: Tensor, update: Tensor) -> Tensor:
+    """The residual connection: x and update [N,C], gates [C] -> x + gates * update, both operations rounded."""
+    return x + gates * update
+
+
+def gelu_join(attended: Tensor, mlp: Tensor) -> Tensor:
+    """What the output layer of a single block takes: attended [N,C], mlp [N,F] -> [N,C+F], GELU over the latter."""
+    return torch.cat([attended, F.gelu(mlp, approximate="tanh")], dim=-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """The functions above, or faster ones with the same results."""
+
+    modulate: Callable[[Tensor, Tensor, Tensor], Tensor] = modulate
+    rotate: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None] = rotate
+    gate: Callable[[Tensor, Tensor, Tensor], Tensor] = gate
+    gelu_join: Callable[[Tensor, Tensor], Tensor] = gelu_join
+
+
+EAGER_PASSES = Passes()
