@@ -8,10 +8,9 @@ their weights, as under the autocast the model was trained and published with.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.components import AdaptiveNorm, DoubleBlock, JointAttention, SingleBlock, WeightedLayer
+from pipeline.components import DoubleBlock, JointAttention, SingleBlock, WeightedLayer
 from pipeline.fused.kernels import Kernels
 from pipeline.memory.placement import onloaded
 
@@ -19,15 +18,19 @@ Rope = tuple[Tensor, Tensor]  # cos, sin: fp32 [rows, head dim]
 
 
 def double_block(
-    block: DoubleBlock, image: Tensor, text: Tensor, vec: Tensor, *, rope: Rope, kernels: Kernels
+    block: DoubleBlock,
+    image: Tensor,
+    text: Tensor,
+    modulation: tuple[Tensor, Tensor],
+    *,
+    rope: Rope,
+    kernels: Kernels,
 ) -> tuple[Tensor, Tensor]:
-    """image [N,C], text [L,C], vec [1,C] -> image, text. Rope covers all rows; text rows are not rotated."""
+    """image [N,C], text [L,C], modulation of both [6,C] -> image, text. Rope has N+L rows; text is not rotated."""
+    (shift1, scale1, gate1, shift2, scale2, gate2), text_modulation = (parts.unbind() for parts in modulation)
+    text_shift1, text_scale1, text_gate1, text_shift2, text_scale2, text_gate2 = text_modulation
     passes = kernels.passes
     with onloaded(block):
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation(block.norm1, vec)
-        text_shift1, text_scale1, text_gate1, text_shift2, text_scale2, text_gate2 = modulation(
-            block.norm1_context, vec
-        )
         image_out, text_out = _joint_attention(
             block.attn,
             passes.modulate(image, shift1, scale1),
@@ -42,11 +45,11 @@ def double_block(
     return image, text
 
 
-def single_block(block: SingleBlock, x: Tensor, vec: Tensor, *, rope: Rope, kernels: Kernels) -> Tensor:
-    """x [N+L,C] = [image, text], vec [1,C] -> x. Rope as above."""
+def single_block(block: SingleBlock, x: Tensor, modulation: Tensor, *, rope: Rope, kernels: Kernels) -> Tensor:
+    """x [N+L,C] = [image, text], modulation [3,C] -> x. Rope as above."""
+    shift, scale, gate = modulation.unbind()
     passes = kernels.passes
     with onloaded(block):
-        shift, scale, gate = modulation(block.norm, vec)
         normed = passes.modulate(x, shift, scale)
         attended = _self_attention(block.attn, normed, rope, kernels)
 
@@ -54,11 +57,6 @@ def single_block(block: SingleBlock, x: Tensor, vec: Tensor, *, rope: Rope, kern
             return block.proj_out(passes.gelu_join(attended, block.proj_mlp(normed)))
 
         return passes.gate(x, gate, kernels.in_rows(out, attended, normed))
-
-
-def modulation(norm: AdaptiveNorm, vec: Tensor) -> tuple[Tensor, ...]:
-    """vec [1,C] -> shift, scale, gate [C] of one adaptive norm (twice in double blocks)."""
-    return norm.linear(F.silu(vec)).view(-1, vec.shape[1]).unbind()
 
 
 def _joint_attention(

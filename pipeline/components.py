@@ -77,12 +77,20 @@ class TimeTextEmbedding(Protocol):
 
 
 class TokenRefiner(Protocol):
-    def __call__(self, text: Tensor, timestep: Tensor, mask: Tensor, /) -> Tensor: ...
+    """Only its parts are called."""
+
+    proj_in: Layer
+
+    def time_text_embed(self, timestep: Tensor, pooled: Tensor, /) -> Tensor: ...
+
+    def token_refiner(self, text: Tensor, vec: Tensor, mask: Tensor, /) -> Tensor: ...
 
 
 class TransformerConfig(Protocol):
     in_channels: int
     num_attention_heads: int
+    attention_head_dim: int
+    mlp_ratio: float
     patch_size: int
     patch_size_t: int
     rope_axes_dim: Sequence[int]

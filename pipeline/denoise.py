@@ -11,10 +11,11 @@ from pipeline.components import Scheduler, Transformer
 from pipeline.fused.kernels import EAGER, Kernels
 from pipeline.memory.placement import onloaded
 from pipeline.options import StepCacheName
+from pipeline.prepared import Prepared, prepare, refined_text
 from pipeline.shapes import whole_number
 from pipeline.share import Share
 from pipeline.step_cache import StepCache, can_start_at, full_steps
-from pipeline.transformer import Branch, OnBlock, conditioning_vector, head, trunk
+from pipeline.transformer import Branch, Context, OnBlock, head, trunk
 
 
 class Interrupted(Exception):
@@ -91,24 +92,18 @@ def denoise(
     """latents: fp32 noise [1,16,T,h,w] -> fp32 latents. Branches go from least to most conditioned (`guidance.py`)."""
     cache = StepCache(sampling.full_steps)
     kernels = replace(kernels, attention=share.attention(kernels.attention))
+    context = Context(share=share, kernels=kernels, on_block=on_block)
     timesteps, sigmas = schedule
     on_device = timesteps.to(latents.device)  # copied once: a copy waits for everything queued on the device
+    rows = share.rows(len(branches))
+    with onloaded(transformer):
+        prepared = prepare(transformer, [branches[row] for row in rows], on_device, start_step=sampling.start_step)
     for step in range(sampling.start_step, sampling.steps):
         timestep = on_device[step : step + 1]
         try:
             own = [
-                _predict(
-                    transformer,
-                    latents,
-                    timestep,
-                    branches[row],
-                    share=share,
-                    kernels=kernels,
-                    cache=cache,
-                    key=(step, row),
-                    on_block=on_block,
-                )
-                for row in share.rows(len(branches))
+                _predict(transformer, latents, timestep, given, context=context, cache=cache, key=(step, row))
+                for row, given in zip(rows, prepared, strict=True)
             ]
             v = share.predictions(own)
         except Interrupted:
@@ -127,37 +122,18 @@ def _predict(
     transformer: Transformer,
     latents: Tensor,
     timestep: Tensor,
-    branch: Branch,
+    prepared: Prepared,
     *,
-    share: Share,
-    kernels: Kernels,
+    context: Context,
     cache: StepCache,
     key: tuple[int, int],
-    on_block: OnBlock,
 ) -> Tensor:
     """Velocity fp32 [1,16,T,h,w] of one branch at `key` (step, row). Cached steps run the head on an earlier trunk."""
+    branch, modulation = prepared.branch, prepared.modulation[key[0]]
     with onloaded(transformer):
-        vec = conditioning_vector(transformer, timestep, branch)
         x = cache.recall(*key)
         if x is None:
-            x = trunk(
-                transformer,
-                latents,
-                timestep=timestep,
-                vec=vec,
-                branch=branch,
-                share=share,
-                kernels=kernels,
-                on_block=on_block,
-            )
+            text = refined_text(transformer, prepared, timestep)
+            x = trunk(transformer, latents, text, modulation=modulation, branch=branch, context=context)
         cache.remember(*key, x)
-        return head(
-            transformer,
-            x,
-            vec=vec,
-            branch=branch,
-            share=share,
-            kernels=kernels,
-            size=latents.shape,
-            on_block=on_block,
-        )
+        return head(transformer, x, modulation=modulation, branch=branch, context=context, size=latents.shape)

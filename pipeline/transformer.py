@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.blocks import Rope, double_block, modulation, single_block
+from pipeline.blocks import Rope, double_block, single_block
 from pipeline.components import Transformer
 from pipeline.fused.kernels import Kernels
+from pipeline.modulation import Modulation
 from pipeline.share import Share
 
 OnBlock = Callable[[], None]
@@ -33,14 +34,23 @@ class Branch:
     valid: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """How the forwards of a request are computed in this process. `on_block` is called after each block."""
+
+    share: Share
+    kernels: Kernels
+    on_block: OnBlock
+
+
 def compute_dtype(transformer: Transformer) -> torch.dtype:
     """The dtype activations run in. Not `transformer.dtype`: that may name the storage of quantised weights."""
     return transformer.x_embedder.proj.weight.dtype
 
 
 def patchify(transformer: Transformer, latents: Tensor) -> Tensor:
-    """[1,16,T,h,w] -> [1,T*H*W,C]."""
-    return transformer.x_embedder(latents.to(compute_dtype(transformer)))
+    """[1,16,T,h,w] -> [1,T*H*W,C], contiguous: the convolution leaves the channels outermost."""
+    return transformer.x_embedder(latents.to(compute_dtype(transformer))).contiguous()
 
 
 def conditioning_vector(transformer: Transformer, timestep: Tensor, branch: Branch) -> Tensor:
@@ -51,28 +61,24 @@ def conditioning_vector(transformer: Transformer, timestep: Tensor, branch: Bran
 def trunk(
     transformer: Transformer,
     latents: Tensor,
+    text: Tensor,
     *,
-    timestep: Tensor,
-    vec: Tensor,
+    modulation: Modulation,
     branch: Branch,
-    share: Share,
-    kernels: Kernels,
-    on_block: OnBlock,
+    context: Context,
 ) -> Tensor:
-    """All blocks but the last: latents [1,16,T,h,w] -> [1,N+L,C], ordered [reference, video, text]."""
-    image = share.tokens(patchify(transformer, torch.cat([branch.reference, latents], dim=2)))
-    # The refiner reads the mask position by position, padding rows included; afterwards only its sum counts, and
-    # cropping to it makes a mask in the joint attention unnecessary.
-    text = transformer.context_embedder(branch.text, timestep, branch.mask)[:, : branch.valid]
+    """All blocks but the last: latents [1,16,T,h,w], refined text [1,L,C] -> [1,N+L,C]: [reference, video, text]."""
+    image = context.share.tokens(patchify(transformer, torch.cat([branch.reference, latents], dim=2)))
     image, text = image[0], text[0]
-    rope = _rows(share.rope, len(image) + len(text))
-    for double in transformer.transformer_blocks:
-        image, text = double_block(double, image, text, vec, rope=rope, kernels=kernels)
-        on_block()
+    rope = _rows(context.share.rope, len(image) + len(text))
+    for double, parts in zip(transformer.transformer_blocks, modulation.double, strict=True):
+        image, text = double_block(double, image, text, parts, rope=rope, kernels=context.kernels)
+        context.on_block()
     x = torch.cat([image, text])
-    for single in transformer.single_transformer_blocks[:-1]:
-        x = single_block(single, x, vec, rope=rope, kernels=kernels)
-        on_block()
+    del image, text  # a copy of all tokens less while the other blocks run
+    for single, own in zip(transformer.single_transformer_blocks[:-1], modulation.single[:-1], strict=True):
+        x = single_block(single, x, own, rope=rope, kernels=context.kernels)
+        context.on_block()
     return x[None]
 
 
@@ -80,22 +86,19 @@ def head(
     transformer: Transformer,
     x: Tensor,
     *,
-    vec: Tensor,
+    modulation: Modulation,
     branch: Branch,
-    share: Share,
-    kernels: Kernels,
+    context: Context,
     size: torch.Size,
-    on_block: OnBlock,
 ) -> Tensor:
     """The last block and the output layer: [1,N+L,C] -> velocity fp32 of `size` [1,16,T,h,w]."""
-    rows = single_block(
-        transformer.single_transformer_blocks[-1], x[0], vec, rope=_rows(share.rope, x.shape[1]), kernels=kernels
-    )
-    on_block()
+    last, rope = transformer.single_transformer_blocks[-1], _rows(context.share.rope, x.shape[1])
+    rows = single_block(last, x[0], modulation.single[-1], rope=rope, kernels=context.kernels)
+    context.on_block()
     per_frame = branch.reference[0, 0].numel() // transformer.config.patch_size**2
     image = rows[: len(rows) - branch.valid]
-    scale, shift = modulation(transformer.norm_out, vec)  # in this order: diffusers swaps them, unlike in the blocks
-    patches = share.joined(transformer.proj_out(kernels.passes.modulate(image, shift, scale))[None])
+    scale, shift = modulation.out  # in this order: diffusers swaps them, unlike in the blocks
+    patches = context.share.joined(transformer.proj_out(context.kernels.passes.modulate(image, shift, scale))[None])
     return unpatchify(transformer, patches[:, per_frame:], size).float()
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from pipeline.fused.kernels import EAGER
+from pipeline.prepared import prepare, refined_text
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
 from pipeline.share import Share
-from pipeline.transformer import Branch, compute_dtype, conditioning_vector, head, trunk
+from pipeline.transformer import Branch, Context, compute_dtype, head, trunk
 
 
 def golden_velocities(dit: Any, io: dict[str, Tensor]) -> Tensor:
@@ -26,12 +27,13 @@ def golden_velocities(dit: Any, io: dict[str, Tensor]) -> Tensor:
             reference=io["in.ref_latents"][one],
             valid=int(mask.sum()),
         )
-        vec = conditioning_vector(dit, io["in.t"][one], branch)
-        shared: dict[str, Any] = {"vec": vec, "branch": branch, "share": Share(rope), "kernels": EAGER}
-        shared["on_block"] = lambda: None
-        x = trunk(dit, io["in.x"][one], timestep=io["in.t"][one], **shared)
+        timestep = io["in.t"][one]
+        (prepared,) = prepare(dit, [branch], timestep, start_step=0)
+        forward: dict[str, Any] = {"modulation": prepared.modulation[0], "branch": branch}
+        forward["context"] = Context(share=Share(rope), kernels=EAGER, on_block=lambda: None)
+        x = trunk(dit, io["in.x"][one], refined_text(dit, prepared, timestep), **forward)
         assert x.dtype == torch.bfloat16
-        rows.append(head(dit, x, size=io["in.x"][one].shape, **shared))
+        rows.append(head(dit, x, size=io["in.x"][one].shape, **forward))
     velocity = torch.cat(rows)
     assert velocity.dtype == torch.float32
     return velocity

@@ -30,6 +30,7 @@ def _run(
     velocities: list[Tensor], steps: int, noise: Tensor, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> Tensor:
     """The loop over branches that always predict `velocities`."""
+    monkeypatch.setattr(module, "prepare", lambda _model, branches, *_, **__: branches)
     monkeypatch.setattr(module, "_predict", lambda _model, _latents, _timestep, branch, **_: branch)
     scales = {"guidance_scale": options.get("guidance_scale", 1.0), "ip_cfg_scale": options.get("ip_cfg_scale", 0.0)}
     predicted_by: Any = None

@@ -10,11 +10,13 @@ from torch import Tensor
 from pipeline import denoise
 from pipeline.blocks import double_block, single_block
 from pipeline.fused.kernels import EAGER
+from pipeline.modulation import Modulation, modulations
+from pipeline.prepared import prepare, refined_text
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
 from pipeline.share import Share
 from pipeline.step_cache import StepCache
-from pipeline.transformer import Branch, conditioning_vector, head, patchify, trunk
+from pipeline.transformer import Branch, Context, conditioning_vector, head, patchify, trunk
 
 TOLERANCE = 2e-5
 IMAGE_TOKENS = 96
@@ -42,20 +44,24 @@ def _branch(io: dict[str, Tensor], row: int, reference: Tensor | None = None) ->
     )
 
 
+def _context(rope: Any, counted: list[None] | None = None) -> Context:
+    counted = [] if counted is None else counted
+    return Context(share=Share(rope), kernels=EAGER, on_block=lambda: counted.append(None))
+
+
+def _trunk(dit: Any, latents: Tensor, timestep: Tensor, branch: Branch, context: Context) -> tuple[Tensor, Modulation]:
+    """Its result, and the modulation of that forward."""
+    (prepared,) = prepare(dit, [branch], timestep, start_step=0)
+    text, modulation = refined_text(dit, prepared, timestep), prepared.modulation[0]
+    return trunk(dit, latents, text, modulation=modulation, branch=branch, context=context), modulation
+
+
 def _forward(
     dit: Any, io: dict[str, Tensor], branch: Branch, rope: Any, *, counted: list[None] | None = None
 ) -> Tensor:
-    counted = [] if counted is None else counted
-    latents, timestep = io["in.x"][:1], io["in.t"][:1]
-    shared: dict[str, Any] = {
-        "branch": branch,
-        "share": Share(rope),
-        "kernels": EAGER,
-        "on_block": lambda: counted.append(None),
-    }
-    vec = conditioning_vector(dit, timestep, branch)
-    x = trunk(dit, latents, timestep=timestep, vec=vec, **shared)
-    return head(dit, x, vec=vec, size=latents.shape, **shared)
+    latents, context = io["in.x"][:1], _context(rope, counted)
+    x, modulation = _trunk(dit, latents, io["in.t"][:1], branch, context)
+    return head(dit, x, modulation=modulation, branch=branch, context=context, size=latents.shape)
 
 
 def test_embeddings(dit: Any, dit_io: dict[str, Tensor], row: int, close: Any) -> None:
@@ -84,17 +90,17 @@ def test_refiner_rows_padding_included(dit: Any, dit_io: dict[str, Tensor], row:
 
 def test_every_block(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, close: Any) -> None:
     branch, one = _branch(dit_io, row), slice(row, row + 1)
-    vec = conditioning_vector(dit, dit_io["in.t"][one], branch)
+    (modulation,) = modulations(dit, [conditioning_vector(dit, dit_io["in.t"][one], branch)])
     image = patchify(dit, torch.cat([branch.reference, dit_io["in.x"][one]], dim=2))[0]
     text = dit_io["mid.txt_in"][row, : branch.valid]
     shared: dict[str, Any] = {"rope": [table[: IMAGE_TOKENS + branch.valid] for table in rope], "kernels": EAGER}
     for index, block in enumerate(dit.transformer_blocks):
-        image, text = double_block(block, image, text, vec, **shared)
+        image, text = double_block(block, image, text, modulation.double[index], **shared)
         close("double blocks", image, dit_io[f"mid.double{index}.img"][row], TOLERANCE)
         close("double blocks", text, dit_io[f"mid.double{index}.txt"][row, : branch.valid], TOLERANCE)
     x = torch.cat([image, text])
     for index, block in enumerate(dit.single_transformer_blocks):
-        x = single_block(block, x, vec, **shared)
+        x = single_block(block, x, modulation.single[index], **shared)
         close("single blocks", x, dit_io[f"mid.single{index}.x"][row, : len(x)], TOLERANCE)
 
 
@@ -116,26 +122,18 @@ def test_velocities_of_identity_guidance(dit: Any, dit_io: dict[str, Tensor], ro
 def test_cached_step(dit: Any, dit_io: dict[str, Tensor], row: int, rope: Any, close: Any) -> None:
     """The trunk of one step under the head of another, fed as the loop feeds it; its latents do not enter."""
     branch, one = _branch(dit_io, row), slice(row, row + 1)
-    cache = StepCache([True, False, True])
-    shared: dict[str, Any] = {"share": Share(rope), "kernels": EAGER, "cache": cache, "on_block": lambda: None}
+    cache, context = StepCache([True, False, True]), _context(rope)
     assert not torch.equal(dit_io["in.cache.x"], dit_io["in.x"])
+    timesteps = torch.cat([dit_io["in.t"][one], dit_io["in.cache.t"][one]])
+    (prepared,) = prepare(dit, [branch], timesteps, start_step=0)
+    shared: dict[str, Any] = {"context": context, "cache": cache}
     velocities = [
-        denoise._predict(dit, dit_io[latents][one], dit_io[timestep][one], branch, key=(step, row), **shared)
-        for step, (latents, timestep) in enumerate([("in.x", "in.t"), ("in.cache.x", "in.cache.t")])
+        denoise._predict(dit, dit_io[latents][one], timestep, prepared, key=(step, row), **shared)
+        for step, (latents, timestep) in enumerate(zip(["in.x", "in.cache.x"], timesteps.split(1), strict=True))
     ]
     close("cached step", velocities[1], dit_io["out.x_cached_step"][one], TOLERANCE)
-    vec = conditioning_vector(dit, dit_io["in.t"][one], branch)
-    trunk_out = trunk(
-        dit,
-        dit_io["in.x"][one],
-        timestep=dit_io["in.t"][one],
-        vec=vec,
-        branch=branch,
-        share=Share(rope),
-        kernels=EAGER,
-        on_block=lambda: None,
-    )
-    close("cached step", trunk_out, dit_io["mid.cache_out"][one, : trunk_out.shape[1]], TOLERANCE)
+    x, _ = _trunk(dit, dit_io["in.x"][one], dit_io["in.t"][one], branch, context)
+    close("cached step", x, dit_io["mid.cache_out"][one, : x.shape[1]], TOLERANCE)
 
 
 def test_full_size_shapes() -> None:
@@ -152,15 +150,9 @@ def test_full_size_shapes() -> None:
         )
         table = torch.empty(34 * 3600 + 831, 128)
         counted: list[None] = []
-        shared: dict[str, Any] = {
-            "branch": branch,
-            "share": Share((table, table)),
-            "kernels": EAGER,
-            "on_block": lambda: counted.append(None),
-        }
-        vec = conditioning_vector(model, torch.empty(1), branch)
-        x = trunk(model, latents, timestep=torch.empty(1), vec=vec, **shared)
-        velocity = head(model, x, vec=vec, size=latents.shape, **shared)
+        context = _context((table, table), counted)
+        x, modulation = _trunk(model, latents, torch.empty(1), branch, context)
+        velocity = head(model, x, modulation=modulation, branch=branch, context=context, size=latents.shape)
     assert x.shape == (1, 34 * 3600 + 596, 3072)
     assert x.dtype == torch.bfloat16
     assert velocity.shape == latents.shape
