@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTraine
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy
+from pipeline.memory.host_layers import is_modulation, keep_modulation_on_host
 from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.stored_model import load_stored
 from pipeline.options import MEMORY_PLAN, MemoryPlan
@@ -52,10 +53,15 @@ def load_pipeline(
     text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
     on_progress("text_encoder_2")
     text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
+    transformer = stored(
+        HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer, on_host=is_modulation
+    )
+    if torch.device(device).type != "cpu":
+        keep_modulation_on_host(transformer)
     pipe = HunyuanCustomPipeline.from_pretrained(
         folder,
         local_files_only=True,
-        transformer=stored(HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer),
+        transformer=transformer,
         vae=stored(AutoencoderKLHunyuanVideo, folder / "vae", policy.vae),
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,

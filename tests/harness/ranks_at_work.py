@@ -38,7 +38,7 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
 
     Beside them, how many rows of image tokens each forward had here, one forward after the other.
     """
-    pipes = {heads: _pipeline(heads) for heads in (2, 4)}
+    pipes = {heads: tiny_request_pipeline(heads) for heads in (2, 4)}
     for pipe in pipes.values():
         if ranks is not None:
             pipe.enable_ranks(ranks)
@@ -50,7 +50,7 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
             .transformer.transformer_blocks[0]
             .attn.to_q.register_forward_pre_hook(lambda _module, inputs, rows=rows: rows.append(len(inputs[0])))
         )
-        latents[name] = _denoise(pipes[heads], size, options)
+        latents[name] = denoised(pipes[heads], size, options)
         latents[f"{name}{ROWS}"] = torch.tensor(rows)
         hook.remove()
     pipe = pipes[2]
@@ -58,11 +58,12 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
     def interrupt(progress: Any) -> None:
         pipe._interrupt = progress.done > progress.total / 3
 
-    latents[INTERRUPTED] = _denoise(pipe, (2, 6, 10), {"guidance_scale": 7.5}, interrupt)
+    latents[INTERRUPTED] = denoised(pipe, (2, 6, 10), {"guidance_scale": 7.5}, interrupt)
     return latents
 
 
-def _pipeline(heads: int) -> HunyuanCustomPipeline:
+def tiny_request_pipeline(heads: int) -> HunyuanCustomPipeline:
+    """Without encoders: the text states come from the golden data."""
     if heads == DIT_CONFIG["num_attention_heads"]:
         transformer = tiny_transformer()
     else:
@@ -80,12 +81,13 @@ def _pipeline(heads: int) -> HunyuanCustomPipeline:
 
 
 @torch.no_grad()
-def _denoise(
+def denoised(
     pipe: HunyuanCustomPipeline,
     size: tuple[int, int, int],
     options: dict[str, Any],
     callback: Callable[[Any], None] | None = None,
 ) -> Tensor:
+    """The latents of one of `REQUESTS`."""
     pipe._interrupt = False
     sampling = Sampling(**({"steps": 3, "ip_cfg_scale": 0.0, "step_cache": None} | options))
     generator = torch.Generator().manual_seed(0)
