@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.denoise import Sampling
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.parallel.ranks import Ranks
-from pipeline.transformer import Branch
+from pipeline.transformer import Branch, compute_dtype
 from tests.harness.tiny_model import DIT_CONFIG
 from tests.harness.tiny_pipeline import golden, tiny_transformer, tiny_vae
 
@@ -92,7 +92,8 @@ def denoised(
     sampling = Sampling(**({"steps": 3, "ip_cfg_scale": 0.0, "step_cache": None} | options))
     generator = torch.Generator().manual_seed(0)
     noise, identity, white = (torch.randn(1, 16, frames, *size[1:], generator=generator) for frames in (size[0], 1, 1))
-    io = golden("dit_tiny_io")
+    dtype = compute_dtype(pipe.transformer)
+    io = {key: tensor.to(dtype) if key in _STATES else tensor for key, tensor in golden("dit_tiny_io").items()}
     negative, positive = ({key: io[f"in.{key}"][row : row + 1] for key in _TEXT} for row in (0, 1))
     if not sampling.guided:
         branches = [_branch(positive, identity)]
@@ -104,6 +105,7 @@ def denoised(
 
 
 _TEXT = ("text_states", "text_mask", "text_states_2")
+_STATES = ("in.text_states", "in.text_states_2")
 
 
 def _branch(text: dict[str, Tensor], reference: Tensor) -> Branch:
