@@ -40,7 +40,7 @@ def double_block(
         )
         image = passes.gate(image, gate1, image_out)
         text = passes.gate(text, text_gate1, text_out)
-        image = passes.gate(image, gate2, kernels.in_rows(block.ff, passes.modulate(image, shift2, scale2)))
+        image = passes.gate(image, gate2, kernels.in_chunks(block.ff, passes.modulate(image, shift2, scale2)))
         text = passes.gate(text, text_gate2, block.ff_context(passes.modulate(text, text_shift2, text_scale2)))
     return image, text
 
@@ -56,7 +56,7 @@ def single_block(block: SingleBlock, x: Tensor, modulation: Tensor, *, rope: Rop
         def out(attended: Tensor, normed: Tensor) -> Tensor:
             return block.proj_out(passes.gelu_join(attended, block.proj_mlp(normed)))
 
-        return passes.gate(x, gate, kernels.in_rows(out, attended, normed))
+        return passes.gate(x, gate, kernels.in_chunks(out, attended, normed))
 
 
 def _joint_attention(

@@ -10,12 +10,15 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
 
+from pipeline.fused.compiled import compiled_passes, is_compiled
+from pipeline.fused.kernels import Kernels
+from pipeline.fused.passes import EAGER_PASSES
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy
 from pipeline.memory.host_layers import is_modulation, keep_modulation_on_host
 from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.stored_model import load_stored
-from pipeline.options import MEMORY_PLAN, MemoryPlan
+from pipeline.options import FUSED, MEMORY_PLAN, MLP_CHUNK, Fused, MemoryPlan
 from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
@@ -34,11 +37,14 @@ def load_pipeline(
     device: str,
     dtype: str,
     memory_plan: MemoryPlan = MEMORY_PLAN,
+    fused: Fused = FUSED,
+    mlp_chunk: int = MLP_CHUNK,
     on_progress: LoadProgress = _log,
 ) -> HunyuanCustomPipeline:
     """Strictly, from the files straight to where the weights stay, never with two copies in host memory. No downloads.
 
     `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `memory_plan`: what stays on `device`, see `apply_memory_plan`.
+    `fused`: how the passes over memory run, see `fused/`; they are compiled here. `mlp_chunk`: see `Kernels`.
     `on_progress` is called before each part is read, with one line that names it; by default the lines are logged.
 
     Raises:
@@ -67,6 +73,11 @@ def load_pipeline(
         text_encoder_2=text_encoder_2,
     )
     apply_memory_plan(pipe, memory_plan, device)
+    passes = EAGER_PASSES
+    if is_compiled(fused, torch.device(device)):
+        on_progress("fused passes")
+        passes = compiled_passes(transformer.config, policy.transformer, torch.device(device))
+    pipe.enable_kernels(Kernels(passes=passes, mlp_chunk=mlp_chunk))
     return pipe
 
 

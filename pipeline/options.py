@@ -20,9 +20,15 @@ Posterior: TypeAlias = Literal["mode", "sample"]
 StepCacheName: TypeAlias = Literal["reference"]
 """The schedule of reused transformer blocks: see `step_cache.py`."""
 
+Fused: TypeAlias = Literal["auto", "compiled", "eager"]
+"""The passes between a block's layers and its attention: see `fused/`. "auto" compiles them on a GPU."""
+
 MEMORY_PLAN: Final[MemoryPlan] = "resident"
 DTYPE: Final[Dtype] = "bfloat16"
 ALPHA: Final[Alpha] = "white"
 POSTERIOR: Final[Posterior] = "mode"
+FUSED: Final[Fused] = "auto"
+MLP_CHUNK: Final = 0
+"""Tokens that go through an MLP at once; 0 for all: see `fused/kernels.py`."""
 CRF: Final = 18
 """x264's constant rate factor, 0..51, lower is better: visually close to lossless."""

@@ -151,6 +151,14 @@ class GeneratorSettings(Section):
     memory_plan: MemoryPlan = Field(
         default=options.MEMORY_PLAN, description="what stays on the GPU; OOM takes the next, until a restart"
     )
+    fused: options.Fused = Field(
+        default=options.FUSED, description="passes between layers and attention; auto compiles them on a GPU"
+    )
+    mlp_chunk: int = Field(
+        default=options.MLP_CHUNK,
+        ge=0,
+        description="tokens that go through an MLP at once; 0 is all; fewer need less memory",
+    )
     cancel_grace_s: float = Field(default=30.0, gt=0, description="then a cancelled generator is killed")
     restart_delay_s: float = Field(default=1.0, ge=0, description="pause before a dead generator is replaced")
 

@@ -18,10 +18,15 @@ from torch import Tensor
 from pipeline.components import TransformerConfig
 from pipeline.fused.agreement import check_agreement
 from pipeline.fused.passes import EAGER_PASSES, Passes
+from pipeline.options import Fused
 
 logger = logging.getLogger(__name__)
 
 _WARM_UP_ROWS: Final = 16384  # so many that no reduction is split into parts to fill a GPU
+
+
+def is_compiled(name: Fused, device: torch.device) -> bool:
+    return name == "compiled" or (name == "auto" and device.type != "cpu")
 
 
 def compiled_passes(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Passes:

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Where `job.checkpoint` is, and whose it is: request, image, weights, code, dtype, kind and number of devices."""
+    """Where `job.checkpoint` is, and whose it is: request, image, weights, code, dtype, kernels, kind and number of
+    devices."""
 
     def __init__(
         self, job: Generate, weights: str, settings: GeneratorSettings, ranks: Ranks | None, *, alpha: str
@@ -41,6 +42,7 @@ class Checkpoints:
                 "device": torch.device(settings.device).type,
                 "ranks": settings.ranks,
                 "step_cache": settings.step_cache,
+                "kernels": [settings.fused, settings.mlp_chunk],
                 "render_divisor": settings.render_divisor,
             }
         )

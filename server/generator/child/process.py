@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import assert_never
 
 from server.errors import is_disk_error
+from server.generator.child.compile_cache import keep_compiled_code
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
 from server.generator.child.rank_processes import RankProcesses
 from server.generator.messages import (
@@ -59,6 +60,7 @@ class GeneratorProcess:
             others = RankProcesses(load, self._channel)
             load = others.load
         started = time.perf_counter()
+        keep_compiled_code(Path(load.data_dir))
         try:
             renderer = _renderer_class(load.generator.renderer)(load, self._say_loading)
         except Exception as error:

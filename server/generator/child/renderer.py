@@ -45,6 +45,8 @@ class HunyuanCustomRenderer:
             device=str(device),
             dtype=settings.dtype,
             memory_plan=settings.memory_plan,
+            fused=settings.fused,
+            mlp_chunk=settings.mlp_chunk,
             on_progress=lambda part: on_loading(f"loading {part}"),
         )
         if self._ranks is not None:
