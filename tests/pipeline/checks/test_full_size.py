@@ -46,9 +46,9 @@ def test_a_weight_that_nothing_uses_is_noticed(tmp_path: Path, monkeypatch: pyte
     write_converted_transformer(tmp_path / "transformer", TINY)
     one_step = module._one_step
 
-    def without_the_first_block(transformer: Any) -> Any:
+    def without_the_first_block(transformer: Any, kernels: Any) -> Any:
         del transformer.single_transformer_blocks[0]
-        return one_step(transformer)
+        return one_step(transformer, kernels)
 
     monkeypatch.setattr(module, "_one_step", without_the_first_block)
     unread = one_forward(tmp_path / "transformer").unread
