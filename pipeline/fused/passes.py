@@ -1,8 +1,8 @@
 """What a block does between its Linear layers and its attention: passes over memory that compute next to nothing.
 
 Written operation by operation, so that every rounding is visible: fp32 inside, and rounded to the activations' dtype
-where the model that was published rounds. Eager torch writes each intermediate result to memory; compiled, a function
-is one pass. N tokens without a batch dimension, C channels, F channels of the MLP, H heads of D channels.
+where the model that was published rounds. Eager torch makes a pass of each operation, in place where it can; compiled,
+a function is one pass. N tokens without a batch dimension, C channels, F channels of the MLP, H heads of D channels.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ EPS = 1e-6  # of all norms of the transformer
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm without weights, then scaled and shifted: x [N,C], shift and scale [C] -> [N,C]. Rounded once."""
     normed = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
-    return (normed * (1 + scale.float()) + shift.float()).to(x.dtype)
+    return normed.mul_(1 + scale.float()).add_(shift.float()).to(x.dtype)
 
 
 def rotate(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
@@ -27,15 +27,15 @@ def rotate(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> 
     Rounded before the weight, after it, and at the end. Neighbouring channels are the pairs that are rotated.
     """
     wide = x.float()
-    normed = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)).to(weight.dtype) * weight
+    normed = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)).to(weight.dtype).mul_(weight)
     even, odd = normed.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-odd, even], dim=-1).flatten(-2)
-    out.copy_(normed.float() * cos[:, None] + turned.float() * sin[:, None])
+    turned = torch.stack([-odd, even], dim=-1).flatten(-2).float().mul_(sin[:, None])
+    out.copy_(normed.float().mul_(cos[:, None]).add_(turned))
 
 
 def gate(x: Tensor, gates: Tensor, update: Tensor) -> Tensor:
     """The residual connection: x and update [N,C], gates [C] -> x + gates * update, both operations rounded."""
-    return x + gates * update
+    return (gates * update).add_(x)
 
 
 def gelu_join(attended: Tensor, mlp: Tensor) -> Tensor:
