@@ -1,4 +1,4 @@
-"""Passes compiled for real, by the C++ compiler: once for all sizes, equal to the eager ones, and eager if in doubt."""
+"""Passes compiled for real, by the C++ compiler: at loading, once for all sizes; equal to the eager ones, or eager."""
 
 import copy
 import dataclasses
@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 from pipeline.fused import compiled
 from pipeline.fused.agreement import agree, check_agreement
 from pipeline.fused.compiled import CompiledPass, compiled_passes
-from pipeline.fused.kernels import Kernels
+from pipeline.fused.kernels import EAGER, Kernels
 from pipeline.fused.passes import EAGER_PASSES, Passes
+from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.load import load_pipeline
 from tests.harness.ranks_at_work import REQUESTS, denoised, tiny_request_pipeline
 from tests.harness.tiny_pipeline import tiny_transformer
 
@@ -26,13 +29,37 @@ DTYPE, CPU = torch.bfloat16, torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def passes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Passes]:
-    """For the reference's tiny transformer in bf16."""
+def passes(
+    dit: Any,
+    tiny_vae: Any,
+    llava: Any,
+    llava_tokenizer: Any,
+    clip: Any,
+    clip_tokenizer: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Passes]:
+    """Those of the reference's tiny pipeline, loaded from its folder in bf16."""
+    folder, cache = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("compiled")
+    HunyuanCustomPipeline(
+        transformer=dit,
+        vae=tiny_vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=13.0),
+        text_encoder=llava,
+        tokenizer=llava_tokenizer,
+        text_encoder_2=clip,
+        tokenizer_2=clip_tokenizer,
+    ).save_pretrained(folder)
+    reported: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
         patch.setattr(torch._inductor.config, "compile_threads", 1)
         counters.clear()
-        yield compiled_passes(tiny_transformer().config, DTYPE, CPU)
+        options: dict[str, Any] = {"device": "cpu", "dtype": "bfloat16", "on_progress": reported.append}
+        loaded = load_pipeline(folder, fused="compiled", **options)
+        assert reported[-1] == "fused passes"
+        assert list(cache.rglob("*.so"))
+        assert load_pipeline(folder, **options)._kernels == EAGER
+        yield loaded._kernels.passes
 
 
 def _compiled(passes: Passes) -> list[CompiledPass]:
