@@ -11,6 +11,7 @@ from pipeline.components import ConditioningModels
 from pipeline.conditioning.encoders import TextStates, encode_pooled, encode_prompt
 from pipeline.conditioning.identity_image import llava_view, vae_view, white_pixels
 from pipeline.conditioning.prompt import tokenize
+from pipeline.memory.placement import onloaded
 from pipeline.options import Posterior
 from pipeline.progress import ProgressCallback, StageProgress
 from pipeline.shapes import PixelShape
@@ -74,32 +75,35 @@ class ConditionEncoder:
         tiles = sum(vae.encode_tiling(self._models.vae).count(*view.shape[2:]) for view in views)
         progress = StageProgress("encode", 2 * (1 + guided) + tiles, self._callback)
 
-        positive = self._text(subject.prompt, subject.subject_name, subject.pixels, progress)
-        negative = (
-            None
-            if subject.negative_prompt is None
-            else self._text(subject.negative_prompt, subject.negative_subject_name, white, progress)
-        )
+        texts = self._texts(subject, white, progress)
         references = [self._reference(view, progress) for view in views]
         if subject.reference is not None:
             references.insert(0, subject.reference.to(self._device, torch.float32))
         return Conditions(
-            positive=positive,
-            negative=negative,
+            positive=texts[0],
+            negative=texts[1] if guided else None,
             identity=references[0],
             white=references[1] if subject.identity_guidance else None,
         )
 
-    def _text(self, prompt: str, name: str, pixels: NDArray[np.uint8], progress: StageProgress) -> TextStates:
-        models = self._models
-        config = models.text_encoder.config
-        tokens = tokenize(models.tokenizer, prompt, name, image_token_id=config.image_token_id)
-        view = llava_view(pixels, config.vision_config.image_size).to(self._device)
-        states, mask = encode_prompt(models.text_encoder, tokens, view)
-        progress.advance()
-        pooled = encode_pooled(models.text_encoder_2, models.tokenizer_2, prompt, device=self._device)
-        progress.advance()
-        return TextStates(states, mask, pooled)
+    def _texts(self, subject: Subject, white: NDArray[np.uint8], progress: StageProgress) -> list[TextStates]:
+        """The prompt, and the negative prompt if there is one. One model after the other, so that each comes once."""
+        models, config = self._models, self._models.text_encoder.config
+        asked = [(subject.prompt, subject.subject_name, subject.pixels)]
+        if subject.negative_prompt is not None:
+            asked.append((subject.negative_prompt, subject.negative_subject_name, white))
+        states, pooled = [], []
+        with onloaded(models.text_encoder):
+            for prompt, name, pixels in asked:
+                tokens = tokenize(models.tokenizer, prompt, name, image_token_id=config.image_token_id)
+                view = llava_view(pixels, config.vision_config.image_size).to(self._device)
+                states.append(encode_prompt(models.text_encoder, tokens, view))
+                progress.advance()
+        with onloaded(models.text_encoder_2):
+            for prompt, _, _ in asked:
+                pooled.append(encode_pooled(models.text_encoder_2, models.tokenizer_2, prompt, device=self._device))
+                progress.advance()
+        return [TextStates(*state, vector) for state, vector in zip(states, pooled, strict=True)]
 
     def _reference(self, view: Tensor, progress: StageProgress) -> Tensor:
         return vae.encode_reference(

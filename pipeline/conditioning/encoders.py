@@ -14,7 +14,6 @@ from torch import Tensor
 from pipeline.components import ClipText, Llava, LlavaConfig, Tokenizer
 from pipeline.conditioning.clip_text import clip_ids
 from pipeline.conditioning.prompt import TEXT_LENGTH, PromptTokens
-from pipeline.memory.placement import onloaded
 
 # States are taken before the last two layers, without the final norm.
 _HIDDEN_STATE = -3
@@ -41,36 +40,35 @@ def encode_prompt(text_encoder: Llava, tokens: PromptTokens, pixel_values: Tenso
     images = image_token_count(config)
     rows = TEXT_LENGTH + images - 1
     valid = tokens.kept - 1 + images
-    with onloaded(text_encoder):
-        ids = torch.tensor([tokens.ids[:-1]], device=device)
-        text = text_encoder.get_input_embeddings()(ids)
-        # 4.41 zeroes the embedding of every padding token, including one that the user typed.
-        padding = getattr(config, "pad_token_id", None)
-        if padding is not None:
-            text = text.masked_fill((ids == padding)[..., None], 0)
-        image = torch.stack(
-            text_encoder.get_image_features(
-                pixel_values=pixel_values.to(dtype),
-                vision_feature_layer=config.vision_feature_layer,
-                vision_feature_select_strategy=config.vision_feature_select_strategy,
-            ).pooler_output
-        )
-        # All padding rows are equal in 4.41: a zero embedding at position 1 that attends to every valid row and to no
-        # padding row, itself included. One is computed and repeated.
-        embeds = torch.cat([text, image.to(dtype), torch.zeros_like(text[:, :1])], dim=1)
-        length = embeds.shape[1]
-        position_ids = torch.arange(length, device=device)
-        position_ids[-1] = 1
-        visible = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        visible[:, -1] = False
-        mask = torch.zeros(length, length, dtype=dtype, device=device).masked_fill(~visible, torch.finfo(dtype).min)
-        hidden = text_encoder.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=mask[None, None],
-            position_ids=position_ids[None],
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states[_HIDDEN_STATE]
+    ids = torch.tensor([tokens.ids[:-1]], device=device)
+    text = text_encoder.get_input_embeddings()(ids)
+    # 4.41 zeroes the embedding of every padding token, including one that the user typed.
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None:
+        text = text.masked_fill((ids == padding)[..., None], 0)
+    image = torch.stack(
+        text_encoder.get_image_features(
+            pixel_values=pixel_values.to(dtype),
+            vision_feature_layer=config.vision_feature_layer,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+        ).pooler_output
+    )
+    # All padding rows are equal in 4.41: a zero embedding at position 1 that attends to every valid row and to no
+    # padding row, itself included. One is computed and repeated.
+    embeds = torch.cat([text, image.to(dtype), torch.zeros_like(text[:, :1])], dim=1)
+    length = embeds.shape[1]
+    position_ids = torch.arange(length, device=device)
+    position_ids[-1] = 1
+    visible = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    visible[:, -1] = False
+    mask = torch.zeros(length, length, dtype=dtype, device=device).masked_fill(~visible, torch.finfo(dtype).min)
+    hidden = text_encoder.model.language_model(
+        inputs_embeds=embeds,
+        attention_mask=mask[None, None],
+        position_ids=position_ids[None],
+        output_hidden_states=True,
+        use_cache=False,
+    ).hidden_states[_HIDDEN_STATE]
     kept, padding = hidden[:, tokens.crop_start : -1], hidden[:, -1:]
     states = torch.cat([kept, padding.expand(-1, rows - valid, -1)], dim=1)
     return states, _positional_mask(tokens.kept, images).to(device)
