@@ -2,9 +2,9 @@
 
 Synthetic weights of the real names and shapes are written to disk, mapped (not copied) into the real model class and
 run through one step of a few tokens by the code that generates videos, under the memory plan for small GPUs.
-That plan copies a block from the mapping of its file to the GPU. On the CPU no copy is made, and the mapping acts as an
-offload to disk: a page is read when a layer needs it and may be dropped afterwards, so that the machine needs far less
-memory than the model has weights.
+That plan copies a few blocks at a time from the mapping of their file, which acts as an offload to disk: a page is read
+when its block is copied and may be dropped afterwards, so that the machine needs far less memory than the model has
+weights.
 """
 
 import time
@@ -21,8 +21,9 @@ from pipeline.components import Transformer
 from pipeline.denoise import Sampling, denoise, sigma_schedule
 from pipeline.fused.kernels import Kernels
 from pipeline.fused.passes import EAGER_PASSES
-from pipeline.memory.placement import stream_blocks
+from pipeline.memory.device_copies import HostCopies
 from pipeline.memory.stored_model import load_stored
+from pipeline.memory.streaming import stream_blocks
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
 from pipeline.share import Share
@@ -120,7 +121,7 @@ def one_forward(folder: Path) -> Forward:
     read_before, started = _read_bytes(), time.monotonic()
     transformer = load_stored(HunyuanVideoTransformer3DModel, folder, torch.bfloat16)
     loaded = time.monotonic()
-    stream_blocks(transformer, "cpu")
+    stream_blocks(transformer, HostCopies())
     parameters = dict(transformer.named_parameters())
     called: set[str] = set()
     owners = {id(parameter): name.rpartition(".")[0] for name, parameter in parameters.items()}

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pipeline.denoise import Sampling
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.memory.device_copies import HostCopies
+from pipeline.memory.streaming import stream_blocks
 from pipeline.parallel.ranks import Ranks
 from pipeline.transformer import Branch, compute_dtype
 from tests.harness.tiny_model import DIT_CONFIG
@@ -30,11 +32,12 @@ REQUESTS: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
     "five tokens": ((4, 2, 2), 4, {"guidance_scale": 1.0}),
 }
 INTERRUPTED = "interrupted"
+STREAMED = "unguided, streamed"
 ROWS = ": rows"
 
 
 def requests(ranks: Ranks | None) -> dict[str, Tensor]:
-    """The latents of every request, and of one that is interrupted in its second step.
+    """The latents of every request, of one that is interrupted in its second step, and of one with streamed blocks.
 
     Beside them, how many rows of image tokens each forward had here, one forward after the other.
     """
@@ -59,6 +62,9 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
         pipe._interrupt = progress.done > progress.total / 3
 
     latents[INTERRUPTED] = denoised(pipe, (2, 6, 10), {"guidance_scale": 7.5}, interrupt)
+    size, heads, options = REQUESTS["unguided"]
+    stream_blocks(pipes[heads].transformer, HostCopies())
+    latents[STREAMED] = denoised(pipes[heads], size, options)
     return latents
 
 

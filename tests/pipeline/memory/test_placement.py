@@ -1,20 +1,16 @@
 import copy
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import accelerate.hooks
 import pytest
 import torch
 from diffusers.hooks import HookRegistry, ModelHook, apply_group_offloading
 from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook, ModuleGroup
 from PIL import Image
 
-from pipeline.demo.model import build_demo_model
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
-from pipeline.load import load_pipeline
-from pipeline.memory import placement as memory
+from pipeline.memory.device_copies import HostCopies
 from pipeline.memory.placement import apply_memory_plan, onloaded
-from pipeline.options import MemoryPlan
 from pipeline.vae import network as vae_network
 from pipeline.vae.codec import decode_chunks
 
@@ -43,11 +39,12 @@ def test_hooks_of_models_whose_forward_is_never_called_fire_all_the_same(
 ) -> None:
     """As `enable_model_cpu_offload` leaves them: one accelerate hook per model."""
 
-    class Hook:
+    class Hook(accelerate.hooks.ModelHook):
         fired = 0
 
-        def pre_forward(self, _module: Any) -> None:
+        def pre_forward(self, _module: Any, *args: Any, **kwargs: Any) -> Any:
             self.fired += 1
+            return args, kwargs
 
     models = (pipe.transformer, pipe.vae, pipe.text_encoder)
     hooks = [Hook() for _ in models]
@@ -135,30 +132,12 @@ def _forget_when_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModuleGroup, "onload_", onload)
 
 
-def _reload_from_first_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes onloading fetch the weights as they were at the start, as it does with CUDA streams (pinned copies)."""
-    copies: dict[int, torch.Tensor] = {}
-
-    def offload(group: Any) -> None:
-        for tensor in _tensors(group):
-            tensor.data = copies.setdefault(id(tensor), tensor.data)
-
-    def onload(group: Any) -> None:
-        for tensor in _tensors(group):
-            tensor.data = copies[id(tensor)].clone()
-
-    monkeypatch.setattr(ModuleGroup, "offload_", offload)
-    monkeypatch.setattr(ModuleGroup, "onload_", onload)
-
-
 def _tensors(group: Any) -> list[torch.Tensor]:
     own = [tensor for module in group.modules for tensor in (*module.parameters(), *module.buffers())]
     return [*own, *group.parameters, *group.buffers]
 
 
-def test_the_vae_s_fp32_fallback_works_while_weights_are_streamed(
-    pipe: HunyuanCustomPipeline, monkeypatch: pytest.MonkeyPatch, close: Any
-) -> None:
+def test_the_vae_s_fp32_fallback_works_while_weights_are_streamed(pipe: HunyuanCustomPipeline, close: Any) -> None:
     parts = {name: copy.deepcopy(pipe.components[name]) for name in ("transformer", "text_encoder", "text_encoder_2")}
     vae = copy.deepcopy(pipe.vae).half()
     vae.decoder.conv_in.conv.weight *= 20_000  # beyond fp16 from the first layer on; norms make it harmless in fp32
@@ -166,43 +145,14 @@ def test_the_vae_s_fp32_fallback_works_while_weights_are_streamed(
     latents = torch.randn(1, 16, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     assert not vae_network.decode(vae, latents.half(), causal=True).isfinite().all()
     streamed = HunyuanCustomPipeline(**(pipe.components | parts | {"vae": vae}))
-    _reload_from_first_copies(monkeypatch)
-    apply_memory_plan(streamed, "stream_blocks", "cpu")
+
+    class Copies(HostCopies):
+        def there(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.clone()
+
+    apply_memory_plan(streamed, "stream_blocks", "cpu", Copies())
     for _ in range(2):
         frames = streamed.decode(latents, "pt", None)
         expected = torch.cat(list(decode_chunks(wide, latents)), dim=2).transpose(1, 2)
         close("VAE, fp32 fallback", frames, expected, 1e-6)
         assert {parameter.dtype for parameter in vae.parameters()} == {torch.float16}
-
-
-def test_streamed_blocks_make_the_same_latents(identity: Image.Image, tmp_path: Path) -> None:
-    """On the CPU both sides of an offload are the same memory: what is proved is that every hook finds its module."""
-    folder = build_demo_model(tmp_path / "demo")
-    call = SMALL | {"latents": torch.randn(1, 16, 2, 4, 6, generator=torch.Generator().manual_seed(0))}
-    plans: tuple[MemoryPlan, ...] = ("resident", "stream_blocks")
-    latents = [
-        load_pipeline(folder, device="cpu", dtype="float32", memory_plan=plan)("a dog", identity, **call).frames
-        for plan in plans
-    ]
-    assert torch.equal(*latents)
-
-
-def test_streams_leave_the_weights_where_they_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not in pinned copies of each process: what diffusers keeps to go back to is the same memory."""
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(memory, "apply_group_offloading", lambda _model, **options: asked.append(options))
-    pipe = SimpleNamespace(**dict.fromkeys(("transformer", "text_encoder", "text_encoder_2", "vae")))
-    apply_memory_plan(pipe, "stream_blocks", "cuda")
-    streamed = [options for options in asked if options.get("use_stream")]
-    assert len(streamed) == 3, "all but the VAE, which is small and comes as a whole"
-    linear = torch.nn.Linear(2, 2)
-    for options in streamed:
-        group = ModuleGroup(
-            modules=[linear],
-            offload_device=torch.device("cpu"),
-            onload_device=torch.device("cpu"),
-            offload_leader=linear,
-            stream=object(),
-            low_cpu_mem_usage=options["low_cpu_mem_usage"],
-        )
-        assert group.cpu_param_dict[linear.weight].data_ptr() == linear.weight.data_ptr()
