@@ -10,6 +10,8 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
 
+from pipeline.attention.choice import choose_attention
+from pipeline.attention.probe import Heads
 from pipeline.fused.compiled import compiled_passes, is_compiled
 from pipeline.fused.kernels import Kernels
 from pipeline.fused.passes import EAGER_PASSES
@@ -18,7 +20,7 @@ from pipeline.memory.dtypes import DtypePolicy
 from pipeline.memory.host_layers import is_modulation, keep_modulation_on_host
 from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.stored_model import load_stored
-from pipeline.options import FUSED, MEMORY_PLAN, MLP_CHUNK, Fused, MemoryPlan
+from pipeline.options import ATTENTION, FUSED, MEMORY_PLAN, MLP_CHUNK, AttentionName, Fused, MemoryPlan
 from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
@@ -39,20 +41,31 @@ def load_pipeline(
     memory_plan: MemoryPlan = MEMORY_PLAN,
     fused: Fused = FUSED,
     mlp_chunk: int = MLP_CHUNK,
+    attention: AttentionName = ATTENTION,
     on_progress: LoadProgress = _log,
 ) -> HunyuanCustomPipeline:
     """Strictly, from the files straight to where the weights stay, never with two copies in host memory. No downloads.
 
     `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `memory_plan`: what stays on `device`, see `apply_memory_plan`.
     `fused`: how the passes over memory run, see `fused/`; they are compiled here. `mlp_chunk`: see `Kernels`.
+    `attention`: the backend, see `choose_attention`; tried before anything is read.
     `on_progress` is called before each part is read, with one line that names it; by default the lines are logged.
 
     Raises:
         VerifyError: a file is missing, truncated or corrupt; known within seconds, and says which command to run.
+        UnusableAttentionError: the attention backend that is named does not work here.
         ValueError: a weight is missing, left over or of another shape.
     """
     check_loadable(folder)
     policy = DtypePolicy.named(dtype, device)
+    config = HunyuanVideoTransformer3DModel.load_config(folder / "transformer", local_files_only=True)
+    heads = Heads(
+        count=config["num_attention_heads"],
+        width=config["attention_head_dim"],
+        dtype=policy.transformer,
+        device=torch.device(device),
+    )
+    attend = choose_attention(attention, heads).function
     home = device if memory_plan == "resident" else "cpu"
     stored = partial(load_stored, device=home, on_file=on_progress)
     on_progress("text_encoder")
@@ -77,7 +90,7 @@ def load_pipeline(
     if is_compiled(fused, torch.device(device)):
         on_progress("fused passes")
         passes = compiled_passes(transformer.config, policy.transformer, torch.device(device))
-    pipe.enable_kernels(Kernels(passes=passes, mlp_chunk=mlp_chunk))
+    pipe.enable_kernels(Kernels(attention=attend, passes=passes, mlp_chunk=mlp_chunk))
     return pipe
 
 

@@ -23,7 +23,11 @@ StepCacheName: TypeAlias = Literal["reference"]
 Fused: TypeAlias = Literal["auto", "compiled", "eager"]
 """The passes between a block's layers and its attention: see `fused/`. "auto" compiles them on a GPU."""
 
+AttentionName: TypeAlias = Literal["auto", "sdpa", "fa3", "fa4", "fa3_fp8", "sage"]
+"""What computes attention: see `attention/choice.py`."""
+
 MEMORY_PLAN: Final[MemoryPlan] = "resident"
+ATTENTION: Final[AttentionName] = "auto"
 DTYPE: Final[Dtype] = "bfloat16"
 ALPHA: Final[Alpha] = "white"
 POSTERIOR: Final[Posterior] = "mode"

@@ -138,6 +138,9 @@ class GeneratorSettings(Section):
     dtype: options.Dtype = Field(
         default=options.DTYPE, description="of the transformer; encoders and VAE are then fp16 (on a CPU fp32)"
     )
+    attention: options.AttentionName = Field(
+        default=options.ATTENTION, description="auto: the fastest that is exact; fa3_fp8 and sage change the picture"
+    )
     torch_threads: int = Field(default=0, ge=0, description="0 leaves it to torch")
     render_divisor: int = Field(default=1, ge=1, description="delivered side / rendered side (demo: 4)")
     step_cache: Literal["none", options.StepCacheName] = Field(

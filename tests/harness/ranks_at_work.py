@@ -11,7 +11,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3D
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.attention.function import sdpa
 from pipeline.denoise import Sampling
+from pipeline.fused.kernels import Kernels
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.device_copies import HostCopies
 from pipeline.memory.streaming import stream_blocks
@@ -32,12 +34,14 @@ REQUESTS: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
     "five tokens": ((4, 2, 2), 4, {"guidance_scale": 1.0}),
 }
 INTERRUPTED = "interrupted"
-STREAMED = "unguided, streamed"
+STREAMED = "unguided, streamed, another attention function"
+HEADS = "heads that function was called with"
 ROWS = ": rows"
 
 
 def requests(ranks: Ranks | None) -> dict[str, Tensor]:
-    """The latents of every request, of one that is interrupted in its second step, and of one with streamed blocks.
+    """The latents of every request, of one that is interrupted in its second step, and of one with streamed blocks
+    and an attention function of its own.
 
     Beside them, how many rows of image tokens each forward had here, one forward after the other.
     """
@@ -63,8 +67,16 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
 
     latents[INTERRUPTED] = denoised(pipe, (2, 6, 10), {"guidance_scale": 7.5}, interrupt)
     size, heads, options = REQUESTS["unguided"]
+    attended: list[int] = []
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        attended.append(q.shape[2])
+        return sdpa(q, k, v)
+
+    pipes[heads].enable_kernels(Kernels(attention=attention))
     stream_blocks(pipes[heads].transformer, HostCopies())
     latents[STREAMED] = denoised(pipes[heads], size, options)
+    latents[HEADS] = torch.tensor(attended)
     return latents
 
 

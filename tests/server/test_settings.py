@@ -18,6 +18,7 @@ from server.settings import load_settings
         ("[api]\nport = 1", {}, {"api": {"port": 99999}}, ["command line: api.port: "]),
         ("", {"HUNYUAN_CUSTOM_API__PORT": "1"}, {"api": {"port": 99999}}, ["command line: api.port: "]),
         ("", {"HUNYUAN_CUSTOM_ALLOW_PRIVATE_NETWORKS": '["x"]'}, {}, ["HUNYUAN_CUSTOM_ALLOW_PRIVATE_NETWORKS: "]),
+        ('[generator]\nattention = "cudnn"', {}, {}, ["{file}: generator.attention: Input should be 'auto', 'sdpa',"]),
         ("foo = 1", {"HUNYUAN_CUSTOM_API__PORT": "x"}, {}, ["{file}: foo: ", "HUNYUAN_CUSTOM_API__PORT: api.port: "]),
     ],
 )

@@ -47,6 +47,7 @@ class HunyuanCustomRenderer:
             memory_plan=settings.memory_plan,
             fused=settings.fused,
             mlp_chunk=settings.mlp_chunk,
+            attention=settings.attention,
             on_progress=lambda part: on_loading(f"loading {part}"),
         )
         if self._ranks is not None:

@@ -46,9 +46,12 @@ def test_ranks_agree_with_each_other_and_with_a_single_device(
     close(f"latents on {len(together)} ranks", together[0][name], alone[name], 2e-5)
 
 
-def test_ranks_with_streamed_blocks_make_the_same_latents(together: list[dict[str, Tensor]]) -> None:
+def test_ranks_with_streamed_blocks_and_another_attention_make_the_same_latents(
+    together: list[dict[str, Tensor]],
+) -> None:
     for latents in together:
         assert torch.equal(latents[ranks_at_work.STREAMED], latents["unguided"])
+        assert latents[ranks_at_work.HEADS].tolist() == [4 // len(together)] * 3 * 4  # steps, blocks
 
 
 @pytest.mark.parametrize(
