@@ -97,10 +97,10 @@ class LoadFailed(_Message):
 
 
 class Working(_Message):
-    """A sign of life: a transformer block, an encoder stage or a VAE tile is done."""
+    """A sign of life: a token of a prompt, an encoder stage, a transformer block or a VAE tile is done."""
 
     kind: Literal["working"] = "working"
-    stage: Literal["encode", "denoise", "decode"]
+    stage: Literal["expand", "encode", "denoise", "decode"]
     done: int
     total: int
 
