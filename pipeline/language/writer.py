@@ -81,23 +81,31 @@ class LlavaWriter:
         if key in self._written:
             self._written.move_to_end(key)
             return self._written[key]
+        with onloaded(self._model):
+            words, lasting = self._ask(prompt, picture, expand, callback)
+        if lasting:
+            self._written[key] = words
+            if len(self._written) > _REMEMBERED:
+                self._written.popitem(last=False)
+        return words
+
+    def _ask(self, prompt: str, picture: Tensor, expand: bool, callback: ProgressCallback | None) -> tuple[Words, bool]:
+        """The words, and whether the same question would get them again."""
         watch = _Watch(StageProgress("expand", NAME_TOKENS + TEXT_LENGTH, callback), self._clock, self._limit_s)
         name = UNNAMED
         try:
-            with onloaded(self._model):
-                name = self._name(prompt, picture, watch)
-                words = self._expansion(prompt, name, picture, watch) if expand else None
-        except TooSlow as error:  # another time it may be fast enough: not remembered
-            return Words(prompt=prompt, subject_name=name, problem=str(error) if expand else None)
+            name = self._name(prompt, picture, watch)
+            if expand:
+                return self._expansion(prompt, name, picture, watch), True
+            return Words(prompt=prompt, subject_name=name), True
+        except TooSlow as error:
+            problem = str(error)
         except Exception as error:
             if watch.interrupted or isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
                 raise
             logger.exception("the prompt could not be expanded")
-            return Words(prompt=prompt, subject_name=name, problem=f"{type(error).__name__}" if expand else None)
-        self._written[key] = words or Words(prompt=prompt, subject_name=name)
-        if len(self._written) > _REMEMBERED:
-            self._written.popitem(last=False)
-        return self._written[key]
+            problem = type(error).__name__
+        return Words(prompt=prompt, subject_name=name, problem=problem if expand else None), False
 
     def _name(self, prompt: str, picture: Tensor, watch: "_Watch") -> str:
         question = Question(text=name_question(prompt), picture=picture)
