@@ -1,7 +1,7 @@
 """The name of the subject in LLaVA's template, "The {name} looks like": from the prompt, or from the picture.
 
 A noun of at most three words that stands in the prompt; else what the picture shows, where people of all kinds are
-"person", the reference's word in its examples; else "object", the reference's default.
+"person", as in the reference's negative prompts; else "object", the reference's default.
 """
 
 import re
