@@ -19,10 +19,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """fp32 latents [1,16,T,h,w] as they are before step `next_step`."""
+    """fp32 latents [1,16,T,h,w] as they are before step `next_step`, and the words they were made with."""
 
     next_step: int
     latents: Tensor
+    prompt: str
+    subject_name: str
 
 
 def fingerprint(facts: Mapping[str, object]) -> str:
@@ -40,7 +42,12 @@ def weights_fingerprint(folder: Path) -> str:
 def write_checkpoint(path: Path, checkpoint: Checkpoint, belongs_to: str) -> None:
     """Replace the checkpoint at `path`, durably and atomically: a killed writer leaves the previous one."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")  # a suspended writer may resume beside this one
-    metadata = {"next_step": str(checkpoint.next_step), "belongs_to": belongs_to}
+    metadata = {
+        "next_step": str(checkpoint.next_step),
+        "prompt": checkpoint.prompt,
+        "subject_name": checkpoint.subject_name,
+        "belongs_to": belongs_to,
+    }
     try:
         with part.open("wb") as handle:
             handle.write(save({"latents": checkpoint.latents.detach().cpu().contiguous()}, metadata))
@@ -58,6 +65,7 @@ def read_checkpoint(path: Path, belongs_to: str) -> Checkpoint | None:
             metadata = file.metadata() or {}
             if metadata.get("belongs_to") != belongs_to:
                 return None
-            return Checkpoint(int(metadata["next_step"]), file.get_tensor("latents"))
+            words = metadata["prompt"], metadata["subject_name"]
+            return Checkpoint(int(metadata["next_step"]), file.get_tensor("latents"), *words)
     except (OSError, SafetensorError):
         return None

@@ -186,6 +186,7 @@ class Llava(Protocol):
     config: LlavaConfig
     dtype: torch.dtype
     model: Any  # its `language_model` is called with embeddings
+    lm_head: Layer
 
     def get_input_embeddings(self) -> Layer: ...
 
@@ -209,8 +210,13 @@ class ClipText(Protocol):
 class Tokenizer(Protocol):
     """A tokenizer of transformers. Its result is a mapping with the list `input_ids`."""
 
+    bos_token_id: int
     eos_token_id: int
     pad_token_id: int
+
+    def __len__(self) -> int: ...
+
+    def get_added_vocab(self) -> dict[str, int]: ...
 
     def __call__(self, text: str, /, *, add_special_tokens: bool = True, verbose: bool = True) -> Any: ...
 

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Stage: TypeAlias = Literal["encode", "denoise", "decode"]
+Stage: TypeAlias = Literal["expand", "encode", "denoise", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One finished unit of work: an encoder pass or VAE tile (encode), a transformer block (denoise), a tile (decode).
+    """One finished unit of work: a token that LLaVA wrote (expand), an encoder pass or VAE tile (encode), a transformer
+    block (denoise), a tile (decode). `expand` may end before its total: LLaVA decides how much it writes.
 
     Steps would be too coarse: one takes up to minutes at full size, and a cancel must not wait for it.
     """

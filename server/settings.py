@@ -171,6 +171,13 @@ class GeneratorSettings(Section):
         return RENDERER if name == _RENDERER_OF_0_1 else name
 
 
+class PromptSettings(Section):
+    """What becomes of a prompt before its video is made."""
+
+    expansion: bool = Field(default=True, description="false leaves every prompt as it is, whatever a request says")
+    expansion_limit_s: float = Field(default=20.0, gt=0, description="after this the prompt is used as it is")
+
+
 class VideoSettings(Section):
     """The MP4 encoder."""
 
@@ -259,6 +266,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     retention: RetentionSettings = RetentionSettings()
     generator: GeneratorSettings = GeneratorSettings()
+    prompt: PromptSettings = PromptSettings()
     video: VideoSettings = VideoSettings()
     image: ImageSettings = ImageSettings()
     limits: LimitSettings = LimitSettings()

@@ -10,13 +10,14 @@ import unicodedata
 from transformers import BasicTokenizer
 
 from pipeline.components import Tokenizer
+from pipeline.conditioning.plain_text import plain_ids
 
 _WORDS = BasicTokenizer(do_lower_case=False, strip_accents=False, do_split_on_punc=False)
 
 
 def clip_ids(tokenizer: Tokenizer, prompt: str, length: int) -> list[int]:
     """Exactly `length` ids: beginning, text (its end cut off where it is too long), end, padding."""
-    ids = list(tokenizer(clip_text(prompt), verbose=False)["input_ids"])
+    ids = [tokenizer.bos_token_id, *plain_ids(tokenizer, clip_text(prompt)), tokenizer.eos_token_id]
     if len(ids) > length:
         ids = [*ids[: length - 1], tokenizer.eos_token_id]
     return ids + [tokenizer.pad_token_id] * (length - len(ids))

@@ -42,20 +42,14 @@ def encode_prompt(text_encoder: Llava, tokens: PromptTokens, pixel_values: Tenso
     valid = tokens.kept - 1 + images
     ids = torch.tensor([tokens.ids[:-1]], device=device)
     text = text_encoder.get_input_embeddings()(ids)
-    # 4.41 zeroes the embedding of every padding token, including one that the user typed.
+    # 4.41 zeroes the embedding of every padding token, wherever it stands.
     padding = getattr(config, "pad_token_id", None)
     if padding is not None:
         text = text.masked_fill((ids == padding)[..., None], 0)
-    image = torch.stack(
-        text_encoder.get_image_features(
-            pixel_values=pixel_values.to(dtype),
-            vision_feature_layer=config.vision_feature_layer,
-            vision_feature_select_strategy=config.vision_feature_select_strategy,
-        ).pooler_output
-    )
+    image = image_features(text_encoder, pixel_values)
     # All padding rows are equal in 4.41: a zero embedding at position 1 that attends to every valid row and to no
     # padding row, itself included. One is computed and repeated.
-    embeds = torch.cat([text, image.to(dtype), torch.zeros_like(text[:, :1])], dim=1)
+    embeds = torch.cat([text, image, torch.zeros_like(text[:, :1])], dim=1)
     length = embeds.shape[1]
     position_ids = torch.arange(length, device=device)
     position_ids[-1] = 1
@@ -72,6 +66,17 @@ def encode_prompt(text_encoder: Llava, tokens: PromptTokens, pixel_values: Tenso
     kept, padding = hidden[:, tokens.crop_start : -1], hidden[:, -1:]
     states = torch.cat([kept, padding.expand(-1, rows - valid, -1)], dim=1)
     return states, _positional_mask(tokens.kept, images).to(device)
+
+
+def image_features(text_encoder: Llava, pixel_values: Tensor) -> Tensor:
+    """pixel_values [1,3,S,S] normalised for CLIP -> [1, image tokens, D], in the dtype of the text."""
+    config, dtype = text_encoder.config, text_encoder.dtype
+    features = text_encoder.get_image_features(
+        pixel_values=pixel_values.to(dtype),
+        vision_feature_layer=config.vision_feature_layer,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+    )
+    return torch.stack(features.pooler_output).to(dtype)
 
 
 def _positional_mask(kept: int, images: int) -> Tensor:

@@ -6,6 +6,7 @@ The first `crop_start` tokens, BOS included, are the template's; their hidden st
 from dataclasses import dataclass
 
 from pipeline.components import Tokenizer
+from pipeline.conditioning.plain_text import ids_of, plain_ids
 from weights.originals.prompt_template import TEMPLATE
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - not a password
@@ -13,7 +14,12 @@ IMAGE_TOKEN = "<image>"  # noqa: S105 - not a password
 # Room for prompt and ending, counted from the end of the template: the text length the transformer was trained with.
 TEXT_LENGTH = 256
 
-ENDING = "<|eot_id|>\nThe {name} looks like" + IMAGE_TOKEN
+END_OF_TURN = "<|eot_id|>"
+SUBJECT_SENTENCE = "\nThe {name} looks like"
+ENDING = END_OF_TURN + SUBJECT_SENTENCE + IMAGE_TOKEN
+
+_BLANK_LINE = "\n\n"
+_HEADER = TEMPLATE.removesuffix(_BLANK_LINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +38,38 @@ class PromptTokens:
 def tokenize(tokenizer: Tokenizer, prompt: str, subject_name: str, *, image_token_id: int) -> PromptTokens:
     """A prompt that is too long loses its own end, never the ending of the template with the image.
 
-    An `<image>` typed by the user is dropped: the template has one image, at its end.
+    Markers in the prompt or the name are text. The reference reads them as markers: a prompt could end its own turn,
+    and a second image failed.
     """
-    prompt, subject_name = (_without_image(text) for text in (prompt, subject_name))
     _check_tokenizer(tokenizer, image_token_id)
-    crop_start = len(_ids(tokenizer, TEMPLATE))
-    # The ending opens with a special token, so it reads the same on its own as after any prompt.
-    ending = _ids(tokenizer, ENDING.format(name=subject_name), special=False)
+    crop_start = len(_with_bos(tokenizer, TEMPLATE))
+    ending = _ending(tokenizer, subject_name)
     if len(ending) > TEXT_LENGTH:
         raise ValueError(f"`subject_name` is too long: {len(ending)} of {TEXT_LENGTH} tokens with its sentence")
-    ids = _ids(tokenizer, TEMPLATE + prompt + ENDING.format(name=subject_name))
-    body = ids[: len(ids) - len(ending)][: crop_start + TEXT_LENGTH - len(ending)]
-    return PromptTokens(ids=(*body, *ending), crop_start=crop_start)
+    # Blanks before the prompt may join those that end the template, so both are read together.
+    ids = _with_bos(tokenizer, _HEADER) + plain_ids(tokenizer, _BLANK_LINE + prompt)
+    return PromptTokens(ids=(*ids[: crop_start + TEXT_LENGTH - len(ending)], *ending), crop_start=crop_start)
 
 
-def _without_image(text: str) -> str:
-    """Repeated until none is left: removing one may join the halves of another."""
-    while IMAGE_TOKEN in text:
-        text = text.replace(IMAGE_TOKEN, "")
-    return text
+def prompt_room(tokenizer: Tokenizer, prompt: str, subject_name: str) -> int:
+    """How many tokens more than `prompt` are read; negative by as many as are cut off."""
+    used = len(plain_ids(tokenizer, _BLANK_LINE + prompt)) - len(ids_of(tokenizer, _BLANK_LINE))
+    return TEXT_LENGTH - len(_ending(tokenizer, subject_name)) - used
+
+
+def _ending(tokenizer: Tokenizer, subject_name: str) -> list[int]:
+    """It opens with a special token, so it reads the same on its own as after any prompt."""
+    sentence = SUBJECT_SENTENCE.format(name=subject_name)
+    return [
+        *ids_of(tokenizer, END_OF_TURN),
+        *plain_ids(tokenizer, sentence),
+        *ids_of(tokenizer, IMAGE_TOKEN),
+    ]
 
 
 def _check_tokenizer(tokenizer: Tokenizer, image_token_id: int) -> None:
     """Some classes load Llama-3's files and silently misread text: LlamaTokenizerFast of transformers 5 does."""
-    ids = _ids(tokenizer, TEMPLATE + IMAGE_TOKEN, special=False)
+    ids = ids_of(tokenizer, TEMPLATE + IMAGE_TOKEN)
     if ids[-1] != image_token_id:
         raise ValueError(f"the tokenizer reads {IMAGE_TOKEN} as {ids[-1]}, LLaVA's config says {image_token_id}")
     if tokenizer.decode(ids[:-1], clean_up_tokenization_spaces=False) != TEMPLATE:
@@ -64,6 +78,6 @@ def _check_tokenizer(tokenizer: Tokenizer, image_token_id: int) -> None:
         )
 
 
-def _ids(tokenizer: Tokenizer, text: str, *, special: bool = True) -> list[int]:
-    """`special`: whether the tokenizer puts its beginning-of-text token in front."""
-    return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+def _with_bos(tokenizer: Tokenizer, text: str) -> list[int]:
+    """With what the tokenizer puts in front of every text: its beginning-of-text token."""
+    return list(tokenizer(text, verbose=False)["input_ids"])

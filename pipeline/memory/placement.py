@@ -31,9 +31,7 @@ def apply_memory_plan(
         return
     copies = copies or copies_to(torch.device(device))
     ring = stream_blocks(pipe.transformer, copies)
-    # LLaVA's head, 1 GB, is not used.
-    onload_while_used(pipe.text_encoder, copies, part=pipe.text_encoder.model, make_room=ring.clear)
-    for model in (pipe.text_encoder_2, pipe.vae):
+    for model in (pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
         onload_while_used(model, copies, make_room=ring.clear)
 
 

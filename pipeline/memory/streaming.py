@@ -43,11 +43,9 @@ def streamed(block: nn.Module) -> list[Tensor]:
     return _tensors(block)
 
 
-def onload_while_used(
-    model: nn.Module, copies: DeviceCopies, *, part: nn.Module | None = None, make_room: Callable[[], None]
-) -> None:
-    """`model`, or only `part` of it, is on the device as a whole while it works; `make_room` is called before."""
-    model._hf_hook = _WholeModel(copies, _tensors(part or model), make_room)
+def onload_while_used(model: nn.Module, copies: DeviceCopies, *, make_room: Callable[[], None]) -> None:
+    """`model` is on the device as a whole while it works; `make_room` is called before."""
+    model._hf_hook = _WholeModel(copies, _tensors(model), make_room)
 
 
 class _Transformer(ModelHook):

@@ -184,7 +184,7 @@ def _print_checkpoints(demo_step_s: float) -> None:
             latents, seconds = torch.zeros(shape), []
             for step in range(_WRITES):
                 started = time.perf_counter()
-                write_checkpoint(Path(folder) / "x", Checkpoint(step, latents), "bench")
+                write_checkpoint(Path(folder) / "x", Checkpoint(step, latents, "a prompt", "object"), "bench")
                 seconds.append(time.perf_counter() - started)
             _print(f"checkpoint of {name} written ({latents.nbytes / 1e6:.1f} MB)", iter(seconds))
     share = statistics.median(seconds) / demo_step_s

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.options import MEMORY_PLAN, MemoryPlan
+from server.fal.schemas import EXAMPLE_PROMPT
 from server.logs import configure_logging
 from weights.commands import bench_convert_command, one_line_errors
 
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     bench.command("faults")(bench_faults)
     bench.command("convert")(bench_convert_command)
     bench.command("load")(bench_load)
+    bench.command("words")(bench_words)
     app.add_typer(bench, name="bench")
     app.command("doctor")(doctor)
 
@@ -59,6 +61,22 @@ def bench_load(
 
     with one_line_errors():
         measured = run(folder, device=device, memory_plan=memory_plan)
+    for line in measured.lines():
+        typer.echo(line)
+
+
+def bench_words(
+    folder: Annotated[Path, typer.Argument(help="A converted model.")],
+    image: Annotated[Path, typer.Argument(exists=True, help="An identity image.")],
+    prompt: Annotated[str, typer.Option(help="To be expanded.")] = EXAMPLE_PROMPT,
+    device: Annotated[str, typer.Option(help="Where to load it (generator.device).")] = "cpu",
+    memory_plan: Annotated[MemoryPlan, typer.Option(help="What stays there (generator.memory_plan).")] = MEMORY_PLAN,
+) -> None:
+    """Show what LLaVA makes of a prompt and a picture, and measure how long that takes."""
+    from pipeline.checks.words_time import bench_words as run
+
+    with one_line_errors():
+        measured = run(folder, image, prompt, device=device, memory_plan=memory_plan)
     for line in measured.lines():
         typer.echo(line)
 

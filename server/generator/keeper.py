@@ -196,6 +196,7 @@ class GeneratorKeeper:
         settings = self._settings
         load = Load(
             generator=settings.generator.model_copy(update={"memory_plan": self._plan}),
+            prompt=settings.prompt,
             video=settings.video,
             image=settings.image,
             data_dir=str(settings.data_dir),

@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from server.settings import GeneratorSettings, ImageSettings, VideoSettings
+from server.settings import GeneratorSettings, ImageSettings, PromptSettings, VideoSettings
 
 Received = TypeVar("Received")
 
@@ -34,6 +34,7 @@ class Load(_Message):
 
     kind: Literal["load"] = "load"
     generator: GeneratorSettings
+    prompt: PromptSettings
     video: VideoSettings
     image: ImageSettings
     data_dir: str
@@ -44,12 +45,15 @@ class Load(_Message):
 class Generate(_Message):
     """Make one video. Sizes in pixels as delivered; `image`, `output` and `checkpoint` are local paths.
 
-    A checkpoint that is there is where an earlier attempt got to.
+    A checkpoint that is there is where an earlier attempt got to, and has the words it used. `log_prompt`: whether the
+    job's log, which outlives its input, may repeat them.
     """
 
     kind: Literal["generate"] = "generate"
     request_id: str
     prompt: str
+    expand_prompt: bool
+    log_prompt: bool
     negative_prompt: str
     image: str
     output: str
@@ -97,10 +101,10 @@ class LoadFailed(_Message):
 
 
 class Working(_Message):
-    """A sign of life: a transformer block, an encoder stage or a VAE tile is done."""
+    """A sign of life: a token of a prompt, an encoder stage, a transformer block or a VAE tile is done."""
 
     kind: Literal["working"] = "working"
-    stage: Literal["encode", "denoise", "decode"]
+    stage: Literal["expand", "encode", "denoise", "decode"]
     done: int
     total: int
 

@@ -12,9 +12,10 @@ _LONGEST_LOOK_S = 1.0
 class Watchdog:
     """The clocks of one request in the generator.
 
-    Silence is judged by blocks and tiles, since a step can take minutes. Until the first transformer block is done a
-    longer limit holds: it covers text encoding, compilation and the first kernels. `stalled` has to be called every now
-    and then: time in which it was not, because this process or the whole machine was frozen, does not count as silence.
+    Silence is judged by tokens, blocks and tiles, since a step can take minutes. Until the first transformer block is
+    done a longer limit holds: it covers prompt expansion, text encoding, compilation and the first kernels. `stalled`
+    has to be called every now and then: time in which it was not, because this process or the whole machine was
+    frozen, does not count as silence.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Watchdog:
     def heard(self, message: object) -> None:
         """The process has said something."""
         self._listened_at, self._silence_s = self._clock(), 0.0
-        if isinstance(message, Working) and message.stage != "encode":
+        if isinstance(message, Working) and message.stage not in {"expand", "encode"}:
             self._limit_s = self._limits.stall_timeout_s
 
     @property

@@ -101,6 +101,7 @@ class Job:
     finished_at: float | None
     start_deadline: float | None
     no_retry: bool
+    store_io: bool
     inference_time: float | None
     response_status: int | None
     response_json: str | None

@@ -152,7 +152,7 @@ class RenderWorkflow(Workflow):
     def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image:
             self._job_log = log
-            for notice in [f"Attempt {job.attempt}"] if job.attempt > 1 else _skipped(job):
+            for notice in [f"Attempt {job.attempt}"] if job.attempt > 1 else self._skipped(job):
                 log.add(notice, "WARN")
             message = self._message(job, image)
             finished = self._generator.run(
@@ -186,12 +186,23 @@ class RenderWorkflow(Workflow):
                 raise FileNotFoundError(f"the identity image of request {job.id} is gone")
             yield image
 
+    def _skipped(self, job: Job) -> list[str]:
+        """What the request asked for and is not done."""
+        lines = []
+        if job.input.enable_prompt_expansion and not self._settings.prompt.expansion:
+            lines.append("Prompt expansion is switched off on this server")
+        if job.input.enable_safety_checker:
+            lines.append("The safety checker is not available in this version: skipped")
+        return lines
+
     def _message(self, job: Job, image: Path) -> Generate:
         wanted = job.input
         width, height = video_size(wanted)
         return Generate(
             request_id=job.id,
             prompt=wanted.prompt,
+            expand_prompt=wanted.enable_prompt_expansion and self._settings.prompt.expansion,
+            log_prompt=job.store_io,
             negative_prompt=wanted.negative_prompt,
             image=str(image),
             output=str(self._storage.scratch.rendering(f"{job.id}-{job.attempt}.mp4")),
@@ -204,13 +215,3 @@ class RenderWorkflow(Workflow):
             guidance_scale=wanted.cfg_scale,
             seed=job.seed,
         )
-
-
-def _skipped(job: Job) -> list[str]:
-    """What the request asked for and this version does not do yet."""
-    lines = []
-    if job.input.enable_prompt_expansion:
-        lines.append("Prompt expansion is not available in this version: skipped")
-    if job.input.enable_safety_checker:
-        lines.append("The safety checker is not available in this version: skipped")
-    return lines

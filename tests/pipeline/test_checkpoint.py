@@ -52,11 +52,12 @@ def test_only_its_own_undamaged_checkpoint_is_read(tmp_path: Path) -> None:
     latents = torch.randn(1, 16, 2, 8, 12)
     mine = fingerprint({"seed": 1})
     assert read_checkpoint(path, mine) is None
-    write_checkpoint(path, Checkpoint(4, latents), mine)
+    write_checkpoint(path, Checkpoint(4, latents, 'a "dog"\n漢🎻', "dog"), mine)
     found = read_checkpoint(path, mine)
     assert found is not None
     assert found.next_step == 4
     assert torch.equal(found.latents, latents)
+    assert (found.prompt, found.subject_name) == ('a "dog"\n漢🎻', "dog")
     assert read_checkpoint(path, fingerprint({"seed": 2})) is None
     path.write_bytes(path.read_bytes()[:-10])
     assert read_checkpoint(path, mine) is None

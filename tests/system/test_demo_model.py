@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from server.fal.schemas import EXAMPLE_PROMPT
 from server.settings import ENV_PREFIX
 from tests.harness.live_server import ON_CPU, ROOT, Server, example, launch, until
 from tests.harness.video_probe import probe
@@ -25,6 +26,9 @@ def test_the_demo_command_makes_the_example_video(tmp_path: Path) -> None:
     assert any(line.startswith("Denoising step 30/30") for line in lines), "every step"
     assert any("s left" in line or "left" in line for line in lines), "the ETA"
     assert any("untrained" in line for line in lines)
+    assert "Subject: woman" in lines
+    (expanded,) = [line for line in lines if line.startswith("Prompt expanded by rule")]
+    assert f": {EXAMPLE_PROMPT} " in expanded
     video = Path(lines[-1])
     described = probe(video)
     for fact in ("h264", "yuv420p", "896x512", "25 fps", "00:00:05.16"):

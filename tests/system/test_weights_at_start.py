@@ -49,6 +49,8 @@ def test_damaged_weights_are_named_with_the_command_that_repairs_them_and_loadin
     (tmp_path / "go").touch()
     assert server.finish(waiting, LOADING_S).status_code == 200
     assert server.worker()["detail"] == "bf16", "what went wrong before is over"
+    said = server.messages(waiting)
+    assert any(line.startswith("Prompt not expanded: the model ") for line in said), "an untrained LLaVA was asked"
 
 
 DEPLOYMENTS = sorted(path.name for path in CONFIGS.glob("*.toml") if path != MANIFEST)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pipeline.checkpoint import Checkpoint, fingerprint, read_checkpoint, write_checkpoint
+from pipeline.language.writer import Words
 from pipeline.parallel.ranks import Ranks
 from pipeline.step_cache import can_start_at, full_steps
 from server.generator.messages import Generate
@@ -33,7 +34,7 @@ class Checkpoints:
         self._path = Path(job.checkpoint)
         self._belongs_to = fingerprint(
             {
-                "request": job.model_dump(exclude={"image", "output", "checkpoint"}),
+                "request": job.model_dump(exclude={"image", "output", "checkpoint", "log_prompt"}),
                 "image": hashlib.sha256(Path(job.image).read_bytes()).hexdigest(),
                 "alpha": alpha,
                 "weights": weights,
@@ -47,18 +48,27 @@ class Checkpoints:
             }
         )
 
+        self._found = read_checkpoint(self._path, self._belongs_to) if self._every else None
+
+    @property
+    def words(self) -> Words | None:
+        """Those of an earlier attempt of this very request."""
+        if self._found is None:
+            return None
+        return Words(prompt=self._found.prompt, subject_name=self._found.subject_name)
+
     def start(self, noise: torch.Tensor) -> tuple[int, torch.Tensor]:
         """The step to start at and the latents before it: where an earlier attempt of this very request got to."""
-        found = read_checkpoint(self._path, self._belongs_to) if self._every else None
-        step, latents = (0, noise) if found is None else (found.next_step, found.latents)
+        step, latents = (0, noise) if self._found is None else (self._found.next_step, self._found.latents)
         if self._ranks is None:
             return step, latents
         return int(self._ranks.as_first(torch.tensor(step))), self._ranks.as_first(latents)
 
-    def keep(self, next_step: int, latents: torch.Tensor) -> None:
+    def keep(self, next_step: int, latents: torch.Tensor, words: Words) -> None:
         """Called after every step; writes when it is time and the next step can be started at."""
         if self._every and next_step % self._every == 0 and can_start_at(next_step, self._full_steps):
             try:
-                write_checkpoint(self._path, Checkpoint(next_step, latents), self._belongs_to)
+                checkpoint = Checkpoint(next_step, latents, words.prompt, words.subject_name)
+                write_checkpoint(self._path, checkpoint, self._belongs_to)
             except OSError as error:  # a full disk costs the checkpoint, not the job
                 logger.warning("no checkpoint at step %d: %s", next_step, error)

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.checkpoint import weights_fingerprint
 from pipeline.demo.model import build_demo_model, demo_facts, render_size
+from pipeline.language.writer import Words
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
 from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
@@ -21,6 +22,7 @@ from server.generator.child.contract import DeviceLost, OnLoading, OutOfMemory, 
 from server.generator.child.eta import Eta
 from server.generator.child.rendezvous import connected_ranks, own_device
 from server.generator.child.stop_together import StopTogether
+from server.generator.child.words import JobWords, prompt_writer
 from server.generator.messages import Generate, Load, Log, Working
 
 _DEMO = "demo"
@@ -60,10 +62,11 @@ class HunyuanCustomRenderer:
         self._seconds_per_unit: dict[Stage, float] = {}
         self._identity = weights_fingerprint(folder)
         facts = demo_facts(folder)
+        self._words = JobWords(prompt_writer(load, self._pipe, device, is_demo=facts is not None), self._ranks)
         self.model = f"{facts['name']} (untrained)" if facts else folder.name
 
     def render(self, job: Generate, report: Report) -> None:
-        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`. Rank 0 decodes alone.
+        """Words -> encode -> denoise -> decode, frames streamed into the MP4 at `job.output`. Rank 0 decodes alone.
 
         Raises:
             OutOfMemory, DeviceLost: what the worker can do something about.
@@ -78,7 +81,10 @@ class HunyuanCustomRenderer:
     def _render(self, job: Generate, report: Report) -> None:
         size = self._render_size(job)
         eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
-        latents = self._denoise(job, size, eta, report if self._ranks is None else StopTogether(self._ranks, report))
+        checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks, alpha=self._alpha)
+        words = self._words.decide(job, kept=checkpoints.words, report=report, on_progress=_progress(eta, report))
+        report_all = report if self._ranks is None else StopTogether(self._ranks, report)
+        latents = self._denoise(job, words, size, checkpoints=checkpoints, eta=eta, report=report_all)
         if self._ranks is not None and self._ranks.rank > 0:
             return
         report(Log(message=f"Decoding {eta.decode_units} tiles"))
@@ -106,10 +112,11 @@ class HunyuanCustomRenderer:
         latents = LatentShape.from_pixels(size, self._strides)
         return decode_tiling(self._pipe.vae).count(latents.frames, latents.height, latents.width)
 
-    def _denoise(self, job: Generate, size: PixelShape, eta: Eta, report: Report) -> torch.Tensor:
+    def _denoise(
+        self, job: Generate, words: Words, size: PixelShape, *, checkpoints: Checkpoints, eta: Eta, report: Report
+    ) -> torch.Tensor:
         """The latents of the video, [1, 16, T, h, w]."""
         step_cache = None if self._settings.step_cache == "none" else self._settings.step_cache
-        checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks, alpha=self._alpha)
         # Drawn also when a checkpoint replaces it: what else the generator is asked for must not change.
         generator = torch.Generator().manual_seed(job.seed)
         noise = self._pipe.prepare_latents(size, generator, None, None)
@@ -123,14 +130,15 @@ class HunyuanCustomRenderer:
             now = time.perf_counter()
             line = f"Denoising step {step + 1}/{job.num_inference_steps}: {now - step_started:.2f} s"
             report(Log(message=", ".join(filter(None, (line, eta.describe())))))
-            checkpoints.keep(step + 1, tensors["latents"])
+            checkpoints.keep(step + 1, tensors["latents"], words)
             step_started = now
             return tensors
 
         with Image.open(job.image) as image:
             denoised: torch.Tensor = self._pipe(
-                job.prompt,
+                words.prompt,
                 image,
+                subject_name=words.subject_name,
                 negative_prompt=job.negative_prompt,
                 height=size.height,
                 width=size.width,

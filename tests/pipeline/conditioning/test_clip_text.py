@@ -50,3 +50,14 @@ def test_the_tokenizer_s_own_padding_and_truncation_do_not_matter(clip_tokenizer
         assert [clip_ids(clip_tokenizer, prompt, 77) for prompt in ("a dog", "word " * 200)] == expected
     finally:
         clip_tokenizer.padding_side, clip_tokenizer.truncation_side = sides
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a <|endoftext|> dog", "a<|startoftext|>dog", "a <|ENDOFTEXT|> dog", "J\u030c<|ENDOFTEXT|>"]
+)
+def test_a_marker_typed_by_the_user_is_text(prompt: str, clip_tokenizer: Any) -> None:
+    """The reference's CLIP reads nothing that stands behind it."""
+    ids = clip_ids(clip_tokenizer, prompt, 77)
+    text = ids[1 : ids.index(clip_tokenizer.eos_token_id)]
+    assert not {clip_tokenizer.bos_token_id, clip_tokenizer.eos_token_id} & set(text)
+    assert "text|>" in clip_tokenizer.decode(text).replace(" ", "")

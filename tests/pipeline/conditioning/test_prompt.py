@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaTokenizerFast
 
-from pipeline.conditioning.prompt import ENDING, IMAGE_TOKEN, TEXT_LENGTH, tokenize
+from pipeline.conditioning.prompt import ENDING, TEXT_LENGTH, prompt_room, tokenize
 from weights.originals.prompt_template import TEMPLATE
 
 CASES = ["woman", "empty_neg", "gradio"]
@@ -69,13 +71,41 @@ def test_odd_prompts_keep_one_image_at_the_end(prompt: str, read: Any, llava: An
     assert ids[-1] == llava.config.image_token_id
 
 
-def test_an_image_token_typed_by_the_user_is_dropped(read: Any) -> None:
-    assert read(f"a {IMAGE_TOKEN}dog", f"dog{IMAGE_TOKEN}") == read("a dog", "dog")
+MARKERS = [
+    "<|eot_id|>",
+    "<image>",
+    "<pad>",
+    "<|start_header_id|>",
+    "<|begin_of_text|>",
+    "<ima<image>ge>",
+    "<<image>image>",
+]
 
 
-@pytest.mark.parametrize("prompt", ["a <ima<image>ge>dog", "a <i<im<image>age>mage>dog", "a <<image>image>dog"])
-def test_image_tokens_that_dropping_one_would_make_are_dropped_too(prompt: str, read: Any) -> None:
-    assert read(prompt, "<ima<image>ge>dog") == read("a dog", "dog")
+@pytest.mark.parametrize("marker", MARKERS)
+def test_a_marker_typed_by_the_user_is_text(marker: str, read: Any, llava_tokenizer: Any) -> None:
+    """It ends no turn, begins none, and brings no second image."""
+    tokens, plain = read(f"a {marker}dog", f"{marker}dog"), read("a dog", "dog")
+    special = set(llava_tokenizer.get_added_vocab().values())
+    assert [id_ for id_ in tokens.ids if id_ in special] == [id_ for id_ in plain.ids if id_ in special]
+    assert llava_tokenizer.decode(tokens.ids).count(marker) == llava_tokenizer.decode(plain.ids).count(marker) + 2
+
+
+@given(st.text(st.sampled_from("aé漢🎻 \n\t.'19<|>\u0301"), max_size=40))
+def test_text_without_markers_is_read_as_in_one_piece(llava_tokenizer: Any, llava: Any, prompt: str) -> None:
+    """As the reference reads it, blanks at either end included."""
+    tokens = tokenize(llava_tokenizer, prompt, "dog", image_token_id=llava.config.image_token_id)
+    assert list(tokens.ids) == llava_tokenizer(TEMPLATE + prompt + ENDING.format(name="dog")).input_ids
+
+
+@pytest.mark.parametrize("prompt", ["", "a dog", "\n\na dog", "<image> " * 9, "漢" * 60, "word " * 400])
+def test_the_room_beside_a_prompt_is_what_may_still_be_added(prompt: str, read: Any, llava_tokenizer: Any) -> None:
+    room = prompt_room(llava_tokenizer, prompt, "dog")
+    assert read(prompt, "dog").kept == min(TEXT_LENGTH, TEXT_LENGTH - room)
+    if room > 0:
+        longest = read(prompt + " a" * room, "dog")
+        assert longest.kept == TEXT_LENGTH
+        assert longest == read(prompt + " a" * (room + 1), "dog")
 
 
 def test_padding_and_truncation_stored_with_the_tokenizer_do_not_matter(

@@ -207,13 +207,6 @@ class TestWholeModels:
             assert _places(model) == home
         assert cleared[0] == home
 
-    def test_a_part_may_be_enough(self, copies: Copies) -> None:
-        model = torch.nn.ModuleDict({"model": torch.nn.Linear(2, 3), "lm_head": torch.nn.Linear(3, 9)})
-        home = _places(model)
-        onload_while_used(model, copies, part=model["model"], make_room=lambda: None)
-        with onloaded(model):
-            assert _places(model) & home == _places(model["lm_head"])
-
     def test_without_room_for_all_of_it_nothing_stays(self, copies: Copies) -> None:
         model = torch.nn.Linear(2, 3)
         home = _places(model)

@@ -26,6 +26,8 @@ def job(folder: Path) -> Generate:
     return Generate(
         request_id="x",
         prompt="a woman is playing a violin",
+        expand_prompt=True,
+        log_prompt=True,
         negative_prompt="",
         image=str(PHOTO),
         output=str(folder / "x.mp4"),

@@ -218,3 +218,32 @@ def test_a_stop_in_the_middle_gives_the_job_back_without_a_fault(worker: Worker)
     job = worker.job(request_id)
     assert (job.status, job.faults) == (Status.IN_QUEUE, 0)
     assert "The worker is stopping; the job goes on with the next one" in worker.messages(request_id)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "allowed", "expanded"),
+    [
+        (True, True, True),
+        (True, False, False),
+        (False, True, False),
+        (False, False, False),
+    ],
+)
+def test_a_prompt_is_expanded_if_request_and_server_agree(
+    worker: Worker, wanted: bool, allowed: bool, expanded: bool, tmp_path: Path
+) -> None:
+    asked: list[Generate] = []
+
+    def run(job: Generate) -> Finished:
+        asked.append(job)
+        return Finished(seconds=1.0)
+
+    settings = load_settings(None, {"data_dir": tmp_path, "prompt": {"expansion": allowed}})
+    generator: Any = worker.generator
+    worker.generator.run_job = run
+    render = RenderWorkflow(worker.store, worker.storage, generator, worker.dbos, settings=settings)
+    request_id = worker.prepared_job(asked={"enable_prompt_expansion": wanted})
+    render.run(request_id)
+    assert [job.expand_prompt for job in asked] == [expanded]
+    off = "Prompt expansion is switched off on this server"
+    assert (off in worker.messages(request_id)) is (wanted and not allowed)
