@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.components import Vae
-from pipeline.memory.dtypes import in_float32
+from pipeline.memory.dtypes import exact_float32, in_float32
 from pipeline.memory.placement import onloaded
 from pipeline.options import Posterior
 from pipeline.vae import network as vae_network
@@ -94,9 +94,10 @@ def _tile_function(vae: Vae, network: Callable[..., Tensor], on_tile: OnTile | N
 
     def run(tile: Tensor) -> Tensor:
         dtype = vae.dtype
-        out = network(vae, tile.to(dtype), causal=causal)
+        with exact_float32():
+            out = network(vae, tile.to(dtype), causal=causal)
         if dtype != torch.float32 and not _finite(out):
-            with in_float32(vae, dtype):
+            with in_float32(vae, dtype), exact_float32():
                 out = network(vae, tile.float(), causal=causal)
         if on_tile is not None:
             on_tile()
