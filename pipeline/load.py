@@ -15,6 +15,7 @@ from pipeline.memory.dtypes import DtypePolicy
 from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.stored_model import load_stored
 from pipeline.options import MEMORY_PLAN, MemoryPlan
+from pipeline.vae.network import layers_on
 from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def load_pipeline(
         text_encoder_2=text_encoder_2,
     )
     apply_memory_plan(pipe, memory_plan, device)
+    layers_on(torch.device(device)).warm_up(torch.device(device), policy.vae)
     return pipe
 
 
