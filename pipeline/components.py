@@ -118,6 +118,7 @@ class Transformer(Protocol):
 
 class VaeConfig(Protocol):
     scaling_factor: float
+    out_channels: int
     spatial_compression_ratio: int
     temporal_compression_ratio: int
 

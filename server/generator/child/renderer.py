@@ -13,6 +13,7 @@ from pipeline.checkpoint import weights_fingerprint
 from pipeline.demo.model import build_demo_model, demo_facts, render_size
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
+from pipeline.parallel.tiles import send_tiles, tiles_of_ranks
 from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
 from pipeline.shapes import LatentShape, PixelShape, Strides
 from pipeline.vae.codec import decode_stream, decode_tiling
@@ -60,7 +61,7 @@ class HunyuanCustomRenderer:
         self.model = f"{facts['name']} (untrained)" if facts else folder.name
 
     def render(self, job: Generate, report: Report) -> None:
-        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output`. Rank 0 decodes alone.
+        """Encode -> denoise -> decode, frames streamed into the MP4 at `job.output` by rank 0.
 
         Raises:
             OutOfMemory, DeviceLost: what the worker can do something about.
@@ -77,20 +78,21 @@ class HunyuanCustomRenderer:
         eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
         latents = self._denoise(job, size, eta, report if self._ranks is None else StopTogether(self._ranks, report))
         if self._ranks is not None and self._ranks.rank > 0:
+            send_tiles(self._pipe.vae, latents, self._ranks)
             return
         report(Log(message=f"Decoding {eta.decode_units} tiles"))
         tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
-        frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance)
-        written = write_mp4(
-            frames,
-            Path(job.output),
-            fps=job.fps,
-            num_frames=job.num_frames,
-            width=job.width,
-            height=job.height,
-            threads=self._video.encoder_threads,
-            crf=self._video.crf,
-        )
+        with tiles_of_ranks(self._pipe.vae, latents, self._ranks) as elsewhere:
+            written = write_mp4(
+                decode_stream(self._pipe.vae, latents, on_tile=tiles.advance, elsewhere=elsewhere),
+                Path(job.output),
+                fps=job.fps,
+                num_frames=job.num_frames,
+                width=job.width,
+                height=job.height,
+                threads=self._video.encoder_threads,
+                crf=self._video.crf,
+            )
         report(Log(message=f"Wrote {job.num_frames} frames, {written} bytes"))
 
     def _render_size(self, job: Generate) -> PixelShape:
