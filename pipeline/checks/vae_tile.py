@@ -1,12 +1,8 @@
-"""One tile of the VAE at full size: how long its decoding takes on a device, and how much memory, measured or counted.
+"""One tile of the VAE at full size: its memory, counted without computing it, and what a bench has to time."""
 
-For `layers` see `pipeline.vae.layers`: `Layers()` is diffusers' computation, `StreamedLayers()` what a GPU uses.
-"""
-
-import time
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -16,70 +12,43 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pipeline.components import Vae
-from pipeline.memory.dtypes import exact_float32
 from pipeline.vae import network
 from pipeline.vae.layers import Layers
+from pipeline.vae.passes import EAGER_PASSES
+from pipeline.vae.streamed import StreamedLayers
 from weights.originals.plan_vae import FULL_SIZE
 
 LATENT_TILE: Final = (17, 32, 32)
 """T, h and w of a tile of 65 frames and 256 x 256 pixels, the largest there is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TileTime:
-    """`peak_bytes`: allocated on the GPU meanwhile, the model included; None on a CPU."""
-
-    seconds: float
-    peak_bytes: int | None
-
-
-def random_vae(device: torch.device, dtype: torch.dtype, config: Mapping[str, Any] = FULL_SIZE) -> Any:
-    """An `AutoencoderKLHunyuanVideo` of random weights, made on the device."""
-    with torch.device("meta"):
-        vae = AutoencoderKLHunyuanVideo(**config)
-    torch.nn.Module.to(vae, dtype)  # diffusers' own warns of models that keep some weights in fp32; this keeps none
-    vae = vae.to_empty(device=device).eval().requires_grad_(False)
-    for name, parameter in vae.named_parameters():
-        if parameter.ndim > 1:
-            parameter.normal_(0, parameter[0].numel() ** -0.5)
-        else:
-            parameter.fill_(float("norm" in name and name.endswith("weight")))
-    return vae
-
-
-@torch.no_grad()
-def time_tile(
-    vae: Vae, layers: Layers, device: torch.device, *, tile: Sequence[int] = LATENT_TILE, repeats: int = 3
-) -> TileTime:
-    """The shortest of `repeats` decodings of one tile, after one that is not counted."""
-    latents = torch.randn(1, 16, *tile, device=device).to(vae.dtype)
-    on_gpu = device.type == "cuda"
-
-    def once() -> float:
-        started = time.perf_counter()
-        with exact_float32():
-            network.decode(vae, latents, causal=True, layers=layers)
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
-
-    once()
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
-    seconds = min(once() for _ in range(repeats))
-    return TileTime(seconds=seconds, peak_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None)
+def tile_cases(vae: Vae, latents: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """One tile, [1,16,T,h,w] of the VAE's dtype, decoded by each kind of layers; by its name."""
+    layers = {
+        "diffusers' layers": Layers(),
+        "streamed, compiled": StreamedLayers(),
+        "streamed, compiled, contiguous": StreamedLayers(memory_format=torch.contiguous_format),
+        "streamed, eager": StreamedLayers(passes=EAGER_PASSES),
+    }
+    return {
+        name: partial(network.decode, vae, latents, causal=True, layers=kind)
+        for name, kind in layers.items()
+        if "compiled" not in name or latents.device.type != "cpu"
+    }
 
 
 @torch.no_grad()
 def count_tile_bytes(
     layers: Layers, dtype: torch.dtype, *, tile: Sequence[int] = LATENT_TILE, config: Mapping[str, Any] = FULL_SIZE
 ) -> int:
-    """Most bytes of tensors at one time while a tile is decoded, the model included; nothing is computed.
+    """Most bytes of tensors at one time while a tile is decoded, the weights included.
 
     Not in it: what a library needs beside tensors, as cuDNN its workspace and copies in another memory format.
     """
-    vae = random_vae(torch.device("meta"), dtype, config)
-    latents = torch.empty(1, 16, *tile, dtype=dtype, device="meta")
+    with torch.device("meta"):
+        vae = AutoencoderKLHunyuanVideo(**config)
+        latents = torch.empty(1, 16, *tile, dtype=dtype)
+    torch.nn.Module.to(vae, dtype)  # diffusers' own warns of models that keep some weights in fp32; this keeps none
     with _LiveBytes() as live:
         network.decode(vae, latents, causal=True, layers=layers)
     return live.most + sum(weight.nbytes for weight in vae.parameters())

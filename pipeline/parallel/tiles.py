@@ -34,9 +34,8 @@ def tile_owners(costs: Sequence[int], ranks: int) -> list[int]:
 
 @contextmanager
 def tiles_of_ranks(vae: Vae, latents: Tensor, ranks: Ranks | None) -> Iterator[Elsewhere | None]:
-    """On rank 0, for one decoding: tiles come from the ranks that compute them. When it ends, early or not, so do they.
-
-    Nothing is elsewhere without ranks.
+    """On rank 0, for one decoding: tiles come from the ranks that compute them. When it ends, early or not, so do they:
+    whatever may fail or be cancelled after the denoising belongs into it. Nothing is elsewhere without ranks.
     """
     if ranks is None:
         yield None

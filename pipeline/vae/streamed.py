@@ -39,6 +39,7 @@ class StreamedLayers(Layers):
 
     def warm_up(self, device: torch.device, dtype: torch.dtype) -> None:
         if self._passes is None:
+            device = torch.empty(0, device=device).device  # "cuda" with its index, as tensors have it
             compiled_passes(device, dtype, self._memory_format)
 
     def conv(self, conv: CausalConvolution, x: Tensor) -> Tensor:

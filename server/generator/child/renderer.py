@@ -80,9 +80,9 @@ class HunyuanCustomRenderer:
         if self._ranks is not None and self._ranks.rank > 0:
             send_tiles(self._pipe.vae, latents, self._ranks)
             return
-        report(Log(message=f"Decoding {eta.decode_units} tiles"))
-        tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
         with tiles_of_ranks(self._pipe.vae, latents, self._ranks) as elsewhere:
+            report(Log(message=f"Decoding {eta.decode_units} tiles"))
+            tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
             written = write_mp4(
                 decode_stream(self._pipe.vae, latents, on_tile=tiles.advance, elsewhere=elsewhere),
                 Path(job.output),
