@@ -114,6 +114,7 @@ class Transformer(Protocol):
 
 class VaeConfig(Protocol):
     scaling_factor: float
+    out_channels: int
     spatial_compression_ratio: int
     temporal_compression_ratio: int
 
@@ -125,34 +126,81 @@ class SpatialAttention(Protocol):
     """The single-head attention in the middle of the VAE's encoder and decoder."""
 
     heads: int
-    group_norm: Layer
+    group_norm: GroupNorm
     to_q: Layer
     to_k: Layer
     to_v: Layer
     to_out: Sequence[Layer]
 
 
+class Convolution(WeightedLayer, Protocol):
+    bias: Tensor
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int]
+
+
+class CausalConvolution(Layer, Protocol):
+    """Pads by repeating the edges, in time in front only, and convolves."""
+
+    conv: Convolution
+
+
+class GroupNorm(WeightedLayer, Protocol):
+    bias: Tensor
+    num_groups: int
+    eps: float
+
+
+class ResidualBlock(Layer, Protocol):
+    """Twice norm, SiLU and convolution, plus its input."""
+
+    norm1: GroupNorm
+    conv1: CausalConvolution
+    norm2: GroupNorm
+    conv2: CausalConvolution
+    conv_shortcut: CausalConvolution | None
+
+
+class Sampler(Layer, Protocol):
+    """Halves or doubles sides. A doubling one repeats positions, but not the first frame, before its convolution."""
+
+    conv: CausalConvolution
+
+
+class Upsampler(Sampler, Protocol):
+    upsample_factor: tuple[int, int, int]
+
+
+class DownBlock(Protocol):
+    resnets: Sequence[ResidualBlock]
+    downsamplers: Sequence[Sampler] | None
+
+
+class UpBlock(Protocol):
+    resnets: Sequence[ResidualBlock]
+    upsamplers: Sequence[Upsampler] | None
+
+
 class MiddleBlock(Protocol):
-    resnets: Sequence[Layer]
+    resnets: Sequence[ResidualBlock]
     attentions: Sequence[SpatialAttention | None]
 
 
 class Coder(Protocol):
     """The VAE's encoder or decoder, without its blocks that change the size."""
 
-    conv_in: Layer
+    conv_in: CausalConvolution
     mid_block: MiddleBlock
-    conv_norm_out: Layer
-    conv_act: Layer
-    conv_out: Layer
+    conv_norm_out: GroupNorm
+    conv_out: CausalConvolution
 
 
 class Encoder(Coder, Protocol):
-    down_blocks: Sequence[Layer]
+    down_blocks: Sequence[DownBlock]
 
 
 class Decoder(Coder, Protocol):
-    up_blocks: Sequence[Layer]
+    up_blocks: Sequence[UpBlock]
 
 
 class Vae(Protocol):

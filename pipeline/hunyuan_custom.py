@@ -21,6 +21,7 @@ from pipeline.conditioning.encoders import image_token_count
 from pipeline.conditioning.identity_image import rgb_pixels
 from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_schedule
 from pipeline.fused.kernels import EAGER, Kernels
+from pipeline.memory.dtypes import exact_float32
 from pipeline.memory.stored_model import has_fp8_layers, load_stored
 from pipeline.options import ALPHA, POSTERIOR, StepCacheName
 from pipeline.pacing import Pacer
@@ -117,6 +118,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         return self._interrupt
 
     @torch.no_grad()
+    @exact_float32()
     def __call__(
         self,
         prompt: str,

@@ -21,6 +21,7 @@ from pipeline.memory.host_layers import is_modulation, keep_modulation_on_host
 from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.stored_model import load_stored
 from pipeline.options import ATTENTION, FUSED, MEMORY_PLAN, MLP_CHUNK, AttentionName, Fused, MemoryPlan
+from pipeline.vae.network import layers_on
 from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def load_pipeline(
     if is_compiled(fused, torch.device(device)):
         on_progress("fused passes")
         passes = compiled_passes(transformer.config, policy.transformer, torch.device(device))
+        layers_on(torch.device(device)).warm_up(torch.device(device), policy.vae)
     pipe.enable_kernels(Kernels(attention=attend, passes=passes, mlp_chunk=mlp_chunk))
     return pipe
 

@@ -45,12 +45,37 @@ class Ranks:
         self.all = connect([range(count)])
         self.half = connect(halves)
         self.pair = connect(list(zip(*halves, strict=True)))  # this rank and its counterpart in the other half
+        for other in range(1, count):
+            if rank == other:
+                self.send_to_first(torch.zeros(1, device=device)).wait()
+            elif rank == 0:
+                self.receive(torch.empty(1, device=device), other).tolist()
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on any rank."""
         votes = torch.tensor([flag], dtype=torch.int32)
         dist.all_reduce(votes, dist.ReduceOp.MAX)
         return bool(votes)
+
+    def send_to_first(self, tensor: Tensor) -> dist.Work:
+        """To rank 0, which has to `receive` it; `tensor` is to be kept until the result was waited for."""
+        return dist.isend(tensor, 0, group=self.all)
+
+    def receive(self, tensor: Tensor, rank: int) -> Tensor:
+        """What that rank sent to this one, rank 0, in `tensor`."""
+        dist.recv(tensor, rank, group=self.all)
+        return tensor
+
+    def allow(self, rank: int, flag: bool) -> tuple[dist.Work, Tensor]:
+        """Rank 0 answers the next `allowed` of that rank, without waiting: both results are to be kept until then."""
+        vote = torch.tensor([flag], dtype=torch.int32)
+        return dist.isend(vote, rank), vote
+
+    def allowed(self) -> bool:
+        """What rank 0 answers."""
+        vote = torch.empty(1, dtype=torch.int32)
+        dist.recv(vote, 0)
+        return bool(vote)
 
     def as_first(self, value: Tensor) -> Tensor:
         """Rank 0's value, on all ranks; on the others `value` only gives shape and dtype."""

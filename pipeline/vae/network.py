@@ -1,7 +1,7 @@
 """One pass through the VAE's encoder or decoder, over the submodules of `AutoencoderKLHunyuanVideo`.
 
-B C T H W. Driven here instead of through diffusers' forward for its middle attention: diffusers builds a causal mask of
-(T*H*W)^2 entries, gigabytes per tile at full size, and cannot leave it out.
+B C T H W. Driven here instead of through diffusers' forward for its middle attention (diffusers builds a causal mask of
+(T*H*W)^2 entries, gigabytes per tile at full size, and cannot leave it out) and for the layers of `vae/streamed.py`.
 """
 
 import torch
@@ -9,45 +9,57 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.components import MiddleBlock, SpatialAttention, Vae
+from pipeline.vae.layers import Layers
+from pipeline.vae.streamed import StreamedLayers
 
 
-def encode(vae: Vae, x: Tensor, *, causal: bool) -> Tensor:
+def layers_on(device: torch.device) -> Layers:
+    """What is fastest there. On the CPU streamed layers win nothing."""
+    return Layers() if device.type == "cpu" else StreamedLayers()
+
+
+def encode(vae: Vae, x: Tensor, *, causal: bool, layers: Layers | None = None) -> Tensor:
     """[B,3,F,H,W] in -1..1 -> moments [B,32,T,h,w] (mean, log variance)."""
-    encoder = vae.encoder
-    x = encoder.conv_in(x)
+    encoder, layers = vae.encoder, layers or layers_on(x.device)
+    x = layers.conv(encoder.conv_in, x)
     for block in encoder.down_blocks:
-        x = block(x)
-    x = _middle(encoder.mid_block, x, causal=causal)
-    return vae.quant_conv(encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(x))))
+        for resnet in block.resnets:
+            x = layers.resnet(resnet, x)
+        for sampler in block.downsamplers or ():
+            x = layers.downsample(sampler, x)
+    x = _middle(layers, encoder.mid_block, x, causal=causal)
+    return vae.quant_conv(layers.activated_conv(encoder.conv_norm_out, encoder.conv_out, x)).contiguous()
 
 
-def decode(vae: Vae, z: Tensor, *, causal: bool) -> Tensor:
+def decode(vae: Vae, z: Tensor, *, causal: bool, layers: Layers | None = None) -> Tensor:
     """[B,16,T,h,w] in the VAE's own scale -> [B,3,F,H,W] in about -1..1."""
-    decoder = vae.decoder
-    x = decoder.conv_in(vae.post_quant_conv(z))
-    x = _middle(decoder.mid_block, x, causal=causal)
+    decoder, layers = vae.decoder, layers or layers_on(z.device)
+    x = layers.conv(decoder.conv_in, vae.post_quant_conv(z))
+    x = _middle(layers, decoder.mid_block, x, causal=causal)
     for block in decoder.up_blocks:
-        x = block(x)
-    return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
+        for resnet in block.resnets:
+            x = layers.resnet(resnet, x)
+        for sampler in block.upsamplers or ():
+            x = layers.upsample(sampler, x)
+    return layers.activated_conv(decoder.conv_norm_out, decoder.conv_out, x).contiguous()
 
 
-def _middle(block: MiddleBlock, x: Tensor, *, causal: bool) -> Tensor:
-    x = block.resnets[0](x)
+def _middle(layers: Layers, block: MiddleBlock, x: Tensor, *, causal: bool) -> Tensor:
+    x = layers.resnet(block.resnets[0], x)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
         if attention is not None:
-            x = _attend(attention, x, causal=causal)
-        x = resnet(x)
+            x = _attend(layers, attention, x, causal=causal)
+        x = layers.resnet(resnet, x)
     return x
 
 
-def _attend(attention: SpatialAttention, x: Tensor, *, causal: bool) -> Tensor:
+def _attend(layers: Layers, attention: SpatialAttention, x: Tensor, *, causal: bool) -> Tensor:
     """Single-head self attention over all positions of [B,C,T,H,W].
 
     Causal means that a frame sees itself and earlier frames, all positions of each: frame by frame it needs no mask.
     """
     _, _, frames, height, width = x.shape
-    tokens = x.permute(0, 2, 3, 4, 1).flatten(1, 3)
-    normed = attention.group_norm(tokens.transpose(1, 2)).transpose(1, 2)
+    tokens, normed = (each.permute(0, 2, 3, 4, 1).flatten(1, 3) for each in (x, layers.norm(attention.group_norm, x)))
     query, key, value = (
         project(normed).unflatten(2, (attention.heads, -1)).transpose(1, 2)
         for project in (attention.to_q, attention.to_k, attention.to_v)

@@ -58,11 +58,9 @@ def tiled(function: TileFunction, x: Tensor, tiling: Tiling) -> Iterator[Tensor]
     Every temporal tile but the first takes one more frame of context in front, whose result is dropped: the causal VAE
     treats the first frame it sees alone.
     """
-    frames = x.shape[2]
-    starts = tiling.time_starts(frames)
+    starts = tiling.time_starts(x.shape[2])
     tail: Tensor | None = None
-    for start in starts:
-        clip = x if len(starts) == 1 else x[:, :, start : start + tiling.time.tile + 1]
+    for start, clip in zip(starts, _clips(x, tiling), strict=True):
         tile = _spatially_tiled(function, clip, tiling)
         if start > 0:
             tile = tile[:, :, 1:]
@@ -74,6 +72,22 @@ def tiled(function: TileFunction, x: Tensor, tiling: Tiling) -> Iterator[Tensor]
             keep = tiling.time.keep + (start == 0)
             tail = tile[:, :, -tiling.time.blend :].clone()
         yield tile[:, :, :keep]
+
+
+def input_tiles(x: Tensor, tiling: Tiling) -> Iterator[Tensor]:
+    """What `tiled` calls its function with, in its order."""
+    tops, lefts = tiling.space_starts(x.shape[3], x.shape[4])
+    for clip in _clips(x, tiling):
+        for top in tops:
+            for left in lefts:
+                yield clip[..., top : top + tiling.space.tile, left : left + tiling.space.tile]
+
+
+def _clips(x: Tensor, tiling: Tiling) -> Iterator[Tensor]:
+    """The temporal tiles of the input."""
+    starts = tiling.time_starts(x.shape[2])
+    for start in starts:
+        yield x if len(starts) == 1 else x[:, :, start : start + tiling.time.tile + 1]
 
 
 def _spatially_tiled(function: TileFunction, x: Tensor, tiling: Tiling) -> Tensor:

@@ -1,5 +1,6 @@
-"""What each rank does for `tests/pipeline/parallel/test_plan.py`: the same requests, its latents into a file."""
+"""What each rank does for `tests/pipeline/parallel/`: the same requests, its latents and frames into a file."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.device_copies import HostCopies
 from pipeline.memory.streaming import stream_blocks
 from pipeline.parallel.ranks import Ranks
+from pipeline.parallel.tiles import send_tiles, tiles_of_ranks
 from pipeline.transformer import Branch, compute_dtype
+from pipeline.vae.codec import decode_chunks, decode_tile_count
 from tests.harness.tiny_model import DIT_CONFIG
 from tests.harness.tiny_pipeline import golden, tiny_transformer, tiny_vae
 
@@ -37,6 +40,54 @@ INTERRUPTED = "interrupted"
 STREAMED = "unguided, streamed, another attention function"
 HEADS = "heads that function was called with"
 ROWS = ": rows"
+
+# name -> size of the latents, dtype of the VAE; tiles are 4 latents long on each side
+DECODES: dict[str, tuple[tuple[int, int, int], torch.dtype]] = {
+    "twelve tiles": ((6, 5, 7), torch.float32),
+    "nine tiles": ((2, 7, 7), torch.float32),
+    "three tiles": ((10, 4, 4), torch.float32),
+    "one tile": ((2, 4, 4), torch.float32),
+    "two of four tiles overflow": ((2, 4, 5), torch.float16),
+}
+AFTER_A_CANCEL = "twelve tiles after a cancel"
+TILES = ": tiles"
+
+
+def decodes(ranks: Ranks | None) -> dict[str, Tensor]:
+    """Frames of every clip (on rank 0), sizes of the tiles computed here, and frames made after a cancelled decode."""
+    frames = {}
+    for name, (size, dtype) in DECODES.items():
+        vae = tiny_vae()
+        torch.nn.Module.to(vae, dtype)
+        latents = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(0))
+        if dtype == torch.float16:
+            latents[..., 4:] = 1e5
+        tiles: list[int] = []
+        vae.post_quant_conv.register_forward_pre_hook(lambda _module, inputs, t=tiles: t.append(inputs[0].numel()))
+        frames[name] = _decode(vae, latents, ranks)
+        frames[f"{name}{TILES}"] = torch.tensor(tiles)
+    vae, latents = tiny_vae(), torch.randn(1, 16, 6, 5, 7, generator=torch.Generator().manual_seed(0))
+    with contextlib.suppress(InterruptedError):
+        _decode(vae, latents, ranks, cancel_at=5)
+    frames[AFTER_A_CANCEL] = _decode(vae, latents, ranks)
+    return frames
+
+
+def _decode(vae: Any, latents: Tensor, ranks: Ranks | None, *, cancel_at: int | None = None) -> Tensor:
+    if ranks is not None and ranks.rank > 0:
+        send_tiles(vae, latents, ranks)
+        return torch.empty(0)
+    progress: list[None] = []
+
+    def on_tile() -> None:
+        progress.append(None)
+        if len(progress) == cancel_at:
+            raise InterruptedError
+
+    with tiles_of_ranks(vae, latents, ranks) as elsewhere:
+        chunks = list(decode_chunks(vae, latents, on_tile=on_tile, elsewhere=elsewhere))
+    assert len(progress) == decode_tile_count(vae, latents)
+    return torch.cat(chunks, dim=2)
 
 
 def requests(ranks: Ranks | None) -> dict[str, Tensor]:
@@ -139,5 +190,7 @@ def run_rank(rank: int, count: int, folder: Path) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), count)
     ranks = Ranks(rank=rank, count=count, store=store, device=torch.device("cpu"), timeout_s=60)
-    save_file({name: latents.contiguous() for name, latents in requests(ranks).items()}, folder / f"{rank}.safetensors")
+    with torch.no_grad():
+        made = requests(ranks) | decodes(ranks)
+    save_file({name: tensor.contiguous() for name, tensor in made.items()}, folder / f"{rank}.safetensors")
     dist.destroy_process_group()

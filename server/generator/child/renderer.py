@@ -14,6 +14,7 @@ from pipeline.demo.model import build_demo_model, demo_facts, render_size
 from pipeline.language.writer import Words
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
+from pipeline.parallel.tiles import send_tiles, tiles_of_ranks
 from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
 from pipeline.shapes import LatentShape, PixelShape, Strides
 from pipeline.vae.codec import decode_stream, decode_tiling
@@ -66,7 +67,7 @@ class HunyuanCustomRenderer:
         self.model = f"{facts['name']} (untrained)" if facts else folder.name
 
     def render(self, job: Generate, report: Report) -> None:
-        """Words -> encode -> denoise -> decode, frames streamed into the MP4 at `job.output`. Rank 0 decodes alone.
+        """Words -> encode -> denoise -> decode, frames streamed into the MP4 at `job.output` by rank 0.
 
         Raises:
             OutOfMemory, DeviceLost: what the worker can do something about.
@@ -86,20 +87,21 @@ class HunyuanCustomRenderer:
         report_all = report if self._ranks is None else StopTogether(self._ranks, report)
         latents = self._denoise(job, words, size, checkpoints=checkpoints, eta=eta, report=report_all)
         if self._ranks is not None and self._ranks.rank > 0:
+            send_tiles(self._pipe.vae, latents, self._ranks)
             return
-        report(Log(message=f"Decoding {eta.decode_units} tiles"))
-        tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
-        frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance)
-        written = write_mp4(
-            frames,
-            Path(job.output),
-            fps=job.fps,
-            num_frames=job.num_frames,
-            width=job.width,
-            height=job.height,
-            threads=self._video.encoder_threads,
-            crf=self._video.crf,
-        )
+        with tiles_of_ranks(self._pipe.vae, latents, self._ranks) as elsewhere:
+            report(Log(message=f"Decoding {eta.decode_units} tiles"))
+            tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
+            written = write_mp4(
+                decode_stream(self._pipe.vae, latents, on_tile=tiles.advance, elsewhere=elsewhere),
+                Path(job.output),
+                fps=job.fps,
+                num_frames=job.num_frames,
+                width=job.width,
+                height=job.height,
+                threads=self._video.encoder_threads,
+                crf=self._video.crf,
+            )
         report(Log(message=f"Wrote {job.num_frames} frames, {written} bytes"))
 
     def _render_size(self, job: Generate) -> PixelShape:

@@ -17,12 +17,12 @@ from tests.harness.forked import FORKED
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Tensor]:
     with torch.no_grad():
-        return ranks_at_work.requests(None)
+        return ranks_at_work.requests(None) | ranks_at_work.decodes(None)
 
 
 @pytest.fixture(scope="module", params=[2, 4])
 def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
-    """Per rank: its latents of every request."""
+    """Per rank: its latents of every request, its frames of every clip."""
     count, folder = request.param, tmp_path_factory.mktemp("ranks")
     processes = [FORKED.Process(target=ranks_at_work.run_rank, args=(rank, count, folder)) for rank in range(count)]
     for process in processes:
@@ -73,6 +73,24 @@ def test_the_work_is_divided(
     for ranks in ([alone], together):
         expected = [[count] * forwards[len(ranks)] for count in rows[len(ranks)]]
         assert [rank[f"{name}{ranks_at_work.ROWS}"].tolist() for rank in ranks] == expected
+
+
+@pytest.mark.parametrize("name", [*ranks_at_work.DECODES, ranks_at_work.AFTER_A_CANCEL])
+def test_ranks_decode_the_frames_of_a_single_device_bit_for_bit(
+    name: str, alone: dict[str, Tensor], together: list[dict[str, Tensor]]
+) -> None:
+    assert alone[name].numel() > 0
+    assert torch.equal(together[0][name], alone[name])
+
+
+@pytest.mark.parametrize("name", [name for name in ranks_at_work.DECODES if "overflow" not in name])
+def test_each_tile_is_computed_once_and_ranks_have_about_the_same_to_do(
+    name: str, alone: dict[str, Tensor], together: list[dict[str, Tensor]]
+) -> None:
+    expected, *tiles = [rank[f"{name}{ranks_at_work.TILES}"] for rank in (alone, *together)]
+    assert torch.equal(torch.cat(tiles).sort().values, expected.sort().values)
+    shares = [own.sum() for own in tiles]
+    assert max(shares) - min(shares) <= expected.max()
 
 
 def test_ranks_that_cannot_share_the_heads_are_refused(dit: Any) -> None:

@@ -136,10 +136,12 @@ def test_a_half_precision_overflow_is_decoded_again_in_fp32(
 ) -> None:
     vae = build_vae().half()
     dtypes: list[torch.dtype] = []
+    in_tf32: list[bool] = []
     decode = vae_network.decode
 
     def overflowing(model: Any, z: Tensor, *, causal: bool) -> Tensor:
         dtypes.append(z.dtype)
+        in_tf32.append(torch.backends.cudnn.allow_tf32)
         out = decode(model, z, causal=causal)
         return out.fill_(torch.inf) if z.dtype == torch.float16 else out
 
@@ -147,6 +149,8 @@ def test_a_half_precision_overflow_is_decoded_again_in_fp32(
     chunk = torch.cat(list(decode_chunks(vae, vae_io["in.z"])), dim=2)
     assert torch.isfinite(chunk).all()
     assert dtypes == [torch.float16, torch.float32]
+    assert in_tf32 == [False, False]
+    assert torch.backends.cudnn.allow_tf32  # what else runs in the process keeps its own setting
     assert vae.dtype == torch.float16
 
 
