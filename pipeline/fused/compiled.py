@@ -26,7 +26,7 @@ _WARM_UP_ROWS: Final = 16384  # so many that no reduction is split into parts to
 
 
 def is_compiled(name: Fused, device: torch.device) -> bool:
-    return name == "compiled" or (name == "auto" and device.type != "cpu")
+    return name == "compiled" or (name == "auto" and device.type == "cuda")
 
 
 def compiled_passes(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Passes:
@@ -34,9 +34,8 @@ def compiled_passes(config: TransformerConfig, dtype: torch.dtype, device: torch
     started = time.perf_counter()
     passes = {field.name: CompiledPass(getattr(EAGER_PASSES, field.name)) for field in fields(Passes)}
     try:
-        with torch.no_grad():
-            for name, tensors in _inputs(config, dtype, device).items():
-                passes[name].warm_up(*tensors)
+        for name, tensors in _inputs(config, dtype, device).items():
+            passes[name].warm_up(*tensors)
     except Exception as error:
         logger.warning("fused passes are off, blocks run in eager torch: %s", _one_line(error))
         return EAGER_PASSES
@@ -76,6 +75,7 @@ class CompiledPass:
             self._works = False
             return self._eager(*tensors)
 
+    @torch.no_grad()
     def _run(self, tensors: tuple[Tensor, ...]) -> Any:
         plain = [tensor.detach() for tensor in tensors]  # parameters as well: the compiler tells them apart
         if not self._compared:

@@ -25,6 +25,12 @@ def keep_modulation_on_host(transformer: nn.Module) -> None:
             transformer.set_submodule(name, HostLayer(layer))
 
 
+def moved_tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of `module` that go with it to a device: all but those of its host layers."""
+    within = [each for each in module.modules() if not isinstance(each, HostLayer)]
+    return [own for each in within for own in (*each.parameters(recurse=False), *each.buffers(recurse=False))]
+
+
 class HostLayer(nn.Module):
     """A layer under the names of its own weights. `to` and offloading of whole models leave them where they are."""
 
