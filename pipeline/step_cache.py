@@ -100,7 +100,7 @@ class FirstBlockCache(StepCache):
         self._threshold = threshold
         self._branches = branches
         self._effects: dict[int, Tensor] = {}
-        self._reused_step = -1
+        self.reused: list[int] = []  # steps
 
     def shows_first_block(self, step: int) -> bool:
         return self._may_reuse(step + 1)
@@ -120,10 +120,10 @@ class FirstBlockCache(StepCache):
             sums[row] = torch.stack([_l1(first.effect - before), _l1(before)]).cpu()
         change, size = total(sums).unbind(1)
         if bool((change < self._threshold * size).all()):  # not with NaN
-            self._reused_step = step
+            self.reused.append(step)
 
     def recall(self, step: int, row: int, first: FirstBlock | None = None) -> Tensor | None:
-        if first is None or step != self._reused_step:
+        if first is None or step not in self.reused:
             return None
         return first.joined() + self._trunks[row]
 
@@ -131,7 +131,7 @@ class FirstBlockCache(StepCache):
         if not self._may_reuse(step + 1):
             self._effects.pop(row, None)
             self._trunks.pop(row, None)
-        elif first is not None and step != self._reused_step:
+        elif first is not None and step not in self.reused:
             self._effects[row] = first.effect
             self._trunks[row] = trunk - first.joined()
 
