@@ -53,7 +53,7 @@ def bench_plan(
 
     Raises ValueError naming the option.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     on_gpu = chosen.type == "cuda"
     return BenchPlan(
         device=chosen,
@@ -67,6 +67,15 @@ def bench_plan(
         steps=steps,
         limit_s=limit_s,
     )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def _sizes(sizes: str, frames: str) -> list[PixelShape]:
