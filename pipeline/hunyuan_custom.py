@@ -23,7 +23,7 @@ from pipeline.denoise import Interrupted, Sampling, block_count, denoise, sigma_
 from pipeline.fused.kernels import EAGER, Kernels
 from pipeline.memory.dtypes import exact_float32
 from pipeline.memory.stored_model import has_fp8_layers, load_stored
-from pipeline.options import ALPHA, POSTERIOR, StepCacheName
+from pipeline.options import ALPHA, POSTERIOR, STEP_CACHE_THRESHOLD, StepCacheName
 from pipeline.pacing import Pacer
 from pipeline.parallel.plan import check_heads, sharing
 from pipeline.parallel.ranks import Ranks
@@ -136,6 +136,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         start_step: int = 0,
         ref_latents: Tensor | None = None,
         step_cache: StepCacheName | None = None,
+        step_cache_threshold: float = STEP_CACHE_THRESHOLD,
         output_type: OutputType = "pil",
         callback_on_step_end: StepEndCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
@@ -148,7 +149,8 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         height, width: multiples of 16; num_frames: 4n+1. guidance_scale: no guidance up to 1. ip_cfg_scale: guidance
         by the identity, off at 0. latents: the initial noise [1,16,T,h,w], or with a `start_step` what an interrupted
         run had before that step; ref_latents: the encoded identity image [1,16,1,h,w], already scaled. step_cache:
-        "reference" reuses the blocks in 8 steps of 30. callback_on_step_end: diffusers' protocol, over "latents".
+        "reference" reuses the blocks in 8 steps of 30; "first_block" decides by how the first one changes, against
+        `step_cache_threshold`. callback_on_step_end: diffusers' protocol, over "latents".
         callback_on_progress: called after every encoder pass, block and tile; an exception it raises
         ends the call and leaves the pipeline usable.
         """
@@ -161,6 +163,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             ip_cfg_scale=ip_cfg_scale,
             step_cache=step_cache,
+            step_cache_threshold=step_cache_threshold,
             start_step=start_step,
         )
         if start_step > 0 and latents is None:

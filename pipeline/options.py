@@ -17,8 +17,8 @@ Alpha: TypeAlias = Literal["white", "drop"]
 Posterior: TypeAlias = Literal["mode", "sample"]
 """How the VAE's posterior of the identity image is read: its mode, or a sample, as the reference does."""
 
-StepCacheName: TypeAlias = Literal["reference"]
-"""The schedule of reused transformer blocks: see `step_cache.py`."""
+StepCacheName: TypeAlias = Literal["reference", "first_block"]
+"""Which transformer blocks are reused between steps, and when: see `step_cache.py`."""
 
 Fused: TypeAlias = Literal["auto", "compiled", "eager"]
 """The passes between a block's layers and its attention: see `fused/`. "auto" compiles them on a GPU."""
@@ -34,5 +34,7 @@ POSTERIOR: Final[Posterior] = "mode"
 FUSED: Final[Fused] = "auto"
 MLP_CHUNK: Final = 0
 """Tokens that go through an MLP at once; 0 for all: see `fused/kernels.py`."""
+STEP_CACHE_THRESHOLD: Final = 0.06
+"""Of "first_block": what its authors took for HunyuanVideo at 30 steps; not calibrated for this model."""
 CRF: Final = 18
 """x264's constant rate factor, 0..51, lower is better: visually close to lossless."""

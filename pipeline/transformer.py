@@ -15,6 +15,7 @@ from pipeline.components import Transformer
 from pipeline.fused.kernels import Kernels
 from pipeline.modulation import Modulation
 from pipeline.share import Share
+from pipeline.step_cache import FirstBlock
 
 OnBlock = Callable[[], None]
 
@@ -58,6 +59,24 @@ def conditioning_vector(transformer: Transformer, timestep: Tensor, branch: Bran
     return transformer.time_text_embed(timestep, branch.pooled)[0]
 
 
+def first_block(
+    transformer: Transformer,
+    latents: Tensor,
+    text: Tensor,
+    *,
+    modulation: Modulation,
+    branch: Branch,
+    context: Context,
+) -> FirstBlock:
+    """The beginning of `trunk`, for the step cache: latents [1,16,T,h,w], refined text [1,L,C] through one block."""
+    entered = _image(transformer, latents, branch, context)
+    rope = _rows(context.share.rope, len(entered) + text.shape[1])
+    block, parts = transformer.transformer_blocks[0], modulation.double[0]
+    image, after = double_block(block, entered, text[0], parts, rope=rope, kernels=context.kernels)
+    context.on_block()
+    return FirstBlock(image[None], after[None], (image - entered)[None])
+
+
 def trunk(
     transformer: Transformer,
     latents: Tensor,
@@ -66,12 +85,16 @@ def trunk(
     modulation: Modulation,
     branch: Branch,
     context: Context,
+    first: FirstBlock | None = None,
 ) -> Tensor:
-    """All blocks but the last: latents [1,16,T,h,w], refined text [1,L,C] -> [1,N+L,C]: [reference, video, text]."""
-    image = context.share.tokens(patchify(transformer, torch.cat([branch.reference, latents], dim=2)))
-    image, text = image[0], text[0]
+    """All blocks but the last: latents [1,16,T,h,w], refined text [1,L,C] -> [1,N+L,C]: [reference, video, text].
+
+    `first`: what the first block made of them, if it was computed already.
+    """
+    image, text = _image(transformer, latents, branch, context) if first is None else first.image[0], text[0]
     rope = _rows(context.share.rope, len(image) + len(text))
-    for double, parts in zip(transformer.transformer_blocks, modulation.double, strict=True):
+    doubles = list(zip(transformer.transformer_blocks, modulation.double, strict=True))
+    for double, parts in doubles[0 if first is None else 1 :]:
         image, text = double_block(double, image, text, parts, rope=rope, kernels=context.kernels)
         context.on_block()
     x = torch.cat([image, text])
@@ -108,6 +131,11 @@ def unpatchify(transformer: Transformer, patches: Tensor, size: torch.Size) -> T
     batch, channels, frames, height, width = size
     x = patches.reshape(batch, frames // pt, height // p, width // p, channels, pt, p, p)
     return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(size)
+
+
+def _image(transformer: Transformer, latents: Tensor, branch: Branch, context: Context) -> Tensor:
+    """[n,C]: the image tokens computed here, as they enter the first block."""
+    return context.share.tokens(patchify(transformer, torch.cat([branch.reference, latents], dim=2)))[0]
 
 
 def _rows(rope: Rope, count: int) -> Rope:

@@ -144,7 +144,11 @@ class GeneratorSettings(Section):
     torch_threads: int = Field(default=0, ge=0, description="0 leaves it to torch")
     render_divisor: int = Field(default=1, ge=1, description="delivered side / rendered side (demo: 4)")
     step_cache: Literal["none", options.StepCacheName] = Field(
-        default="none", description="skip blocks as the reference does"
+        default="none",
+        description="reuse blocks between steps: as the reference does, or where the first changes little",
+    )
+    step_cache_threshold: float = Field(
+        default=options.STEP_CACHE_THRESHOLD, ge=0, description='change below which "first_block" reuses; 0 never does'
     )
     load_timeout_s: float = Field(default=1800.0, gt=0, description="a model that takes longer is given up")
     first_block_timeout_s: float = Field(default=900.0, gt=0, description="until the first transformer block is done")

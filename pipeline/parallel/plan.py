@@ -51,6 +51,7 @@ class _RankShare(Share):
     def __init__(self, rope: Rope, image_tokens: int, branches: int, ranks: Ranks) -> None:
         together = ranks_per_branch(ranks.count, branches)
         halved = together < ranks.count
+        self._ranks = ranks
         self._pair = ranks.pair if halved else None
         self.split = TokenSplit(ranks.half if halved else ranks.all, image_tokens) if together > 1 else None
         cos, sin = (torch.cat([self.tokens(part[None, :image_tokens])[0], part[image_tokens:]]) for part in rope)
@@ -78,3 +79,6 @@ class _RankShare(Share):
         both = here.new_empty(2, *here.shape[1:])
         dist.all_gather_single(both, here.contiguous(), group=self._pair)
         return list(both.split(1))
+
+    def total(self, here: Tensor) -> Tensor:
+        return self._ranks.total(here)

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     bench.command("convert")(bench_convert_command)
     bench.command("load")(bench_load)
     bench.command("words")(bench_words)
+    bench.command("model")(bench_model)
     app.add_typer(bench, name="bench")
     app.command("doctor")(doctor)
 
@@ -79,6 +80,64 @@ def bench_words(
         measured = run(folder, image, prompt, device=device, memory_plan=memory_plan)
     for line in measured.lines():
         typer.echo(line)
+
+
+def bench_model(
+    *,
+    folder: Annotated[
+        Path | None, typer.Argument(help="A converted model; without one, random weights made on the device.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="A torch device; by default the GPU, or else the CPU.")] = None,
+    small: Annotated[
+        bool | None,
+        typer.Option("--small/--full-size", help="Width 768, or the 13B model; by default small on a CPU."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="512p, 720p or HEIGHTxWIDTH, with commas between several.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Numbers of frames (4n+1), with commas.")] = None,
+    text_rows: Annotated[str, typer.Option(help="Rows of text of the negative and of the positive prompt.")] = "50,625",
+    stages: Annotated[
+        str | None, typer.Option(help="Of ceilings, step, shares, options, decode, encode, reuse, with commas.")
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, help="After a first run; the fastest counts. Else 1 on a GPU, 3 on a CPU."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of each denoising in the stage `reuse`.")] = 30,
+    threads: Annotated[int, typer.Option(min=0, help="Of torch on the CPU; 0 leaves it to torch.")] = 1,
+    limit_s: Annotated[float, typer.Option(min=0, help="What would begin later is left out.")] = 600.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw step time against tokens (SVG).")] = None,
+) -> None:
+    """Measure the model on this machine, stage by stage, beside what the device can do and beside diffusers' class."""
+    import torch
+
+    from pipeline.checks.bench.plan import bench_plan
+    from pipeline.checks.bench.run import bench_model as run
+    from pipeline.checks.bench.table import as_lines
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        plan = bench_plan(
+            device=device,
+            small=small,
+            sizes=size,
+            frames=frames,
+            text_rows=text_rows,
+            stages=stages,
+            folder=folder,
+            repeats=repeats,
+            steps=steps,
+            limit_s=limit_s,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    with one_line_errors():
+        measured = run(plan, say=lambda row: typer.echo(as_lines([row])[1], err=True), json_file=json_file)
+        for line in as_lines(measured.rows):
+            typer.echo(line)
+        if plot_file is not None:
+            plot_file.write_text(measured.plot())
 
 
 def doctor(

@@ -33,6 +33,16 @@ REQUESTS: dict[str, tuple[tuple[int, int, int], int, dict[str, Any]]] = {
     "guided by the identity as well": ((2, 6, 10), 4, {"guidance_scale": 5.0, "ip_cfg_scale": 3.0}),
     "guided, step cache": ((2, 6, 10), 2, {"guidance_scale": 7.5, "step_cache": "reference", "steps": 8}),
     "unguided, step cache": ((2, 6, 10), 4, {"guidance_scale": 1.0, "step_cache": "reference", "steps": 8}),
+    "guided, first block": (
+        (2, 6, 10),
+        2,
+        {"guidance_scale": 7.5, "step_cache": "first_block", "step_cache_threshold": 0.7, "steps": 8},
+    ),
+    "unguided, first block": (
+        (2, 6, 10),
+        4,
+        {"guidance_scale": 1.0, "step_cache": "first_block", "step_cache_threshold": 0.4, "steps": 8},
+    ),
     "from the middle": ((2, 6, 10), 2, {"guidance_scale": 7.5, "start_step": 2}),
     "five tokens": ((4, 2, 2), 4, {"guidance_scale": 1.0}),
 }
@@ -94,7 +104,8 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
     """The latents of every request, of one that is interrupted in its second step, and of one with streamed blocks
     and an attention function of its own.
 
-    Beside them, how many rows of image tokens each forward had here, one forward after the other.
+    Beside them, how many rows of image tokens each forward had here, one forward after the other, in a block that
+    cached steps leave out.
     """
     pipes = {heads: tiny_request_pipeline(heads) for heads in (2, 4)}
     for pipe in pipes.values():
@@ -105,7 +116,7 @@ def requests(ranks: Ranks | None) -> dict[str, Tensor]:
         rows: list[int] = []
         hook = (
             pipes[heads]
-            .transformer.transformer_blocks[0]
+            .transformer.transformer_blocks[1]
             .attn.to_q.register_forward_pre_hook(lambda _module, inputs, rows=rows: rows.append(len(inputs[0])))
         )
         latents[name] = denoised(pipes[heads], size, options)

@@ -9,8 +9,10 @@ import torch
 from pipeline.checkpoint import Checkpoint, fingerprint, read_checkpoint, weights_fingerprint, write_checkpoint
 from pipeline.step_cache import can_start_at, full_steps
 
+FIRST_BLOCK = {"step_cache": "first_block", "step_cache_threshold": 0.7}  # reuses in some of the steps that may
 
-@pytest.mark.parametrize("options", [{}, {"step_cache": "reference"}, {"ip_cfg_scale": 3.0}])
+
+@pytest.mark.parametrize("options", [{}, {"step_cache": "reference"}, {"ip_cfg_scale": 3.0}, FIRST_BLOCK])
 def test_a_resumed_run_equals_an_uninterrupted_one(pipe: Any, identity: Any, options: dict[str, Any]) -> None:
     steps = 6
     before: list[torch.Tensor] = []

@@ -17,6 +17,7 @@ from pipeline.conditioning.encode import Subject
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.progress import Progress
 from pipeline.shapes import PixelShape
+from pipeline.step_cache import full_steps
 from tests.harness.golden_runs import RUNS, SIZE, golden_latents, with_config, words
 
 SMALL: dict[str, Any] = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2}
@@ -179,6 +180,39 @@ def test_progress_counts_every_unit(pipe: HunyuanCustomPipeline, identity: Image
         assert {report.total for report in of_stage} == {total}
 
 
+@pytest.mark.parametrize("scales", [{"guidance_scale": 1.0}, {}, {"ip_cfg_scale": 3.0}])
+def test_the_first_block_cache_leaves_out_blocks_and_counts_them(
+    scales: dict[str, float], pipe: HunyuanCustomPipeline, identity: Image.Image
+) -> None:
+    """At threshold 0 it changes no bit; without a limit it reuses wherever its schedule allows."""
+
+    def run(**options: Any) -> tuple[Tensor, int]:
+        done: list[int] = []
+        computed: list[None] = []
+        hook = pipe.transformer.transformer_blocks[1].attn.to_q.register_forward_hook(lambda *_: computed.append(None))
+        latents = pipe(
+            "a dog",
+            identity,
+            generator=torch.Generator().manual_seed(0),
+            output_type="latent",
+            callback_on_progress=lambda report: done.append(report.done) if report.stage == "denoise" else None,
+            **(SMALL | {"num_inference_steps": 6} | scales | options),
+        ).frames
+        hook.remove()
+        branches = 1 if scales.get("guidance_scale") else 2 + len(scales)
+        assert done == list(range(1, 6 * branches * 4 + 1))
+        return latents, len(computed) // branches
+
+    plain, steps = run()
+    assert steps == 6
+    never, steps = run(step_cache="first_block", step_cache_threshold=0.0)
+    assert steps == 6
+    assert torch.equal(never, plain)
+    always, steps = run(step_cache="first_block", step_cache_threshold=math.inf)
+    assert steps == sum(full_steps("first_block", 6)) == 3
+    assert not torch.equal(always, plain)
+
+
 @pytest.mark.parametrize("stage", ["encode", "denoise", "decode"])
 def test_a_callback_that_raises_cancels_and_the_next_call_is_unharmed(
     stage: str, pipe: HunyuanCustomPipeline, identity: Image.Image
@@ -271,6 +305,7 @@ class TestBadInput:
             ({"num_inference_steps": 0}, "`num_inference_steps` must be at least 1"),
             ({"output_type": "gif"}, "`output_type` must be one of"),
             ({"step_cache": "x"}, "`step_cache` must be"),
+            ({"step_cache_threshold": math.nan}, "`step_cache_threshold` must not be negative"),
             ({"ip_cfg_scale": -1.0}, "`ip_cfg_scale` must not be negative"),
             ({"ip_cfg_scale": 2.0, "guidance_scale": 1.0}, "needs a `guidance_scale` above 1"),
             ({"latents": torch.zeros(1, 16, 2, 4, 7)}, "`latents` must have shape"),

@@ -44,6 +44,7 @@ class Checkpoints:
                 "ranks": settings.ranks,
                 "step_cache": settings.step_cache,
                 "kernels": [settings.fused, settings.mlp_chunk],
+                "step_cache_threshold": settings.step_cache_threshold,
                 "render_divisor": settings.render_divisor,
             }
         )

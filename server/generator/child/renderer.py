@@ -151,6 +151,7 @@ class HunyuanCustomRenderer:
                 latents=latents,
                 start_step=start_step,
                 step_cache=step_cache,
+                step_cache_threshold=self._settings.step_cache_threshold,
                 output_type="latent",
                 callback_on_step_end=on_step_end,
                 callback_on_progress=_progress(eta, report),
