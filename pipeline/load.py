@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
+from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy
 from pipeline.memory.placement import apply_memory_plan
+from pipeline.memory.pretrained import load_pretrained
 from pipeline.memory.stored_model import load_stored
 from pipeline.options import MEMORY_PLAN, MemoryPlan
 from weights.checks.loading_check import check_loadable
@@ -49,9 +49,9 @@ def load_pipeline(
     home = device if memory_plan == "resident" else "cpu"
     stored = partial(load_stored, device=home, on_file=on_progress)
     on_progress("text_encoder")
-    text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
+    text_encoder = load_pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
     on_progress("text_encoder_2")
-    text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
+    text_encoder_2 = load_pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
     pipe = HunyuanCustomPipeline.from_pretrained(
         folder,
         local_files_only=True,
@@ -62,18 +62,3 @@ def load_pipeline(
     )
     apply_memory_plan(pipe, memory_plan, device)
     return pipe
-
-
-def _pretrained(model_class: type[PreTrainedModel], folder: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """A model of transformers, by its own loader, which knows the older names of its weights."""
-    model, report = model_class.from_pretrained(
-        folder,
-        dtype=dtype,
-        device_map=None if device == "cpu" else device,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
-    if problems := {kind: sorted(map(str, found)) for kind, found in report.items() if found}:
-        raise ValueError(f"{folder} does not hold exactly the weights of {model_class.__name__}: {problems}")
-    return model.eval().requires_grad_(False)

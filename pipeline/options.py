@@ -17,6 +17,9 @@ Alpha: TypeAlias = Literal["white", "drop"]
 Posterior: TypeAlias = Literal["mode", "sample"]
 """How the VAE's posterior of the identity image is read: its mode, or a sample, as the reference does."""
 
+Background: TypeAlias = Literal["keep", "white"]
+"""Of the identity image: as it came, or the subject cut out on white, as in the reference's own examples."""
+
 StepCacheName: TypeAlias = Literal["reference"]
 """The schedule of reused transformer blocks: see `step_cache.py`."""
 
@@ -24,5 +27,10 @@ MEMORY_PLAN: Final[MemoryPlan] = "resident"
 DTYPE: Final[Dtype] = "bfloat16"
 ALPHA: Final[Alpha] = "white"
 POSTERIOR: Final[Posterior] = "mode"
+BACKGROUND: Final[Background] = "keep"
+BUNDLED_CLASSIFIER: Final = "bundled"
+"""The image classifier that is part of the package: see `safety/bundled.py`."""
+EXPLICIT_SCORE: Final = 0.8
+"""From this probability a picture counts as explicit."""
 CRF: Final = 18
 """x264's constant rate factor, 0..51, lower is better: visually close to lossless."""
