@@ -35,9 +35,12 @@ def test_prompts_are_refused_by_the_list_and_by_the_language_model(checker: Safe
         checker.check_prompts("a violin", "rape")
     assert caught.value.where == "negative_prompt"
     asked: list[str] = []
-    strict = SafetyChecker(
-        checker.classifier, Thresholds(image=0.8, frame=0.8), ask=lambda q: bool(asked.append(q)) or True
-    )
+
+    def always_yes(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    strict = SafetyChecker(checker.classifier, Thresholds(image=0.8, frame=0.8), ask=always_yes)
     with pytest.raises(Flagged, match="the language model"):
         strict.check_prompts('he said "no"', "")
     assert '"he said "no""' in asked[0]
