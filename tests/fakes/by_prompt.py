@@ -5,6 +5,7 @@ from server.generator.messages import Generate, Load
 from tests.fakes import (
     exits,
     finishes_at_once,
+    flags,
     hangs,
     hangs_once,
     is_killed,
@@ -21,6 +22,7 @@ from tests.fakes import (
 _FAKES = {
     "AT_ONCE": finishes_at_once,
     "RAISES": raises,
+    "FLAGS": flags,
     "REPEATS": repeats_its_prompt,
     "EXITS": exits,
     "IS_KILLED": is_killed,

@@ -21,6 +21,7 @@ from server.generator.child.checkpoints import Checkpoints
 from server.generator.child.contract import DeviceLost, OnLoading, OutOfMemory, Report
 from server.generator.child.eta import Eta
 from server.generator.child.rendezvous import connected_ranks, own_device
+from server.generator.child.screening import Screening
 from server.generator.child.stop_together import StopTogether
 from server.generator.child.words import JobWords, prompt_writer
 from server.generator.messages import Generate, Load, Log, Working
@@ -42,6 +43,7 @@ class HunyuanCustomRenderer:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
         device = own_device(load)
         self._ranks = connected_ranks(load, device)
+        self._screening = Screening(load, device, self._ranks, on_loading)
         self._pipe = load_pipeline(
             folder,
             device=str(device),
@@ -67,6 +69,7 @@ class HunyuanCustomRenderer:
 
         Raises:
             OutOfMemory, DeviceLost: what the worker can do something about.
+            Flagged: by the safety checker.
         """
         try:
             self._render(job, report)
@@ -76,6 +79,7 @@ class HunyuanCustomRenderer:
             raise DeviceLost(str(error)) from error
 
     def _render(self, job: Generate, report: Report) -> None:
+        job = self._screening.admit(job, report)
         size = self._render_size(job)
         eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
         checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks, alpha=self._alpha)
@@ -88,7 +92,7 @@ class HunyuanCustomRenderer:
         tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
         frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance)
         written = write_mp4(
-            frames,
+            self._screening.passed(frames, job, report),
             Path(job.output),
             fps=job.fps,
             num_frames=job.num_frames,

@@ -89,17 +89,6 @@ def test_a_low_priority_request_waits_behind_normal_ones(server: Server) -> None
     assert finished == sorted(finished)
 
 
-def test_what_is_skipped_is_said_in_the_log(server: Server) -> None:
-    quiet = server.submit(example(enable_prompt_expansion=False, enable_safety_checker=False))
-    loud = server.submit()
-    server.finish(quiet)
-    server.finish(loud)
-    assert not [line for line in server.status(quiet, logs=True)["logs"] if "skipped" in line["message"]]
-    skipped = [line["message"] for line in server.status(loud, logs=True)["logs"] if "skipped" in line["message"]]
-    assert len(skipped) == 1
-    assert "safety" in skipped[0]
-
-
 def test_a_result_asked_for_too_early_is_400(server: Server) -> None:
     running = server.submit(example(prompt="WORKS_SLOWLY"))
     answer = server.result(running)
