@@ -211,7 +211,6 @@ class SafetySettings(Section):
     frame_threshold: float = Field(
         default=options.EXPLICIT_SCORE, gt=0, le=1, description="a video is refused from this score of one frame"
     )
-    ask_language_model: bool = Field(default=True, description="LLaVA also reads the prompt; the demo model does not")
 
     @property
     def off(self) -> bool:
