@@ -3,6 +3,7 @@
 from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load
 from tests.fakes import (
+    cuts_out,
     exits,
     finishes_at_once,
     flags,
@@ -22,6 +23,7 @@ from tests.fakes import (
 _FAKES = {
     "AT_ONCE": finishes_at_once,
     "RAISES": raises,
+    "CUTS_OUT": cuts_out,
     "FLAGS": flags,
     "REPEATS": repeats_its_prompt,
     "EXITS": exits,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.fakes.cuts_out import PICTURE
 from tests.harness.live_server import APP, Server, example
 
 MESSAGE = "The content could not be processed because it contained material flagged by a content checker."
@@ -36,6 +37,19 @@ def test_what_the_generator_flags_is_422_and_leaves_nothing(server: Server, wher
     assert not list((server.data_dir / "files").rglob(f"{flagged}*"))
     assert server.finish(after).status_code == 200
     assert server.worker()["generator_pid"] == generator
+
+
+def test_a_sync_caller_is_answered_the_422_itself(server: Server) -> None:
+    answer = server.http.post(f"/run/{APP}", json=example(prompt="FLAGS frames"))
+    assert (answer.status_code, answer.json()) == (422, violation("prompt"))
+
+
+def test_the_image_that_is_kept_is_the_one_the_video_was_made_from(server: Server) -> None:
+    request_id = server.submit(example(prompt="CUTS_OUT"))
+    assert server.finish(request_id).status_code == 200
+    [kept] = [path.read_bytes() for path in server.data_dir.rglob(f"{request_id}.png")]
+    assert kept == PICTURE
+    assert not list((server.data_dir / "tmp").glob(f"{request_id}*"))
 
 
 @pytest.mark.parametrize(

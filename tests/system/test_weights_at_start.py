@@ -62,6 +62,8 @@ def test_every_deployment_loads(name: str) -> None:
     settings = load_settings(CONFIGS / name)
     if name.startswith("gpu"):
         assert Path(settings.generator.model) == CONVERTED / Variant.BF16, "where `weights prepare` puts it"
+        companions = {companion.name: CONVERTED / companion.folder for companion in read_manifest().companions}
+        assert companions == {"safety": Path(settings.safety.model), "segmenter": Path(settings.image.segmenter)}
 
 
 def test_the_manifest_loads() -> None:
