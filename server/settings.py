@@ -212,6 +212,8 @@ class SafetySettings(Section):
         default=options.EXPLICIT_SCORE, gt=0, le=1, description="a video is refused from this score of one frame"
     )
 
+    ask_language_model: bool = Field(default=True, description="LLaVA also reads the prompt; the demo's does not")
+
     @property
     def off(self) -> bool:
         """Whether nothing is checked."""

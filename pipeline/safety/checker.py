@@ -34,12 +34,12 @@ class Thresholds:
 
 
 class SafetyChecker:
-    """`ask`, a language model, reads the prompt after the word list; None: the list alone."""
+    """`ask`, a language model, reads the prompt after the word list; None: the list alone. It may be set later."""
 
     def __init__(self, classifier: ImageClassifier, thresholds: Thresholds, *, ask: YesOrNo | None = None) -> None:
         self.classifier = classifier
         self._thresholds = thresholds
-        self._ask = ask
+        self.ask = ask
 
     def check_prompts(self, prompt: str, negative_prompt: str) -> None:
         """Raises Flagged."""
@@ -47,7 +47,7 @@ class SafetyChecker:
             raise Flagged("prompt", f"the word list: {category}")
         if category := flagged_negative(negative_prompt):
             raise Flagged("negative_prompt", f"the word list: {category}")
-        if self._ask is not None and self._ask(QUESTION.format(prompt=prompt)):
+        if self.ask is not None and self.ask(QUESTION.format(prompt=prompt)):
             raise Flagged("prompt", "the language model")
 
     def check_image(self, pixels: NDArray[np.uint8]) -> float:

@@ -20,6 +20,7 @@ from weights.originals.layout import Variant
 LOADING_S = 90  # every attempt to load imports torch
 CPU = ON_CPU | {
     "generator__render_divisor": 16,
+    "safety__ask_language_model": False,  # an untrained one says anything
     "generator__restart_delay_s": 1,  # no attempt after the other: each takes a processor that the test needs
 }
 

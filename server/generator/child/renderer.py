@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.checkpoint import weights_fingerprint
 from pipeline.demo.model import build_demo_model, demo_facts, render_size
+from pipeline.language.chat import ChatModel
 from pipeline.language.writer import Words
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
@@ -62,6 +63,8 @@ class HunyuanCustomRenderer:
         self._identity = weights_fingerprint(folder)
         facts = demo_facts(folder)
         self._words = JobWords(prompt_writer(load, self._pipe, device, is_demo=facts is not None), self._ranks)
+        if facts is None and load.safety.ask_language_model:
+            self._screening.have_prompts_read_by(ChatModel(self._pipe.text_encoder, self._pipe.tokenizer, device))
         self.model = f"{facts['name']} (untrained)" if facts else folder.name
 
     def render(self, job: Generate, report: Report) -> None:
@@ -84,6 +87,7 @@ class HunyuanCustomRenderer:
         eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
         checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks, alpha=self._alpha)
         words = self._words.decide(job, kept=checkpoints.words, report=report, on_progress=_progress(eta, report))
+        self._screening.check_expanded(job, words.prompt)
         report_all = report if self._ranks is None else StopTogether(self._ranks, report)
         latents = self._denoise(job, words, size, checkpoints=checkpoints, eta=eta, report=report_all)
         if self._ranks is not None and self._ranks.rank > 0:

@@ -16,9 +16,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from pipeline.conditioning.identity_image import rgb_pixels
 from pipeline.conditioning.segmenter import Segmenter, load_segmenter, on_white
+from pipeline.language.chat import ChatModel, Question
 from pipeline.parallel.ranks import Ranks
 from pipeline.safety.checker import SafetyChecker, Thresholds
 from pipeline.safety.classifier import load_classifier
+from pipeline.safety.flagged import Flagged
+from pipeline.safety.prompt_words import flagged
 from server.generator.child.contract import Cancelled, OnLoading, Report
 from server.generator.messages import Generate, Load, Log
 from weights.errors import WeightsError
@@ -35,6 +38,7 @@ class Screening:
         self._ranks = ranks
         self._leads = load.rank == 0
         self._image = load.image
+        self._off = load.safety.off
         self.checker: SafetyChecker | None = None
         self._segmenter: Segmenter | str = "not configured"  # or why there is none
         if self._leads and not load.safety.off:
@@ -49,6 +53,16 @@ class Screening:
             except (WeightsError, ValueError) as error:
                 logger.warning("identity images keep their background: %s", error)
                 self._segmenter = str(error)
+
+    def have_prompts_read_by(self, chat: ChatModel) -> None:
+        """The language model reads prompts from now on, after the word list."""
+        if self.checker is not None:
+            self.checker.ask = lambda question: chat.yes_or_no(Question(text=question))
+
+    def check_expanded(self, job: Generate, prompt: str) -> None:
+        """What was made of the job's prompt, by the word list. The same on all ranks. Raises Flagged."""
+        if job.check_safety and not self._off and (category := flagged(prompt)):
+            raise Flagged("prompt", f"the word list, after its expansion: {category}")
 
     def admit(self, job: Generate, report: Report) -> Generate:
         """The request as it is rendered: with another picture if its subject was cut out.

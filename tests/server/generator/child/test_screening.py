@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -11,23 +11,27 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.conditioning.segmenter import Subject
+from pipeline.language.chat import ChatModel, Question
+from pipeline.language.writer import Words
 from pipeline.mp4 import write_mp4
 from pipeline.safety.flagged import Flagged
 from server.generator.child.checkpoints import Checkpoints
 from server.generator.child.renderer import HunyuanCustomRenderer
 from server.generator.child.screening import Screening
 from server.generator.messages import Generate, Load, Log, Working
-from server.settings import GeneratorSettings, ImageSettings, SafetySettings, VideoSettings
+from server.settings import GeneratorSettings, ImageSettings, PromptSettings, SafetySettings, VideoSettings
 from tests.harness.explicit_picture import explicit_pixels, explicit_png
 from tests.harness.tiny_segmenter import write_segmenter
 from weights.errors import VerifyError
 
+WORDS = Words(prompt="a violin", subject_name="violin")
 CPU = GeneratorSettings(device="cpu", dtype="float32")
 
 
 def load(*, image: dict[str, Any] | None = None, safety: dict[str, Any] | None = None) -> Load:
     return Load(
         generator=CPU,
+        prompt=PromptSettings(),
         video=VideoSettings(),
         image=ImageSettings(**(image or {})),
         safety=SafetySettings(**(safety or {})),
@@ -51,6 +55,8 @@ def job(tmp_path: Path) -> Generate:
         checkpoint=str(tmp_path / "x.checkpoint"),
         cut_out=str(tmp_path / "x.checkpoint.png"),
         check_safety=True,
+        expand_prompt=True,
+        log_prompt=True,
         width=224,
         height=224,
         num_frames=17,
@@ -88,6 +94,25 @@ def test_what_is_not_checked_is_said(job: Generate, tmp_path: Path) -> None:
     unchecked = job.model_copy(update={"check_safety": False})
     assert screening().admit(unchecked, said) is unchecked
     assert said.lines == ["The safety checker is off, as the request asks"]
+
+
+def test_the_language_model_reads_the_prompt_and_the_list_reads_what_it_writes(job: Generate) -> None:
+    class SaysYes:
+        asked: ClassVar[list[str]] = []
+
+        def yes_or_no(self, question: Question) -> bool:
+            self.asked.append(question.text)
+            return True
+
+    strict, chat = screening(), SaysYes()
+    strict.have_prompts_read_by(cast(ChatModel, chat))
+    with pytest.raises(Flagged, match="the language model"):
+        strict.admit(job, Said())
+    assert '"a violin"' in chat.asked[0]
+    strict.check_expanded(job, "a violin, warm light")
+    with pytest.raises(Flagged, match="after its expansion: nudity"):
+        strict.check_expanded(job, "a violin, a naked man plays it")
+    strict.check_expanded(job.model_copy(update={"check_safety": False}), "a naked man")
 
 
 def test_thresholds_are_settings(job: Generate) -> None:
@@ -154,7 +179,7 @@ def test_the_subject_is_cut_out_once_and_an_interrupted_request_goes_on_with_the
     assert (pixels[:, 45:] == 255).all()
 
     before, noise = Path(admitted.image).read_bytes(), torch.zeros(1, 16, 2, 8, 12)
-    Checkpoints(admitted, "weights", CPU, None, alpha="white").keep(1, noise + 1)
+    Checkpoints(admitted, "weights", CPU, None, alpha="white").keep(1, noise + 1, WORDS)
     monkeypatch.setattr(cutting._segmenter, "subject", None)  # is not asked again
     again = cutting.admit(job, said)
     assert Path(again.image).read_bytes() == before
