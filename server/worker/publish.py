@@ -27,7 +27,7 @@ class PublishWorkflow(Workflow):
     def _publish(self, job: Job, path: Path, inference_time: float) -> None:
         key = job.video_key or ""
         try:
-            self._with_storage(job, lambda: self._keep_cut_out(job))
+            self._keep_cut_out(job)
             size = self._with_storage(job, lambda: self._put_once(path, key))
         except GivenUp:
             self._store.finish_cancelled(job)
@@ -40,9 +40,9 @@ class PublishWorkflow(Workflow):
 
     def _keep_cut_out(self, job: Job) -> None:
         """The identity image that is kept is the one the video was made from; its text chunk says what was done."""
-        path = self._storage.scratch.cut_out(job.id)
-        if path.exists() and job.image_key is not None:
-            self._storage.put(path, job.image_key)
+        path, key = self._storage.scratch.cut_out(job.id), job.image_key
+        if key is not None and path.exists():
+            self._with_storage(job, lambda: self._storage.put(path, key))
 
     def _put_once(self, path: Path, key: str) -> int | None:
         """Bytes of the stored video; None when it is neither here nor, put by an earlier try, in storage."""
