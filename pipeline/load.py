@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
+from transformers import CLIPTextModel, LlavaForConditionalGeneration
 
 from pipeline.attention.choice import choose_attention
 from pipeline.attention.probe import Heads
@@ -19,6 +19,7 @@ from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy
 from pipeline.memory.host_layers import is_modulation, keep_modulation_on_host
 from pipeline.memory.placement import apply_memory_plan
+from pipeline.memory.pretrained import load_pretrained
 from pipeline.memory.stored_model import load_stored
 from pipeline.options import ATTENTION, FUSED, MEMORY_PLAN, MLP_CHUNK, AttentionName, Fused, MemoryPlan
 from pipeline.vae.network import layers_on
@@ -70,9 +71,9 @@ def load_pipeline(
     home = device if memory_plan == "resident" else "cpu"
     stored = partial(load_stored, device=home, on_file=on_progress)
     on_progress("text_encoder")
-    text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
+    text_encoder = load_pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
     on_progress("text_encoder_2")
-    text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
+    text_encoder_2 = load_pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
     transformer = stored(
         HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer, on_host=is_modulation
     )
@@ -94,18 +95,3 @@ def load_pipeline(
         layers_on(torch.device(device)).warm_up(torch.device(device), policy.vae)
     pipe.enable_kernels(Kernels(attention=attend, passes=passes, mlp_chunk=mlp_chunk))
     return pipe
-
-
-def _pretrained(model_class: type[PreTrainedModel], folder: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """A model of transformers, by its own loader, which knows the older names of its weights."""
-    model, report = model_class.from_pretrained(
-        folder,
-        dtype=dtype,
-        device_map=None if device == "cpu" else device,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
-    if problems := {kind: sorted(map(str, found)) for kind, found in report.items() if found}:
-        raise ValueError(f"{folder} does not hold exactly the weights of {model_class.__name__}: {problems}")
-    return model.eval().requires_grad_(False)

@@ -26,6 +26,9 @@ Fused: TypeAlias = Literal["auto", "compiled", "eager"]
 AttentionName: TypeAlias = Literal["auto", "sdpa", "fa3", "fa4", "fa3_fp8", "sage"]
 """What computes attention: see `attention/choice.py`."""
 
+Background: TypeAlias = Literal["keep", "white"]
+"""Of the identity image: as it came, or the subject cut out on white, as in the reference's own examples."""
+
 MEMORY_PLAN: Final[MemoryPlan] = "resident"
 ATTENTION: Final[AttentionName] = "auto"
 DTYPE: Final[Dtype] = "bfloat16"
@@ -36,5 +39,10 @@ MLP_CHUNK: Final = 0
 """Tokens that go through an MLP at once; 0 for all: see `fused/kernels.py`."""
 STEP_CACHE_THRESHOLD: Final = 0.06
 """Of "first_block": what its authors took for HunyuanVideo at 30 steps; not calibrated for this model."""
+BACKGROUND: Final[Background] = "keep"
+BUNDLED_CLASSIFIER: Final = "bundled"
+"""The image classifier that is part of the package: see `safety/bundled.py`."""
+EXPLICIT_SCORE: Final = 0.8
+"""From this probability a picture counts as explicit."""
 CRF: Final = 18
 """x264's constant rate factor, 0..51, lower is better: visually close to lossless."""

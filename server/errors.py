@@ -24,6 +24,7 @@ ServerError
 │       └── TryAgainLater     503
 └── ModelError                {"detail": [{"loc", "msg", "type", "url"}]}
     ├── InvalidInput          422
+    ├── ContentPolicyViolation  422
     ├── ImageLoadError        422
     ├── UnsupportedImageFormat  422
     │   └── UnsupportedUpload   422
@@ -43,7 +44,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 ERROR_DOCS = "https://docs.fal.ai/errors#"
 
@@ -298,6 +299,21 @@ class InvalidInput(ModelError):
     def response(self) -> ErrorResponse:
         """fal bills nothing for a validation error and says so."""
         return ErrorResponse(self.status, {"detail": self.detail}, self.error_type, {"x-fal-billable-units": "0"})
+
+
+class ContentPolicyViolation(ModelError):
+    """The safety checker flagged a prompt, the image, or the video that came of them."""
+
+    error_type = "content_policy_violation"
+    message = "The content could not be processed because it contained material flagged by a content checker."
+
+    def __init__(self, field: Literal["prompt", "negative_prompt", "image_url"]) -> None:
+        super().__init__()
+        self.field = field
+
+    def response(self) -> ErrorResponse:
+        """fal names the field of the input."""
+        return model_failure(self.status, self.error_type, str(self), ("body", self.field))
 
 
 class ImageLoadError(ModelError):

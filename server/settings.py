@@ -202,6 +202,43 @@ class ImageSettings(Section):
     decode_timeout_s: float = Field(default=20.0, gt=0, description="of a decoding process, wall and processor time")
     decode_concurrency: int = Field(default=2, ge=1, description="decoding processes at once")
     alpha: options.Alpha = Field(default=options.ALPHA, description='"drop" is what the reference does')
+    background: options.Background = Field(
+        default=options.BACKGROUND, description='"white" cuts the subject out, as the reference\'s own examples are'
+    )
+    segmenter: str = Field(
+        default="models/segmenter", description="folder of the model that cuts out; without it the background is kept"
+    )
+
+
+class SafetySettings(Section):
+    """What is refused with `content_policy_violation`: prompts, identity images, finished videos."""
+
+    model: str = Field(
+        default=options.BUNDLED_CLASSIFIER,
+        min_length=1,
+        description='"bundled", a folder with an image classifier (`weights prepare` makes models/safety), or "none": '
+        "nothing is checked, the prompt neither",
+    )
+    required: bool = Field(default=False, description="check also what asks not to be (enable_safety_checker: false)")
+    image_threshold: float = Field(
+        default=options.EXPLICIT_SCORE, gt=0, le=1, description="an identity image is refused from this score"
+    )
+    frame_threshold: float = Field(
+        default=options.EXPLICIT_SCORE, gt=0, le=1, description="a video is refused from this score of one frame"
+    )
+
+    ask_language_model: bool = Field(default=True, description="LLaVA also reads the prompt; the demo's does not")
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is checked."""
+        return self.model == "none"
+
+    @model_validator(mode="after")
+    def _required_needs_model(self) -> Self:
+        if self.required and self.off:
+            raise ValueError('required is true and model is "none"')
+        return self
 
 
 class LimitSettings(Section):
@@ -273,6 +310,7 @@ class Settings(BaseSettings):
     prompt: PromptSettings = PromptSettings()
     video: VideoSettings = VideoSettings()
     image: ImageSettings = ImageSettings()
+    safety: SafetySettings = SafetySettings()
     limits: LimitSettings = LimitSettings()
     webhooks: WebhookSettings = WebhookSettings()
     allow_private_networks: tuple[IPvAnyNetwork, ...] = Field(

@@ -68,21 +68,19 @@ def prepare_command(
     originals: Originals = ORIGINALS,
     out: Annotated[Path | None, typer.Option(help="Folder to make; by default models/<variant>.")] = None,
     accept_licence: Accept = False,
+    companions: Annotated[
+        bool, typer.Option(help="Also fetch the safety classifier and the segmenter, into folders beside the model.")
+    ] = True,
 ) -> None:
     """Download, convert and verify; does nothing when the model is ready."""
     with one_line_errors():
         from weights.hub.manifest import read_manifest
-        from weights.prepare import prepare
+        from weights.prepare import prepare, prepare_companions
 
-        bar = _Bar()
-        prepare(
-            read_manifest(),
-            variant,
-            originals=originals,
-            target=out or CONVERTED / variant,
-            ask=_asker(accept_licence),
-            reporter=bar.reporter,
-        )
+        manifest, target, reporter = read_manifest(), out or CONVERTED / variant, _Bar().reporter
+        prepare(manifest, variant, originals=originals, target=target, ask=_asker(accept_licence), reporter=reporter)
+        if companions:
+            prepare_companions(manifest, target.parent, reporter=reporter)
 
 
 @app.command("verify")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from weights.checks.companion_check import check_companion
 from weights.checks.verify import verify
 from weights.convert import convert, is_current, recorded_variant
 from weights.errors import TargetError, VerifyError, WeightsError
+from weights.hub.companions import fetch_companion
 from weights.hub.download import Ask, download, remove_damaged
 from weights.hub.lock_file import LOCK_NAME
 from weights.hub.manifest import Manifest
@@ -57,6 +59,15 @@ def prepare(
     if faults:
         raise VerifyError(faults[0])
     reporter.say(f"{target}: ready")
+
+
+def prepare_companions(manifest: Manifest, models: Path, *, reporter: Reporter) -> None:
+    """Every companion complete in its folder below `models`. Raises `WeightsError`."""
+    for companion in manifest.companions:
+        folder = models / companion.folder
+        fetch_companion(companion, folder, say=reporter.say)
+        check_companion(folder)
+        reporter.say(f"{folder}: ready ({companion.repository.name}, {companion.licence})")
 
 
 def _has_originals(originals: Path, variant: Variant) -> bool:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 
+from pipeline.safety.prompt_words import flagged, flagged_negative
 from server.db.outage import is_outage, one_line
-from server.errors import InsufficientStorage, ModelError
+from server.errors import ContentPolicyViolation, InsufficientStorage, ModelError
 from server.fal.data_uri import PREFIX, decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput, parse_json_object, validate_input
 from server.fal.submit_headers import SubmitOptions
@@ -43,12 +44,14 @@ class Intake:
         self._store = store
         self._storage = storage
         self._image = settings.image
+        self._safety = settings.safety
         self._min_free_bytes = settings.jobs.min_free_bytes
 
     def accept(self, submission: Submission) -> Accepted:
         """Write the job in one transaction; a repeated idempotency key leads to the job it made first.
 
-        An invalid body becomes a finished job with the 422 as its result, as on fal.
+        An invalid body becomes a finished job with the 422 as its result, as on fal; so does one whose prompt the word
+        list refuses.
 
         Raises:
             InvalidInput: the body is no JSON object; nothing is written.
@@ -67,7 +70,9 @@ class Intake:
         submission.body.clear()  # 30 MB are not kept beside what they were parsed to
         body, source_key, refused = None, None, None
         try:
-            body, source_key = self._detach_image(request_id, validate_input(fields))
+            valid = validate_input(fields)
+            self._check_words(request_id, valid)
+            body, source_key = self._detach_image(request_id, valid)
         except ModelError as error:
             refused = error.response()
         job = _new_job(request_id, submission, body, source_key)
@@ -93,6 +98,17 @@ class Intake:
             if is_outage(error):  # it shows elsewhere
                 return
             logger.warning("the image of request %s may be left over: %s", job.id, one_line(error))
+
+    def _check_words(self, request_id: str, body: HunyuanCustomInput) -> None:
+        """Raises ContentPolicyViolation."""
+        if self._safety.off or not (body.enable_safety_checker or self._safety.required):
+            return
+        if category := flagged(body.prompt):
+            logger.info("request %s: prompt refused by the word list: %s", request_id, category)
+            raise ContentPolicyViolation("prompt")
+        if category := flagged_negative(body.negative_prompt):
+            logger.info("request %s: negative prompt refused by the word list: %s", request_id, category)
+            raise ContentPolicyViolation("negative_prompt")
 
     def _known(self, submission: Submission) -> Accepted | None:
         key = submission.options.idempotency_key

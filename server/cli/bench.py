@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.options import MEMORY_PLAN, MemoryPlan
+from pipeline.options import BUNDLED_CLASSIFIER, MEMORY_PLAN, MemoryPlan
 from server.fal.schemas import EXAMPLE_PROMPT
 from server.logs import configure_logging
 from weights.commands import bench_convert_command, one_line_errors
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     bench.command("load")(bench_load)
     bench.command("words")(bench_words)
     bench.command("model")(bench_model)
+    bench.command("safety")(bench_safety)
     app.add_typer(bench, name="bench")
     app.command("doctor")(doctor)
 
@@ -138,6 +139,20 @@ def bench_model(
             typer.echo(line)
         if plot_file is not None:
             plot_file.write_text(measured.plot())
+
+
+def bench_safety(
+    model: Annotated[str, typer.Option(help="The classifier (safety.model).")] = BUNDLED_CLASSIFIER,
+    device: Annotated[str, typer.Option(help="Where it runs (generator.device).")] = "cpu",
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of harmless pictures; by default those in installed packages.")
+    ] = None,
+) -> None:
+    """Count what the safety checker refuses by mistake and misses, and measure what it costs per clip."""
+    from server.bench.safety import bench_safety as run
+
+    with one_line_errors():
+        run(model=model, device=device, pictures=pictures, say=typer.echo)
 
 
 def doctor(

@@ -199,6 +199,7 @@ class GeneratorKeeper:
             prompt=settings.prompt,
             video=settings.video,
             image=settings.image,
+            safety=settings.safety,
             data_dir=str(settings.data_dir),
         )
         try:

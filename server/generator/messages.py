@@ -10,9 +10,11 @@ from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from server.settings import GeneratorSettings, ImageSettings, PromptSettings, VideoSettings
+from server.settings import GeneratorSettings, ImageSettings, PromptSettings, SafetySettings, VideoSettings
 
 Received = TypeVar("Received")
+
+Where: TypeAlias = Literal["prompt", "negative_prompt", "image", "frames"]
 
 
 class _Message(BaseModel):
@@ -37,6 +39,7 @@ class Load(_Message):
     prompt: PromptSettings
     video: VideoSettings
     image: ImageSettings
+    safety: SafetySettings
     data_dir: str
     rank: int = 0
     rendezvous: Rendezvous | None = None
@@ -46,7 +49,8 @@ class Generate(_Message):
     """Make one video. Sizes in pixels as delivered; `image`, `output` and `checkpoint` are local paths.
 
     A checkpoint that is there is where an earlier attempt got to, and has the words it used. `log_prompt`: whether the
-    job's log, which outlives its input, may repeat them.
+    job's log, which outlives its input, may repeat them. `cut_out` is the local path for a picture of the subject on
+    white; one that is there is what the earlier attempt used.
     """
 
     kind: Literal["generate"] = "generate"
@@ -58,6 +62,8 @@ class Generate(_Message):
     image: str
     output: str
     checkpoint: str
+    cut_out: str
+    check_safety: bool
     width: int
     height: int
     num_frames: int
@@ -126,10 +132,14 @@ class Finished(_Message):
 
 
 class Failed(_Message):
-    """No video. `last`: the process ends with this; `reason` decides what the user is told."""
+    """No video. `last`: the process ends with this; `reason` decides what the user is told.
+
+    `where` the safety checker found something, if the reason is that.
+    """
 
     kind: Literal["failed"] = "failed"
-    reason: Literal["cancelled", "out_of_memory", "disk", "error"]
+    reason: Literal["cancelled", "out_of_memory", "disk", "flagged", "error"]
+    where: Where | None = None
     message: str
     last: bool = False
 

@@ -8,7 +8,7 @@ from typing import Final, assert_never, get_args
 
 from server.errors import ServerError
 from server.generator.keeper import Died, GeneratorKeeper
-from server.generator.messages import Cancel, Failed, Finished, Generate, Log, Working
+from server.generator.messages import Cancel, Failed, Finished, Generate, Log, Where, Working
 from server.generator.state import GeneratorState
 from server.generator.watchdog import Watchdog
 from server.settings import MemoryPlan, Settings
@@ -38,6 +38,14 @@ class OutOfMemory(ServerError):
 
 class DiskError(ServerError):
     """The disk did not take the video or a checkpoint: it is full, or cannot be written."""
+
+
+class ContentFlagged(ServerError):
+    """The safety checker found something, `where` it says; the generator is well."""
+
+    def __init__(self, message: str, where: Where) -> None:
+        super().__init__(message)
+        self.where: Where = where
 
 
 class Generator:
@@ -106,7 +114,8 @@ class Generator:
         """Have the process make one video.
 
         Raises:
-            GenerationCancelled, GenerationError, GeneratorStalled, GeneratorDied, OutOfMemory, DiskError
+            GenerationCancelled, GenerationError, GeneratorStalled, GeneratorDied, OutOfMemory, DiskError,
+            ContentFlagged
         """
         self._keeper.forget_answers()
         self._keeper.send(job)
@@ -154,6 +163,8 @@ def _failure(message: Failed) -> ServerError:
             return OutOfMemory(message.message)
         case "disk":
             return DiskError(message.message)
+        case "flagged":
+            return ContentFlagged(message.message, message.where or "prompt")
         case "error":
             return GenerationError(message.message)
         case _:

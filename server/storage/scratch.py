@@ -40,6 +40,10 @@ class Scratch:
         """Where a generator saves the state of a request's render."""
         return self._folder / f"{request_id}{_CHECKPOINT}"
 
+    def cut_out(self, request_id: str) -> Path:
+        """Where a generator saves the picture that it made of a request's image: part of the checkpoint."""
+        return self._folder / f"{request_id}{_CHECKPOINT}.png"
+
     def forget_checkpoint(self, request_id: str) -> None:
         """Remove it, and what is left of one that was being written when its generator was killed."""
         for path in self._folder.glob(f"{request_id}{_CHECKPOINT}*"):

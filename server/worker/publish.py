@@ -27,6 +27,7 @@ class PublishWorkflow(Workflow):
     def _publish(self, job: Job, path: Path, inference_time: float) -> None:
         key = job.video_key or ""
         try:
+            self._keep_cut_out(job)
             size = self._with_storage(job, lambda: self._put_once(path, key))
         except GivenUp:
             self._store.finish_cancelled(job)
@@ -36,6 +37,12 @@ class PublishWorkflow(Workflow):
             self._store.render_again(job)
         else:
             self._store.complete(job, video_bytes=size, inference_time=inference_time)
+
+    def _keep_cut_out(self, job: Job) -> None:
+        """The identity image that is kept is the one the video was made from; its text chunk says what was done."""
+        path, key = self._storage.scratch.cut_out(job.id), job.image_key
+        if key is not None and path.exists():
+            self._with_storage(job, lambda: self._storage.put(path, key))
 
     def _put_once(self, path: Path, key: str) -> int | None:
         """Bytes of the stored video; None when it is neither here nor, put by an earlier try, in storage."""

@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
-from server.errors import TryAgainLater
+from server.errors import ContentPolicyViolation, ErrorResponse, TryAgainLater
 from server.fal.video_size import video_size
-from server.generator.messages import Generate
+from server.generator.messages import Generate, Where
 from server.generator.parent import (
+    ContentFlagged,
     DiskError,
     GenerationCancelled,
     GenerationError,
@@ -45,6 +46,14 @@ from server.worker.workflow import Workflow, unexpected_error
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S: Final = 30.0  # of a worker whose disk is full
+
+# The field of the input that a finding belongs to; a video shows what its prompt asks for.
+_BLAMED: Final[dict[Where, Literal["prompt", "negative_prompt", "image_url"]]] = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "image": "image_url",
+    "frames": "prompt",
+}
 
 
 class RenderWorkflow(Workflow):
@@ -145,9 +154,16 @@ class RenderWorkflow(Workflow):
             logger.warning("request %s: %s", job.id, error)
             self._pause_s = min(max(self._settings.jobs.storage_retry_delay_s, 2 * pause_s), _LONGEST_PAUSE_S)
             return after_fault(job, self._settings.jobs, TryAgainLater().response())
-        except GenerationError as error:
-            logger.warning("request %s: %s", job.id, error)
-            return Ended(GENERATION_FAILED)
+        except (ContentFlagged, GenerationError) as error:
+            return Ended(self._failure(job, error))
+
+    def _failure(self, job: Job, error: ContentFlagged | GenerationError) -> ErrorResponse:
+        """What the same request would end with again."""
+        if isinstance(error, ContentFlagged):
+            self._log(job, f"The safety checker flagged the {error.where.replace('_', ' ')}: {error}", "ERROR")
+            return ContentPolicyViolation(_BLAMED[error.where]).response()
+        logger.warning("request %s: %s", job.id, error)
+        return GENERATION_FAILED
 
     def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image:
@@ -191,8 +207,6 @@ class RenderWorkflow(Workflow):
         lines = []
         if job.input.enable_prompt_expansion and not self._settings.prompt.expansion:
             lines.append("Prompt expansion is switched off on this server")
-        if job.input.enable_safety_checker:
-            lines.append("The safety checker is not available in this version: skipped")
         return lines
 
     def _message(self, job: Job, image: Path) -> Generate:
@@ -207,6 +221,8 @@ class RenderWorkflow(Workflow):
             image=str(image),
             output=str(self._storage.scratch.rendering(f"{job.id}-{job.attempt}.mp4")),
             checkpoint=str(self._storage.scratch.checkpoint(job.id)),
+            cut_out=str(self._storage.scratch.cut_out(job.id)),
+            check_safety=wanted.enable_safety_checker or self._settings.safety.required,
             width=width,
             height=height,
             num_frames=wanted.num_frames,

@@ -3,8 +3,10 @@
 from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load
 from tests.fakes import (
+    cuts_out,
     exits,
     finishes_at_once,
+    flags,
     hangs,
     hangs_once,
     is_killed,
@@ -21,6 +23,8 @@ from tests.fakes import (
 _FAKES = {
     "AT_ONCE": finishes_at_once,
     "RAISES": raises,
+    "CUTS_OUT": cuts_out,
+    "FLAGS": flags,
     "REPEATS": repeats_its_prompt,
     "EXITS": exits,
     "IS_KILLED": is_killed,

@@ -12,6 +12,7 @@ import pytest
 
 from server.fal.schemas import EXAMPLE_PROMPT
 from server.settings import ENV_PREFIX
+from tests.harness.explicit_picture import explicit_uri
 from tests.harness.live_server import ON_CPU, ROOT, Server, example, launch, until
 from tests.harness.video_probe import probe
 
@@ -29,6 +30,8 @@ def test_the_demo_command_makes_the_example_video(tmp_path: Path) -> None:
     assert "Subject: woman" in lines
     (expanded,) = [line for line in lines if line.startswith("Prompt expanded by rule")]
     assert f": {EXAMPLE_PROMPT} " in expanded
+    assert any(line.startswith("Safety checker: prompt and image passed, score 0.0") for line in lines)
+    assert any(line.startswith("Safety checker: 17 frames passed") for line in lines)
     video = Path(lines[-1])
     described = probe(video)
     for fact in ("h264", "yuv420p", "896x512", "25 fps", "00:00:05.16"):
@@ -60,6 +63,14 @@ def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo
     videos = [demo_server.http.get(output["video"]["url"]).content for output in (undisturbed, answer.json())]
     assert videos[0] == videos[1]
     assert not list((demo_server.data_dir / "tmp").iterdir()), "checkpoints are deleted at the end"
+
+
+def test_an_explicit_image_is_refused_before_the_gpu_works_on_it(demo_server: Server) -> None:
+    flagged = demo_server.submit(example(image_url=explicit_uri()))
+    answer = demo_server.finish(flagged)
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "content_policy_violation")
+    assert answer.json()["detail"][0]["loc"] == ["body", "image_url"]
+    assert not any("Denoising" in line for line in demo_server.messages(flagged))
 
 
 HEARD_S = 1.0  # a busy worker has heard of a cancel by then

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
+from tests.harness.explicit_picture import explicit_uri
 from tests.harness.live_server import FAST, ON_CPU, Server, example, launch, until
 
 DEMO = ON_CPU | {"renderer": "the_real_one", "generator__cancel_grace_s": 20}
@@ -85,6 +86,16 @@ def test_a_cancel_frees_all_ranks_and_the_same_processes_make_the_next_video(
         if two_ranks.cancel(cancelled).status_code == 202:
             break
     assert two_ranks.finish(cancelled).status_code == 499
+    assert video(two_ranks, two_ranks.submit(REQUEST)) == undisturbed
+    assert rank_processes(two_ranks) == processes
+
+
+def test_what_rank_0_flags_ends_the_request_on_all_and_the_same_processes_make_the_next_video(
+    two_ranks: Server, undisturbed: bytes
+) -> None:
+    processes = rank_processes(two_ranks)
+    flagged = two_ranks.finish(two_ranks.submit(REQUEST | {"image_url": explicit_uri()}))
+    assert (flagged.status_code, flagged.json()["detail"][0]["loc"]) == (422, ["body", "image_url"])
     assert video(two_ranks, two_ranks.submit(REQUEST)) == undisturbed
     assert rank_processes(two_ranks) == processes
 

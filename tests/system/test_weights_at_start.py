@@ -20,6 +20,7 @@ from weights.originals.layout import Variant
 LOADING_S = 90  # every attempt to load imports torch
 CPU = ON_CPU | {
     "generator__render_divisor": 16,
+    "safety__ask_language_model": False,  # an untrained one says anything
     "generator__restart_delay_s": 1,  # no attempt after the other: each takes a processor that the test needs
 }
 
@@ -43,7 +44,8 @@ def test_damaged_weights_are_named_with_the_command_that_repairs_them_and_loadin
 
     command = re.search(r"run: hunyuan-custom (weights prepare .+)$", server.worker()["detail"])
     assert command is not None
-    done = CliRunner().invoke(app, [*shlex.split(command[1]), "--originals", str(originals)])
+    options = ["--originals", str(originals), "--no-companions"]  # those are on the hub
+    done = CliRunner().invoke(app, [*shlex.split(command[1]), *options])
     assert done.exit_code == 0, done.output
     until(lambda: "loading vae: file 1 of 1" in server.worker()["detail"], LOADING_S)
     (tmp_path / "go").touch()
@@ -61,6 +63,8 @@ def test_every_deployment_loads(name: str) -> None:
     settings = load_settings(CONFIGS / name)
     if name.startswith("gpu"):
         assert Path(settings.generator.model) == CONVERTED / Variant.BF16, "where `weights prepare` puts it"
+        companions = {companion.name: CONVERTED / companion.folder for companion in read_manifest().companions}
+        assert companions == {"safety": Path(settings.safety.model), "segmenter": Path(settings.image.segmenter)}
 
 
 def test_the_manifest_loads() -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from weights.checks.companion_check import companion_faults
 from weights.checks.loading_check import prepare_command
 from weights.convert import FORMAT, plan, recorded_variant
 from weights.errors import CheckpointError, ManifestError, WeightsError
@@ -36,7 +37,7 @@ def verify(
     contents: bool = True,
     reporter: Reporter = SILENT,
 ) -> list[str]:
-    """What is wrong with `folder`, a converted model or originals; an empty list when nothing is.
+    """What is wrong with `folder`, a converted model, a companion or originals; an empty list when nothing is.
 
     `contents` reads every byte and compares checksums; without it sizes and structure only (seconds). `variant` chooses
     among originals, and is what a conversion must be. `reporter.say` gets what is no fault and yet worth knowing: what
@@ -47,6 +48,8 @@ def verify(
         return list(_converted_faults(folder, variant, contents=contents, reporter=reporter))
     if (folder / "model_index.json").is_file():
         return [f"{folder / MARKER}: missing; this folder was not made by `hunyuan-custom weights convert`"]
+    if (folder / "config.json").is_file():
+        return list(companion_faults(folder, contents=contents, progress=reporter.progress))
     return list(_original_faults(folder, variant, contents=contents, reporter=reporter))
 
 

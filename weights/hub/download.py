@@ -51,16 +51,21 @@ def download(
         lock.write(folder)
     say(f"{variant}: about {sum(component.gigabytes for component in manifest.of(variant)):.0f} GB in all")
     wanted = choose_files(manifest.of(variant), lock)
-    missing = [want for want in wanted if not _is_there(want, folder, lock)]
+    missing = [want for want in wanted if not is_there(want, folder, lock)]
     _require_space(wanted, missing, folder, target or folder)
+    fetch_all(missing, folder, lock, say=say)
+    lock.files |= {want.local: want.locked for want in wanted}
+    lock.write(folder)
+    return len(missing)
+
+
+def fetch_all(missing: list[Wanted], folder: Path, lock: LockFile, *, say: Callable[[str], None]) -> None:
+    """Fetch one after the other; each is in the lock file as soon as it is there."""
     for want in missing:
         say(f"{want.local} ({want.locked.size / 1e9:.2f} GB)")
         _fetch_verified(want.locked, folder / want.local)
         lock.files[want.local] = want.locked
         lock.write(folder)
-    lock.files |= {want.local: want.locked for want in wanted}
-    lock.write(folder)
-    return len(missing)
 
 
 def remove_damaged(variant: Variant, folder: Path, manifest: Manifest, say: Callable[[str], None]) -> bool:
@@ -145,7 +150,7 @@ def _match(component: ManifestComponent, listing: Listing, root: str) -> list[st
 
 def _require_space(wanted: list[Wanted], missing: list[Wanted], folder: Path, target: Path) -> None:
     """Raise `TargetError` unless both disks hold what will be put on them."""
-    to_fetch = sum(_to_fetch(want, folder) for want in missing)
+    to_fetch = sum(bytes_to_fetch(want, folder) for want in missing)
     if same_disk(folder, target):
         require_space(folder, to_fetch + sum(want.locked.size for want in wanted if not _will_be_linked(want)))
     else:
@@ -166,19 +171,20 @@ def _is_complete(manifest: Manifest, variant: Variant, folder: Path, lock: LockF
         if component.weights and len(needed) == len(component.files):
             return False
         for name in needed:
-            if name not in files or not _is_present(folder / files[name], lock.files[files[name]]):
+            if name not in files or not is_present(folder / files[name], lock.files[files[name]]):
                 return False
     return True
 
 
-def _is_present(path: Path, locked: LockedFile) -> bool:
+def is_present(path: Path, locked: LockedFile) -> bool:
+    """By size; `verify` compares contents."""
     return path.is_file() and path.stat().st_size == locked.size
 
 
-def _is_there(want: Wanted, folder: Path, lock: LockFile) -> bool:
+def is_there(want: Wanted, folder: Path, lock: LockFile) -> bool:
     """Fetched by an earlier run, or brought here by other means and of the right content."""
     path = folder / want.local
-    if not _is_present(path, want.locked):
+    if not is_present(path, want.locked):
         return False
     if want.local in lock.files:
         return True
@@ -189,7 +195,8 @@ def _is_there(want: Wanted, folder: Path, lock: LockFile) -> bool:
     return True
 
 
-def _to_fetch(want: Wanted, folder: Path) -> int:
+def bytes_to_fetch(want: Wanted, folder: Path) -> int:
+    """What an earlier run has not fetched already."""
     part = partial_path(folder / want.local, want.locked)
     return max(0, want.locked.size - (part.stat().st_size if part.exists() else 0))
 

@@ -48,12 +48,25 @@ class ManifestComponent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A model that works beside HunyuanCustom and is used as it is published: `files` of the repository's top."""
+
+    name: str
+    folder: str
+    repository: Repository
+    files: tuple[str, ...]
+    licence: str
+    gigabytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The whole file."""
 
     licence: str
     notice: str
     components: tuple[ManifestComponent, ...]
+    companions: tuple[Companion, ...] = ()
 
     def of(self, variant: Variant) -> tuple[ManifestComponent, ...]:
         """Components that `variant` needs."""
@@ -70,17 +83,35 @@ def read_manifest(path: Path = MANIFEST) -> Manifest:
         raise ManifestError(f"{path}: {error}") from error
     try:
         components = tuple(_component(name, entry, path) for name, entry in content["components"].items())
+        companions = tuple(_companion(name, entry, path) for name, entry in content.get("companions", {}).items())
         licence = content["licence"]
-        return Manifest(licence=licence["name"], notice=licence["notice"].strip(), components=components)
+        return Manifest(
+            licence=licence["name"], notice=licence["notice"].strip(), components=components, companions=companions
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ManifestError(f"{path}: missing or wrong: {error}") from error
 
 
-def _component(name: str, entry: dict[str, Any], path: Path) -> ManifestComponent:
-    known = {field.name for field in fields(ManifestComponent)} - {"name"} | {"revision"}
-    unknown = sorted(set(entry) - known)
+def _refuse_unknown(entry: dict[str, Any], kind: type[ManifestComponent | Companion], where: str) -> None:
+    unknown = sorted(set(entry) - ({field.name for field in fields(kind)} - {"name"} | {"revision"}))
     if unknown:
-        raise ManifestError(f"{path}: components.{name}.{unknown[0]}: unknown key")
+        raise ManifestError(f"{where}.{unknown[0]}: unknown key")
+
+
+def _companion(name: str, entry: dict[str, Any], path: Path) -> Companion:
+    _refuse_unknown(entry, Companion, f"{path}: companions.{name}")
+    return Companion(
+        name=name,
+        folder=entry["folder"],
+        repository=Repository(name=entry["repository"], revision=entry["revision"]),
+        files=tuple(entry["files"]),
+        licence=entry["licence"],
+        gigabytes=float(entry["gigabytes"]),
+    )
+
+
+def _component(name: str, entry: dict[str, Any], path: Path) -> ManifestComponent:
+    _refuse_unknown(entry, ManifestComponent, f"{path}: components.{name}")
     fallback = entry.get("fallback")
     return ManifestComponent(
         name=name,

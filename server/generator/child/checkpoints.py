@@ -19,6 +19,9 @@ from server.settings import GeneratorSettings
 
 logger = logging.getLogger(__name__)
 
+# Of a request: the paths, and what does not change its frames.
+_NOT_IN_FRAMES = {"image", "output", "checkpoint", "cut_out", "check_safety", "log_prompt"}
+
 
 class Checkpoints:
     """Where `job.checkpoint` is, and whose it is: request, image, weights, code, dtype, kernels, kind and number of
@@ -34,7 +37,7 @@ class Checkpoints:
         self._path = Path(job.checkpoint)
         self._belongs_to = fingerprint(
             {
-                "request": job.model_dump(exclude={"image", "output", "checkpoint", "log_prompt"}),
+                "request": job.model_dump(exclude=_NOT_IN_FRAMES),
                 "image": hashlib.sha256(Path(job.image).read_bytes()).hexdigest(),
                 "alpha": alpha,
                 "weights": weights,

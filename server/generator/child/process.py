@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import assert_never
 
+from pipeline.safety.flagged import Flagged
 from server.errors import is_disk_error
 from server.generator.child.compile_cache import keep_compiled_code
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
@@ -101,6 +102,10 @@ class GeneratorProcess:
         except Cancelled:
             Path(job.output).unlink(missing_ok=True)
             return Failed(reason="cancelled", message="cancelled")
+        except Flagged as error:
+            logger.info("request %s flagged: %s", job.request_id, error.where)
+            Path(job.output).unlink(missing_ok=True)
+            return Failed(reason="flagged", where=error.where, message=str(error))
         except DeviceLost:
             logger.exception("request %s: the device is lost", job.request_id)
             os._exit(1)  # not through torch's own cleanup, which would touch the device again

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.checkpoint import weights_fingerprint
 from pipeline.demo.model import build_demo_model, demo_facts, render_size
+from pipeline.language.chat import ChatModel
 from pipeline.language.writer import Words
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
@@ -22,6 +23,7 @@ from server.generator.child.checkpoints import Checkpoints
 from server.generator.child.contract import DeviceLost, OnLoading, OutOfMemory, Report
 from server.generator.child.eta import Eta
 from server.generator.child.rendezvous import connected_ranks, own_device
+from server.generator.child.screening import Screening
 from server.generator.child.stop_together import StopTogether
 from server.generator.child.words import JobWords, prompt_writer
 from server.generator.messages import Generate, Load, Log, Working
@@ -43,6 +45,7 @@ class HunyuanCustomRenderer:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
         device = own_device(load)
         self._ranks = connected_ranks(load, device)
+        self._screening = Screening(load, device, self._ranks, on_loading)
         self._pipe = load_pipeline(
             folder,
             device=str(device),
@@ -64,6 +67,8 @@ class HunyuanCustomRenderer:
         self._identity = weights_fingerprint(folder)
         facts = demo_facts(folder)
         self._words = JobWords(prompt_writer(load, self._pipe, device, is_demo=facts is not None), self._ranks)
+        if facts is None and load.safety.ask_language_model:
+            self._screening.have_prompts_read_by(ChatModel(self._pipe.text_encoder, self._pipe.tokenizer, device))
         self.model = f"{facts['name']} (untrained)" if facts else folder.name
 
     def render(self, job: Generate, report: Report) -> None:
@@ -71,6 +76,7 @@ class HunyuanCustomRenderer:
 
         Raises:
             OutOfMemory, DeviceLost: what the worker can do something about.
+            Flagged: by the safety checker.
         """
         try:
             self._render(job, report)
@@ -80,10 +86,12 @@ class HunyuanCustomRenderer:
             raise DeviceLost(str(error)) from error
 
     def _render(self, job: Generate, report: Report) -> None:
+        job = self._screening.admit(job, report)
         size = self._render_size(job)
         eta = Eta(time.perf_counter, self._seconds_per_unit, decode_units=self._decode_tiles(size))
         checkpoints = Checkpoints(job, self._identity, self._settings, self._ranks, alpha=self._alpha)
         words = self._words.decide(job, kept=checkpoints.words, report=report, on_progress=_progress(eta, report))
+        self._screening.check_expanded(job, words.prompt)
         report_all = report if self._ranks is None else StopTogether(self._ranks, report)
         latents = self._denoise(job, words, size, checkpoints=checkpoints, eta=eta, report=report_all)
         if self._ranks is not None and self._ranks.rank > 0:
@@ -92,8 +100,9 @@ class HunyuanCustomRenderer:
         with tiles_of_ranks(self._pipe.vae, latents, self._ranks) as elsewhere:
             report(Log(message=f"Decoding {eta.decode_units} tiles"))
             tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
+            frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance, elsewhere=elsewhere)
             written = write_mp4(
-                decode_stream(self._pipe.vae, latents, on_tile=tiles.advance, elsewhere=elsewhere),
+                self._screening.passed(frames, job, report),
                 Path(job.output),
                 fps=job.fps,
                 num_frames=job.num_frames,

@@ -32,6 +32,8 @@ def job(folder: Path) -> Generate:
         image=str(PHOTO),
         output=str(folder / "x.mp4"),
         checkpoint=str(folder / "x.checkpoint"),
+        cut_out=str(folder / "x.checkpoint.png"),
+        check_safety=True,
         width=896,
         height=512,
         num_frames=129,

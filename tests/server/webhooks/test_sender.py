@@ -128,6 +128,7 @@ def test_a_success_is_posted_once_with_the_result(impatient: Server, receiver: R
         (example(num_frames=5), 422, "greater_than_equal"),
         (example(image_url="data:image/png;base64,AAAA"), 422, "image_load_error"),
         (example(prompt="RAISES"), 500, "internal_server_error"),
+        (example(prompt="FLAGS frames"), 422, "content_policy_violation"),
     ],
 )
 def test_a_failure_is_posted_with_its_body(
