@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import assert_never
 
 from server.errors import is_disk_error
+from server.generator.child import head_start
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
 from server.generator.child.rank_processes import RankProcesses
 from server.generator.messages import (
@@ -52,6 +53,7 @@ class GeneratorProcess:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         load = self._requests.get()
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
+        head_start.begin(load)
         others = None
         if load.rank > 0:
             configure_logging(f"generator rank {load.rank}")
@@ -67,6 +69,7 @@ class GeneratorProcess:
             return 1
         if others is not None:
             others.wait_until_ready()
+        head_start.end()
         self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
         while True:
             self._serve_one(renderer, others)
