@@ -2,18 +2,19 @@
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel, ModelMixin
 from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
 
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy
 from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.stored_model import load_stored
+from pipeline.memory.transfer import Transfer
 from pipeline.options import MEMORY_PLAN, MemoryPlan
 from weights.checks.loading_check import check_loadable
 
@@ -46,30 +47,43 @@ def load_pipeline(
     """
     check_loadable(folder)
     policy = DtypePolicy.named(dtype, device)
-    home = device if memory_plan == "resident" else "cpu"
-    stored = partial(load_stored, device=home, on_file=on_progress)
-    on_progress("text_encoder")
-    text_encoder = _pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
-    on_progress("text_encoder_2")
-    text_encoder_2 = _pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
-    pipe = HunyuanCustomPipeline.from_pretrained(
-        folder,
-        local_files_only=True,
-        transformer=stored(HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer),
-        vae=stored(AutoencoderKLHunyuanVideo, folder / "vae", policy.vae),
-        text_encoder=text_encoder,
-        text_encoder_2=text_encoder_2,
-    )
+    with Transfer(torch.device(device)) if _lives_on(device, memory_plan) else nullcontext() as transfer:
+
+        def stored(model_class: type[ModelMixin], name: str, to: torch.dtype) -> ModelMixin:
+            model = load_stored(model_class, folder / name, None if transfer else to, on_file=on_progress)
+            if transfer is not None:
+                transfer.move(model, to)  # which casts on the device
+            return model
+
+        def pretrained(model_class: type[PreTrainedModel], name: str) -> PreTrainedModel:
+            on_progress(name)
+            model = _pretrained(model_class, folder / name, policy.text_encoders)
+            if transfer is not None:
+                transfer.move(model)
+            return model
+
+        pipe = HunyuanCustomPipeline.from_pretrained(
+            folder,
+            local_files_only=True,
+            text_encoder=pretrained(LlavaForConditionalGeneration, "text_encoder"),
+            text_encoder_2=pretrained(CLIPTextModel, "text_encoder_2"),
+            transformer=stored(HunyuanVideoTransformer3DModel, "transformer", policy.transformer),
+            vae=stored(AutoencoderKLHunyuanVideo, "vae", policy.vae),
+        )
     apply_memory_plan(pipe, memory_plan, device)
     return pipe
 
 
-def _pretrained(model_class: type[PreTrainedModel], folder: Path, dtype: torch.dtype, device: str) -> PreTrainedModel:
+def _lives_on(device: str, memory_plan: MemoryPlan) -> bool:
+    """Whether the weights are moved away from the files they are mapped to."""
+    return memory_plan == "resident" and torch.device(device).type != "cpu"
+
+
+def _pretrained(model_class: type[PreTrainedModel], folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """A model of transformers, by its own loader, which knows the older names of its weights."""
     model, report = model_class.from_pretrained(
         folder,
         dtype=dtype,
-        device_map=None if device == "cpu" else device,
         local_files_only=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,

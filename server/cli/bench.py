@@ -53,12 +53,15 @@ def bench_load(
     folder: Annotated[Path, typer.Argument(help="A converted model.")],
     device: Annotated[str, typer.Option(help="Where to load it (generator.device).")] = "cpu",
     memory_plan: Annotated[MemoryPlan, typer.Option(help="What stays there (generator.memory_plan).")] = MEMORY_PLAN,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="With the files in the page cache, not on the disk.")
+    ] = False,
 ) -> None:
     """Measure how long a model takes to load, and how much memory of its own the process needs for it."""
     from pipeline.checks.load_time import bench_load as run
 
     with one_line_errors():
-        measured = run(folder, device=device, memory_plan=memory_plan)
+        measured = run(folder, device=device, memory_plan=memory_plan, cached=cached)
     for line in measured.lines():
         typer.echo(line)
 
