@@ -3,10 +3,13 @@
 `server/settings.py` takes types and defaults from here, so that each exists once.
 """
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 MemoryPlan: TypeAlias = Literal["resident", "offload_encoders", "stream_blocks"]
 """What stays on the device, from fast and large to slow and small: see `memory/placement.py`."""
+
+MemoryPlanChoice: TypeAlias = Literal["auto", "resident", "offload_encoders", "stream_blocks"]
+"""A plan, or the fastest that fits: see `memory/decide.py`."""
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 """Of the transformer's weights; what the other models get: see `memory/dtypes.py`."""
@@ -21,6 +24,7 @@ StepCacheName: TypeAlias = Literal["reference"]
 """The schedule of reused transformer blocks: see `step_cache.py`."""
 
 MEMORY_PLAN: Final[MemoryPlan] = "resident"
+MEMORY_PLANS: Final[tuple[MemoryPlan, ...]] = get_args(MemoryPlan)
 DTYPE: Final[Dtype] = "bfloat16"
 ALPHA: Final[Alpha] = "white"
 POSTERIOR: Final[Posterior] = "mode"

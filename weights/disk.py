@@ -80,7 +80,7 @@ def read_ahead(paths: Iterable[Path]) -> None:
     Blocks while the disk is slower than the requests: meant for a thread.
     """
     sizes = {path: path.stat().st_size for path in paths}
-    if sum(sizes.values()) > _available_memory():
+    if sum(sizes.values()) > available_memory():
         return
     for path, size in sizes.items():
         handle = os.open(path, os.O_RDONLY)
@@ -91,7 +91,7 @@ def read_ahead(paths: Iterable[Path]) -> None:
             os.close(handle)
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes that can be had without swapping; the page cache counts as such. Linux; none elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

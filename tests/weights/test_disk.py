@@ -45,6 +45,6 @@ def test_what_is_read_before_it_is_needed_is_in_the_page_cache(read: object, on_
 
 
 def test_files_that_would_fill_the_memory_are_not_read_ahead(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "_available_memory", lambda: SIZE - 1)
+    monkeypatch.setattr(disk, "available_memory", lambda: SIZE - 1)
     read_ahead([on_disk])
     assert cached_share(on_disk) == 0

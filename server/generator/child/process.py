@@ -70,7 +70,10 @@ class GeneratorProcess:
         if others is not None:
             others.wait_until_ready()
         head_start.end()
-        self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
+        ready = Ready(
+            model=renderer.model, seconds=time.perf_counter() - started, memory_plan=getattr(renderer, "plan", None)
+        )
+        self._channel.send(ready)
         while True:
             self._serve_one(renderer, others)
 

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from pipeline.checkpoint import weights_fingerprint
 from pipeline.demo.model import build_demo_model, demo_facts, render_size
 from pipeline.load import load_pipeline
+from pipeline.memory.decide import decide_plan
 from pipeline.mp4 import write_mp4
 from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
 from pipeline.shapes import LatentShape, PixelShape, Strides
@@ -40,11 +41,12 @@ class HunyuanCustomRenderer:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
         device = own_device(load)
         self._ranks = connected_ranks(load, device)
+        self.plan = decide_plan(folder, device=device, dtype=settings.dtype, wanted=settings.memory_plan)
         self._pipe = load_pipeline(
             folder,
             device=str(device),
             dtype=settings.dtype,
-            memory_plan=settings.memory_plan,
+            memory_plan=self.plan,
             on_progress=lambda part: on_loading(f"loading {part}"),
         )
         if self._ranks is not None:
