@@ -215,13 +215,13 @@ def choose(model: ModelSizes, *, gpu: int, host: int, clip: Clip = LARGEST, engi
     """The fastest plan under which `clip` fits into `gpu` and `host` bytes that are free; else the smallest."""
     refused: list[str] = []
     for plan in MEMORY_PLANS:
-        shortage = lacks(model, plan, gpu=gpu, host=host, clip=clip, engine=engine)
-        if shortage is None:
-            peak = need(model, plan, clip, engine=engine).peak
-            fits = f"{plan} takes {_gb(peak)} of {_gb(gpu)} for {clip}"
-            return Choice(plan=plan, reason="; ".join([fits, *refused]), fits=True)
-        refused.append(f"{plan} {shortage}")
-    return Choice(plan=MEMORY_PLANS[-1], reason="; ".join(refused), fits=False)
+        needed = need(model, plan, clip, engine=engine)
+        if needed.peak <= gpu and needed.host <= host:
+            taken = f"{plan} takes {_gb(needed.peak)} of {_gb(gpu)} for {clip}"
+            return Choice(plan=plan, reason="; ".join([taken, *refused]), fits=True)
+        refused.append(f"{plan} needs {_gb(needed.peak)}, and {_gb(needed.host)} of the host")
+    there = f"{_gb(gpu)} are too little for {clip}"
+    return Choice(plan=MEMORY_PLANS[-1], reason="; ".join([there, *refused]), fits=False)
 
 
 def lacks(

@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
     bench.command("convert")(bench_convert_command)
     bench.command("load")(bench_load)
     app.add_typer(bench, name="bench")
-    app.command("doctor")(doctor)
 
 
 def bench_api(
@@ -64,26 +63,3 @@ def bench_load(
         measured = run(folder, device=device, memory_plan=memory_plan, cached=cached)
     for line in measured.lines():
         typer.echo(line)
-
-
-def doctor(
-    *,
-    full_size: Annotated[
-        bool, typer.Option("--full-size", help="Run a forward of the 13B transformer with synthetic weights.")
-    ] = False,
-    directory: Annotated[
-        Path, typer.Option(help="Folder for 26 GB of synthetic weights, removed afterwards.")
-    ] = Path(),
-) -> None:
-    """Check that this machine can hold the model: a full-size forward from disk, without a GPU, in minutes."""
-    if not full_size:
-        typer.echo("Nothing to check without --full-size.")
-        return
-    from pipeline.checks.full_size import full_size_check
-
-    with one_line_errors():
-        check = full_size_check(directory, say=lambda line: typer.echo(line, err=True))
-    for line in check.lines():
-        typer.echo(line)
-    if not check.passed:
-        raise typer.Exit(1)
