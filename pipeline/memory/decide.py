@@ -13,8 +13,12 @@ from weights.disk import available_memory
 logger = logging.getLogger(__name__)
 
 
-def decide_plan(folder: Path, *, device: torch.device, dtype: Dtype, wanted: MemoryPlanChoice) -> MemoryPlan:
+def decide_plan(
+    folder: Path, *, device: torch.device, dtype: Dtype, wanted: MemoryPlanChoice, processes: int = 1
+) -> MemoryPlan:
     """The plan to load a model under; call before anything of it is loaded. The log says why.
+
+    `processes` on this machine do the same, each on a GPU of its own.
 
     "auto" is the fastest plan under which the largest clip of the endpoint fits, or the smallest plan. A plan that is
     named is taken, with a warning if larger clips do not fit: shorter ones may be all that is asked for.
@@ -25,7 +29,8 @@ def decide_plan(folder: Path, *, device: torch.device, dtype: Dtype, wanted: Mem
     if device.type != "cuda":
         return MEMORY_PLAN if wanted == "auto" else wanted
     free, _ = torch.cuda.mem_get_info(device)
-    return decided(folder, dtype=dtype, wanted=wanted, gpu=free + TODAY.context, host=available_memory())
+    host = available_memory() // processes
+    return decided(folder, dtype=dtype, wanted=wanted, gpu=free + TODAY.context, host=host)
 
 
 def decided(folder: Path, *, dtype: Dtype, wanted: MemoryPlanChoice, gpu: int, host: int) -> MemoryPlan:

@@ -13,6 +13,7 @@ from weights.commands import one_line_errors
 
 if TYPE_CHECKING:
     from server.doctor.finding import Finding
+    from server.doctor.machine import Card
     from server.doctor.memory import MemoryTable
 
 Memory = Annotated[str | None, typer.Option(help="Ask about another machine: 80GB, 81559MiB.")]
@@ -41,9 +42,12 @@ def doctor(
     if full_size:
         _run_full_size(directory)
         return
+    from server.doctor.machine import cards
+
     settings = read_settings(config, data_dir)
-    table = _memory(settings, gpu_memory, host_memory)
-    findings = list(_look(settings, table))
+    found = cards()
+    table = _memory(settings, found, gpu_memory, host_memory)
+    findings = list(_look(settings, found, table))
     blocked = any(finding.state == "problem" for finding in findings)
     if as_json:
         report: dict[str, Any] = {"ok": not blocked, "findings": [finding.as_dict() for finding in findings]}
@@ -57,11 +61,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _look(settings: Settings, table: "MemoryTable | None") -> Iterator["Finding"]:
+def _look(settings: Settings, found: list["Card"], table: "MemoryTable | None") -> Iterator["Finding"]:
     from server.doctor import deployment, machine
 
     generator = settings.generator
-    yield from machine.check_gpu(generator.device, machine.cards(), ranks=generator.ranks)
+    yield from machine.check_gpu(generator.device, found, ranks=generator.ranks)
     yield machine.check_torch(generator.device)
     yield from machine.check_kernels(generator.device)
     if table is not None:
@@ -75,14 +79,13 @@ def _look(settings: Settings, table: "MemoryTable | None") -> Iterator["Finding"
     yield deployment.check_access(settings)
 
 
-def _memory(settings: Settings, gpu: str | None, host: str | None) -> "MemoryTable | None":
+def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str | None) -> "MemoryTable | None":
     """None where nothing is to be placed: on a CPU, unless another machine is asked about."""
     from server.doctor.deployment import is_running
-    from server.doctor.machine import cards
     from server.doctor.memory import MemoryTable, parse_memory, sizes_of
     from weights.disk import available_memory
 
-    here = cards()[: settings.generator.ranks] if settings.generator.device.startswith("cuda") else []
+    here = found[: settings.generator.ranks] if settings.generator.device.startswith("cuda") else []
     if gpu is None and not here:
         return None
     running = is_running(settings)  # then its own memory is among what is taken
@@ -91,7 +94,7 @@ def _memory(settings: Settings, gpu: str | None, host: str | None) -> "MemoryTab
         gpu=parse_memory(gpu, option="--gpu-memory")
         if gpu
         else min(card.memory if running else card.free for card in here),
-        host=parse_memory(host, option="--host-memory") if host else available_memory(),
+        host=parse_memory(host, option="--host-memory") if host else available_memory() // settings.generator.ranks,
         asked=gpu is not None,
     )
 

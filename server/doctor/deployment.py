@@ -79,7 +79,7 @@ def is_running(settings: Settings) -> bool:
 def check_database(settings: Settings) -> Finding:
     """Whether it is reached and has this version's tables."""
     from server.db.connection import create_engine
-    from server.db.migrations import check
+    from server.db.migrations import NewerDatabase, check
 
     url = settings.database_url
     where = url.rpartition("@")[2] if "@" in url else url.removeprefix("sqlite:///")
@@ -88,6 +88,9 @@ def check_database(settings: Settings) -> Finding:
     database = create_engine(url)
     try:
         check(database)
+    except NewerDatabase as error:
+        reason = str(error).removeprefix("database_url: ")
+        return Finding("database", "problem", reason, "install that version of this server, or restore a backup")
     except ServerError as error:
         return Finding("database", "warning", str(error).removeprefix("database_url: "), "serve upgrades it by itself")
     except Exception as error:  # whatever the driver raises

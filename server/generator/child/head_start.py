@@ -23,18 +23,19 @@ _ALLOCATOR: Final = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_H
 
 def begin(load: Load) -> None:
     """Call once, before anything imports torch."""
-    allow_expandable_segments(os.environ)
     # Hundreds of thousands of objects are made that stay; looking for garbage among them costs a sixth of the imports.
     gc.disable()
     folder = Path(load.generator.model)
     if folder.is_dir():
         _in_background(lambda: read_ahead(folder.rglob("*.safetensors")))
     if load.generator.device.startswith("cuda"):
+        allow_expandable_segments(os.environ)
         _in_background(lambda: _open_gpu(load))
 
 
 def end() -> None:
-    """The model is loaded: what exists now stays, so it is never looked through for garbage."""
+    """The model is loaded: what is in use now stays, and is not looked through for garbage again."""
+    gc.collect()
     gc.freeze()
     gc.enable()
 

@@ -69,11 +69,11 @@ class GeneratorProcess:
             return 1
         if others is not None:
             others.wait_until_ready()
-        head_start.end()
         ready = Ready(
             model=renderer.model, seconds=time.perf_counter() - started, memory_plan=getattr(renderer, "plan", None)
         )
         self._channel.send(ready)
+        head_start.end()
         while True:
             self._serve_one(renderer, others)
 

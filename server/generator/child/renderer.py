@@ -41,7 +41,13 @@ class HunyuanCustomRenderer:
             folder = build_demo_model(Path(load.data_dir) / "models" / _DEMO)
         device = own_device(load)
         self._ranks = connected_ranks(load, device)
-        self.plan = decide_plan(folder, device=device, dtype=settings.dtype, wanted=settings.memory_plan)
+        self.plan = decide_plan(
+            folder,
+            device=device,
+            dtype=settings.dtype,
+            wanted=settings.memory_plan,
+            processes=settings.ranks,
+        )
         self._pipe = load_pipeline(
             folder,
             device=str(device),

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias
 
@@ -140,6 +142,19 @@ def test_a_database_that_is_away(doctor: Doctor, monkeypatch: pytest.MonkeyPatch
         code, found = doctor()
     assert (code, found["database"]["state"]) == (1, "problem")
     assert "secret" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(("version", "state"), [(1, "warning"), (99, "problem")])
+def test_tables_of_another_version(
+    version: int, state: str, doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUNYUAN_CUSTOM_API__PORT", "0")
+    (tmp_path / "data").mkdir()
+    with closing(sqlite3.connect(tmp_path / "data" / "hunyuan-custom.sqlite")) as database, database:
+        database.executescript("CREATE TABLE request (id); CREATE TABLE schema_version (version INTEGER NOT NULL)")
+        database.execute("INSERT INTO schema_version VALUES (?)", (version,))
+    code, found = doctor()
+    assert (code, found["database"]["state"]) == (int(state == "problem"), state)
 
 
 def test_keys_that_would_travel_unencrypted(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
