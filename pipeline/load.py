@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-from transformers import CLIPTextModel, LlavaForConditionalGeneration
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel, ModelMixin
+from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTrainedModel
 
 from pipeline.attention.choice import choose_attention
 from pipeline.attention.probe import Heads
@@ -17,10 +17,11 @@ from pipeline.fused.kernels import Kernels
 from pipeline.fused.passes import EAGER_PASSES
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.memory.dtypes import DtypePolicy
-from pipeline.memory.host_layers import is_modulation, keep_modulation_on_host
+from pipeline.memory.host_layers import keep_modulation_on_host
 from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.pretrained import load_pretrained
 from pipeline.memory.stored_model import load_stored
+from pipeline.memory.transfer import Transfer
 from pipeline.options import ATTENTION, FUSED, MEMORY_PLAN, MLP_CHUNK, AttentionName, Fused, MemoryPlan
 from pipeline.vae.network import layers_on
 from weights.checks.loading_check import check_loadable
@@ -60,38 +61,47 @@ def load_pipeline(
     """
     check_loadable(folder)
     policy = DtypePolicy.named(dtype, device)
+    place = torch.device(device)
     config = HunyuanVideoTransformer3DModel.load_config(folder / "transformer", local_files_only=True)
     heads = Heads(
-        count=config["num_attention_heads"],
-        width=config["attention_head_dim"],
-        dtype=policy.transformer,
-        device=torch.device(device),
+        count=config["num_attention_heads"], width=config["attention_head_dim"], dtype=policy.transformer, device=place
     )
     attend = choose_attention(attention, heads).function
-    home = device if memory_plan == "resident" else "cpu"
-    stored = partial(load_stored, device=home, on_file=on_progress)
-    on_progress("text_encoder")
-    text_encoder = load_pretrained(LlavaForConditionalGeneration, folder / "text_encoder", policy.text_encoders, home)
-    on_progress("text_encoder_2")
-    text_encoder_2 = load_pretrained(CLIPTextModel, folder / "text_encoder_2", policy.text_encoders, home)
-    transformer = stored(
-        HunyuanVideoTransformer3DModel, folder / "transformer", policy.transformer, on_host=is_modulation
-    )
-    if torch.device(device).type != "cpu":
-        keep_modulation_on_host(transformer)
-    pipe = HunyuanCustomPipeline.from_pretrained(
-        folder,
-        local_files_only=True,
-        transformer=transformer,
-        vae=stored(AutoencoderKLHunyuanVideo, folder / "vae", policy.vae),
-        text_encoder=text_encoder,
-        text_encoder_2=text_encoder_2,
-    )
+    with Transfer(place) if _lives_on(device, memory_plan) else nullcontext() as transfer:
+
+        def stored(model_class: type[ModelMixin], name: str, to: torch.dtype) -> ModelMixin:
+            model = load_stored(model_class, folder / name, None if transfer else to, on_file=on_progress)
+            if model_class is HunyuanVideoTransformer3DModel and place.type != "cpu":
+                keep_modulation_on_host(model, to)
+            if transfer is not None:
+                transfer.move(model, to)  # which casts on the device
+            return model
+
+        def pretrained(model_class: type[PreTrainedModel], name: str) -> PreTrainedModel:
+            on_progress(name)
+            model = load_pretrained(model_class, folder / name, policy.text_encoders, "cpu")
+            if transfer is not None:
+                transfer.move(model)
+            return model
+
+        pipe = HunyuanCustomPipeline.from_pretrained(
+            folder,
+            local_files_only=True,
+            text_encoder=pretrained(LlavaForConditionalGeneration, "text_encoder"),
+            text_encoder_2=pretrained(CLIPTextModel, "text_encoder_2"),
+            transformer=stored(HunyuanVideoTransformer3DModel, "transformer", policy.transformer),
+            vae=stored(AutoencoderKLHunyuanVideo, "vae", policy.vae),
+        )
     apply_memory_plan(pipe, memory_plan, device)
     passes = EAGER_PASSES
-    if is_compiled(fused, torch.device(device)):
+    if is_compiled(fused, place):
         on_progress("fused passes")
-        passes = compiled_passes(transformer.config, policy.transformer, torch.device(device))
-        layers_on(torch.device(device)).warm_up(torch.device(device), policy.vae)
+        passes = compiled_passes(pipe.transformer.config, policy.transformer, place)
+        layers_on(place).warm_up(place, policy.vae)
     pipe.enable_kernels(Kernels(attention=attend, passes=passes, mlp_chunk=mlp_chunk))
     return pipe
+
+
+def _lives_on(device: str, memory_plan: MemoryPlan) -> bool:
+    """Whether the weights are moved away from the files they are mapped to."""
+    return memory_plan == "resident" and torch.device(device).type != "cpu"

@@ -3,10 +3,13 @@
 `server/settings.py` takes types and defaults from here, so that each exists once.
 """
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 MemoryPlan: TypeAlias = Literal["resident", "offload_encoders", "stream_blocks"]
 """What stays on the device, from fast and large to slow and small: see `memory/placement.py`."""
+
+MemoryPlanChoice: TypeAlias = Literal["auto", "resident", "offload_encoders", "stream_blocks"]
+"""A plan, or the fastest that fits: see `memory/decide.py`."""
 
 Dtype: TypeAlias = Literal["float32", "bfloat16"]
 """Of the transformer's weights; what the other models get: see `memory/dtypes.py`."""
@@ -30,6 +33,7 @@ Background: TypeAlias = Literal["keep", "white"]
 """Of the identity image: as it came, or the subject cut out on white, as in the reference's own examples."""
 
 MEMORY_PLAN: Final[MemoryPlan] = "resident"
+MEMORY_PLANS: Final[tuple[MemoryPlan, ...]] = get_args(MemoryPlan)
 ATTENTION: Final[AttentionName] = "auto"
 DTYPE: Final[Dtype] = "bfloat16"
 ALPHA: Final[Alpha] = "white"

@@ -41,6 +41,8 @@ if not CONFIGS.is_dir():  # a checkout: configs/ stands beside the packages; in 
 
 
 MemoryPlan: TypeAlias = options.MemoryPlan
+MemoryPlanChoice: TypeAlias = options.MemoryPlanChoice
+MEMORY_PLANS: Final = options.MEMORY_PLANS
 
 RENDERER: Final = "server.generator.child.renderer:HunyuanCustomRenderer"
 _RENDERER_OF_0_1: Final = "server.renderer:HunyuanCustomRenderer"  # configuration files of version 0.1 may name it
@@ -155,8 +157,8 @@ class GeneratorSettings(Section):
     stall_timeout_s: float = Field(default=120.0, gt=0, description="later silence for longer kills the generator")
     idle_unload_s: float = Field(default=0.0, ge=0, description="idle for so long frees the GPU; 0 keeps the model")
     checkpoint_every_steps: int = Field(default=1, ge=0, description="0 writes no checkpoints")
-    memory_plan: MemoryPlan = Field(
-        default=options.MEMORY_PLAN, description="what stays on the GPU; OOM takes the next, until a restart"
+    memory_plan: MemoryPlanChoice = Field(
+        default="auto", description="what stays on the GPU; auto: all that fits; OOM takes the next, until a restart"
     )
     fused: options.Fused = Field(
         default=options.FUSED, description="passes between layers and attention; auto compiles them on a GPU"

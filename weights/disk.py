@@ -6,10 +6,12 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from weights.errors import TargetError
+
+_READ_AHEAD = 64 * 2**20  # bytes asked for at once
 
 REFUSALS = {
     errno.ENOSPC: "the disk is full",
@@ -62,3 +64,37 @@ def drop_from_cache(path: Path) -> None:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(handle)
+
+
+def read_whole(path: Path) -> None:
+    """Have the next read of a file come from the page cache, if it fits."""
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(_READ_AHEAD)
+        while file.readinto(buffer):
+            pass
+
+
+def read_ahead(paths: Iterable[Path]) -> None:
+    """Have the system read files into the page cache, unless they would fill it; what is there already costs nothing.
+
+    Blocks while the disk is slower than the requests: meant for a thread.
+    """
+    sizes = {path: path.stat().st_size for path in paths}
+    if sum(sizes.values()) > available_memory():
+        return
+    for path, size in sizes.items():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            for offset in range(0, size, _READ_AHEAD):
+                os.posix_fadvise(handle, offset, _READ_AHEAD, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(handle)
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; the page cache counts as such. Linux; none elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

@@ -40,7 +40,11 @@ def gate(x: Tensor, gates: Tensor, update: Tensor) -> Tensor:
 
 def gelu_join(attended: Tensor, mlp: Tensor) -> Tensor:
     """What the output layer of a single block takes: attended [N,C], mlp [N,F] -> [N,C+F], GELU over the latter."""
-    return torch.cat([attended, F.gelu(mlp, approximate="tanh")], dim=-1)
+    channels = attended.shape[-1]
+    joined = attended.new_empty(len(attended), channels + mlp.shape[-1])
+    joined[:, :channels] = attended
+    torch.ops.aten.gelu.out(mlp, approximate="tanh", out=joined[:, channels:])  # F.gelu would make a tensor between
+    return joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

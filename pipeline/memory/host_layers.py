@@ -18,10 +18,16 @@ def is_modulation(weight: str) -> bool:
     return _MODULATION.fullmatch(weight.rpartition(".")[0]) is not None
 
 
-def keep_modulation_on_host(transformer: nn.Module) -> None:
-    """From now on those layers stay on the CPU (where they must be), wherever `transformer` is moved."""
+def keep_modulation_on_host(transformer: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """From now on those layers stay on the CPU (where they must be), wherever `transformer` is moved.
+
+    With a `dtype` they become it, except for fp8 weights.
+    """
     for name, layer in list(transformer.named_modules()):
         if _MODULATION.fullmatch(name):
+            for parameter in layer.parameters():
+                if dtype is not None and parameter.itemsize > 1:
+                    parameter.data = parameter.data.to(dtype)
             transformer.set_submodule(name, HostLayer(layer))
 
 

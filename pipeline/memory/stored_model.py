@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import ModelMixin
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.memory.fp8 import load_fp8_state_dict
@@ -20,15 +21,12 @@ def load_stored(
     folder: Path,
     dtype: torch.dtype | None,
     *,
-    device: str = "cpu",
-    on_host: Callable[[str], bool] = lambda name: False,  # noqa: ARG005
     on_file: Callable[[str], None] = lambda message: None,  # noqa: ARG005
 ) -> ModelMixin:
     """The model is created without memory of its own and takes over the tensors of the files, cast to `dtype` if given.
 
-    On the CPU, tensors of that dtype stay mapped to their files: no copy, and processes share the pages. For another
-    device each is read straight onto it, except those that `on_host` names, which stay as on the CPU. fp8 layers keep
-    their dtype. `on_file` is called with a line about every file before it is read.
+    Tensors of that dtype stay mapped to their files: no copy, and processes share the pages. fp8 layers keep their
+    dtype. `on_file` is called with a line about every file before it is read.
 
     Raises:
         ValueError: names the weights that are missing, left over or of another shape.
@@ -44,9 +42,7 @@ def load_stored(
     files = _weight_files(folder)
     for number, file in enumerate(files, start=1):
         on_file(f"{folder.name}: file {number} of {len(files)}")
-        with safe_open(file, framework="pt") as mapped, safe_open(file, framework="pt", device=device) as there:
-            for key in mapped.keys():  # noqa: SIM118 - not a dict
-                state[key] = _converted((mapped if on_host(key) else there).get_tensor(key), dtype)
+        state |= {key: _converted(tensor, dtype) for key, tensor in load_file(file).items()}
     try:
         load_fp8_state_dict(model, state)
     except (RuntimeError, KeyError, AttributeError) as error:

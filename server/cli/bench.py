@@ -23,7 +23,6 @@ def register(app: typer.Typer) -> None:
     bench.command("model")(bench_model)
     bench.command("safety")(bench_safety)
     app.add_typer(bench, name="bench")
-    app.command("doctor")(doctor)
 
 
 def bench_api(
@@ -57,12 +56,15 @@ def bench_load(
     folder: Annotated[Path, typer.Argument(help="A converted model.")],
     device: Annotated[str, typer.Option(help="Where to load it (generator.device).")] = "cpu",
     memory_plan: Annotated[MemoryPlan, typer.Option(help="What stays there (generator.memory_plan).")] = MEMORY_PLAN,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="With the files in the page cache, not on the disk.")
+    ] = False,
 ) -> None:
     """Measure how long a model takes to load, and how much memory of its own the process needs for it."""
     from pipeline.checks.load_time import bench_load as run
 
     with one_line_errors():
-        measured = run(folder, device=device, memory_plan=memory_plan)
+        measured = run(folder, device=device, memory_plan=memory_plan, cached=cached)
     for line in measured.lines():
         typer.echo(line)
 
@@ -153,26 +155,3 @@ def bench_safety(
 
     with one_line_errors():
         run(model=model, device=device, pictures=pictures, say=typer.echo)
-
-
-def doctor(
-    *,
-    full_size: Annotated[
-        bool, typer.Option("--full-size", help="Run a forward of the 13B transformer with synthetic weights.")
-    ] = False,
-    directory: Annotated[
-        Path, typer.Option(help="Folder for 26 GB of synthetic weights, removed afterwards.")
-    ] = Path(),
-) -> None:
-    """Check that this machine can hold the model: a full-size forward from disk, without a GPU, in minutes."""
-    if not full_size:
-        typer.echo("Nothing to check without --full-size.")
-        return
-    from pipeline.checks.full_size import full_size_check
-
-    with one_line_errors():
-        check = full_size_check(directory, say=lambda line: typer.echo(line, err=True))
-    for line in check.lines():
-        typer.echo(line)
-    if not check.passed:
-        raise typer.Exit(1)

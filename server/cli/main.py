@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import bench, maintenance, processes
+from server.cli import bench, doctor, maintenance, processes
 from server.cli.keys import keys
 from server.cli.webhooks import webhooks
 from server.errors import SettingsError
@@ -20,6 +20,7 @@ app = typer.Typer(
 processes.register(app)
 maintenance.register(app)
 bench.register(app)
+doctor.register(app)
 app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
 app.add_typer(weights, name="weights")

@@ -3,6 +3,7 @@
 import datetime
 import logging
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -101,13 +102,21 @@ def api(
 
 def worker(config: Config = DEMO_CONFIG, data_dir: DataDir = None, supervisor: SupervisorPid = None) -> None:
     """Run a worker process with its generator (one per GPU)."""
-    from server.db.outage import ride_out
-    from server.worker.process import run_worker
+    from server.generator.parent import Generator
+    from server.worker.worker_lock import lock_worker_id
 
     _start_process("worker", supervisor)
     settings = read_settings(config, data_dir)
+    lock = None if supervisor is not None else lock_worker_id(settings)
+    generator = Generator(settings)
+    generator.start()  # before all else: it takes longer to start than the rest of the server together
+
+    from server.db.outage import ride_out
+    from server.worker.process import run_worker
+
     ride_out(_check, settings)
-    run_worker(settings, supervised=supervisor is not None)
+    with lock or nullcontext():
+        run_worker(settings, generator, supervised=supervisor is not None)
 
 
 def _start_process(role: str, supervisor: int | None) -> None:

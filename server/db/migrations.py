@@ -29,6 +29,11 @@ _STEPS: Final[tuple[tuple[str, ...], ...]] = (
 )
 CURRENT: Final = _FIRST + len(_STEPS)
 
+
+class NewerDatabase(SettingsError):
+    """Its tables are of a later version of this server, which alone can use them."""
+
+
 _version_table = sa.Table("schema_version", sa.MetaData(), sa.Column("version", sa.Integer, nullable=False))
 
 
@@ -90,8 +95,8 @@ def _found(connection: sa.Connection) -> int | None:
     return int(connection.execute(sa.select(_version_table.c.version)).scalar_one())
 
 
-def _newer(found: int) -> SettingsError:
-    return SettingsError(f"database_url: the database has version {found}, this server knows {CURRENT}: upgrade it")
+def _newer(found: int) -> NewerDatabase:
+    return NewerDatabase(f"database_url: the database has version {found}, this server knows {CURRENT}: upgrade it")
 
 
 def _make_private(url: str) -> None:

@@ -27,7 +27,7 @@ from server.generator.messages import (
     Working,
 )
 from server.generator.state import GeneratorState, Phase
-from server.settings import MemoryPlan, Settings
+from server.settings import MEMORY_PLANS, MemoryPlan, MemoryPlanChoice, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class GeneratorKeeper:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._plan: MemoryPlan = settings.generator.memory_plan
+        self._plan: MemoryPlanChoice = settings.generator.memory_plan
+        self._plan_in_use: MemoryPlan | None = None
         self._state = GeneratorState(Phase.LOADING, "starting")
         self._usable = threading.Event()
         self._wanted = threading.Event()
@@ -89,8 +90,8 @@ class GeneratorKeeper:
 
     @property
     def plan(self) -> MemoryPlan:
-        """The memory plan of the next process."""
-        return self._plan
+        """The memory plan of the process; what it made of "auto"."""
+        return self._plan_in_use or (MEMORY_PLANS[0] if self._plan == "auto" else self._plan)
 
     def start(self) -> None:
         """Keep a process running from now on."""
@@ -109,7 +110,7 @@ class GeneratorKeeper:
 
     def restart_with(self, plan: MemoryPlan) -> None:
         """End the process; the next one has another memory plan."""
-        self._plan = plan
+        self._plan, self._plan_in_use = plan, None
         self.kill()
 
     def kill(self) -> None:
@@ -212,6 +213,7 @@ class GeneratorKeeper:
             case Ready():
                 logger.info("generator %d: %s loaded in %.1f s", pid, message.model, message.seconds)
                 self._last_failure = None
+                self._plan_in_use = message.memory_plan
                 self._state = GeneratorState(Phase.READY, message.model, pid)
                 self._loaded_at = time.monotonic()
                 self._usable.set()

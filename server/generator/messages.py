@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from server.settings import GeneratorSettings, ImageSettings, PromptSettings, SafetySettings, VideoSettings
+from server.settings import GeneratorSettings, ImageSettings, MemoryPlan, PromptSettings, SafetySettings, VideoSettings
 
 Received = TypeVar("Received")
 
@@ -85,11 +85,12 @@ to_generator: TypeAdapter[ToGenerator] = TypeAdapter(Annotated[ToGenerator, Fiel
 
 
 class Ready(_Message):
-    """The model is loaded; `model` describes it to people."""
+    """The model is loaded; `model` describes it to people. `memory_plan`: what became of the configured one."""
 
     kind: Literal["ready"] = "ready"
     model: str
     seconds: float
+    memory_plan: MemoryPlan | None = None
 
 
 class Loading(_Message):

@@ -4,14 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, assert_never, get_args
+from typing import Final, assert_never
 
 from server.errors import ServerError
 from server.generator.keeper import Died, GeneratorKeeper
 from server.generator.messages import Cancel, Failed, Finished, Generate, Log, Where, Working
 from server.generator.state import GeneratorState
 from server.generator.watchdog import Watchdog
-from server.settings import MemoryPlan, Settings
+from server.settings import MEMORY_PLANS, MemoryPlan, Settings
 
 _TICK_S: Final = 0.1  # how often a running request looks at its limits
 
@@ -97,8 +97,7 @@ class Generator:
 
     def shrink(self) -> MemoryPlan | None:
         """Go on with the next smaller memory plan in a fresh process; None when this is the smallest."""
-        plans: tuple[MemoryPlan, ...] = get_args(MemoryPlan)
-        smaller = plans[plans.index(self._keeper.plan) + 1 :]
+        smaller = MEMORY_PLANS[MEMORY_PLANS.index(self._keeper.plan) + 1 :]
         if not smaller:
             return None
         self._keeper.restart_with(smaller[0])

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from dbos import DBOS
 
@@ -29,7 +29,6 @@ from server.worker.publish import PublishWorkflow
 from server.worker.reconcile import reconcile
 from server.worker.render import RenderWorkflow
 from server.worker.takeover import Reaper
-from server.worker.worker_lock import lock_worker_id
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +39,14 @@ _REGISTER_S = 1.0
 class WorkerProcess:
     """Everything a worker does beside the workflows, one tick after the other."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, generator: Generator) -> None:
         jobs, own_id = settings.jobs, settings.worker_id
         database, storage = create_engine(settings.database_url), open_storage(settings)
         dbos = dbos_client(database)
         store, registry = WaitingJobStore(database, dbos), WorkerRegistry(database)
         self._settings, self._storage, self._store, self._dbos = settings, storage, store, dbos
-        self._generator = Generator(settings)
-        self._heartbeat = Heartbeat(registry, self._generator, worker_id=own_id, every_s=jobs.heartbeat_s)
+        self._generator = generator
+        self._heartbeat = Heartbeat(registry, generator, worker_id=own_id, every_s=jobs.heartbeat_s)
         self._reaper = Reaper(registry, dbos, own_id=own_id, stale_s=jobs.heartbeat_stale_s)
         self._webhooks = WebhookSender(database, store, settings)
         expiring = (
@@ -58,7 +57,7 @@ class WorkerProcess:
         self._sweeper = Sweeper([part.sweep for part in expiring], every_s=settings.retention.sweep_s)
         self._reconciled_at = -float("inf")
 
-        render = RenderWorkflow(store, storage, self._generator, dbos, settings=settings)
+        render = RenderWorkflow(store, storage, generator, dbos, settings=settings)
         self._render, self._claims = render, render.claims
         DBOS(config=dbos_config(database, executor_id=own_id))
         _register(PrepareWorkflow(store, storage, settings), render, PublishWorkflow(store, storage, settings))
@@ -78,8 +77,7 @@ class WorkerProcess:
         return True
 
     def start(self) -> None:
-        """Load the model, take back the jobs that this worker had when it last ended, and wait for new ones."""
-        self._generator.start()
+        """Take back the jobs that this worker had when it last ended, and wait for new ones."""
         jobs = self._settings.jobs
         concurrency = {
             IO_QUEUE: jobs.prepare_concurrency,
@@ -138,8 +136,11 @@ class WorkerProcess:
         DBOS.destroy()
 
 
-def run_worker(settings: Settings, *, supervised: bool) -> None:
-    """Work until SIGTERM or SIGINT. SIGUSR1, or a second signal without a supervisor, ends the running job's grace."""
+def run_worker(settings: Settings, generator: Generator, *, supervised: bool) -> None:
+    """Work until SIGTERM or SIGINT. SIGUSR1, or a second signal without a supervisor, ends the running job's grace.
+
+    `generator` may be loading already; the id of an unsupervised worker is locked.
+    """
     stopping, hurry = threading.Event(), threading.Event()
 
     def on_signal(*_: object) -> None:
@@ -150,23 +151,22 @@ def run_worker(settings: Settings, *, supervised: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     signal.signal(signal.SIGUSR1, lambda *_: hurry.set())
-    with nullcontext() if supervised else lock_worker_id(settings):
-        worker = WorkerProcess(settings)
-        try:
-            while not worker.register() and not stopping.wait(_REGISTER_S):
-                pass
-            if not stopping.is_set():
-                worker.start()
-            while not stopping.wait(_TICK_S):
-                worker.tick()
-            logger.info("stopping")
-            worker.finish(hurry)
-        except Exception:
-            logger.exception("this worker cannot go on")
-            os._exit(1)
-        # Not through the interpreter's shutdown, here as above: it would wait for the workflow that renders. DBOS has
-        # that workflow back in its queue or starts it again with the next worker; the generator ends with this one.
-        os._exit(0)
+    worker = WorkerProcess(settings, generator)
+    try:
+        while not worker.register() and not stopping.wait(_REGISTER_S):
+            pass
+        if not stopping.is_set():
+            worker.start()
+        while not stopping.wait(_TICK_S):
+            worker.tick()
+        logger.info("stopping")
+        worker.finish(hurry)
+    except Exception:
+        logger.exception("this worker cannot go on")
+        os._exit(1)
+    # Not through the interpreter's shutdown, here as above: it would wait for the workflow that renders. DBOS has
+    # that workflow back in its queue or starts it again with the next worker; the generator ends with this one.
+    os._exit(0)
 
 
 @contextmanager

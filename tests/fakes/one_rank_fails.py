@@ -15,7 +15,7 @@ class Renderer(renders_colour.Renderer):
         fault = job.prompt.split()[0]
         if fault == "BOTH_RAISE" or (fault == "RAISES" and self.load.rank == 1):
             raise RuntimeError("rank 1 cannot go on")
-        if fault == "RUNS_OUT_OF_MEMORY" and self.load.generator.memory_plan == "resident":
+        if fault == "RUNS_OUT_OF_MEMORY" and self.load.generator.memory_plan == "auto":
             if self.load.rank == 1:
                 raise OutOfMemory("CUDA out of memory: tried to allocate 5.3 GiB")
             threading.Event().wait()

@@ -14,6 +14,6 @@ class Renderer(renders_colour.Renderer):
 
     def render(self, job: Generate, report: Report) -> None:
         report(Working(stage="denoise", done=1, total=job.num_inference_steps))
-        if self._plan == "resident" or job.prompt == "NEVER_FITS":
+        if self._plan in {"auto", "resident"} or job.prompt == "NEVER_FITS":
             raise OutOfMemory("CUDA out of memory: tried to allocate 5.3 GiB")
         super().render(job, report)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from pipeline import load
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
 from weights.errors import VerifyError
@@ -44,6 +45,21 @@ def test_bfloat16_keeps_small_models_wide_on_the_cpu(folder: Path) -> None:
     loaded = load_pipeline(folder, device="cpu", dtype="bfloat16")
     assert loaded.transformer.dtype == torch.bfloat16
     assert loaded.vae.dtype == loaded.text_encoder.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_moved_to_a_device_are_those_that_stay(
+    dtype: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stay = load_pipeline(folder, device="cpu", dtype=dtype)
+    monkeypatch.setattr(load, "_lives_on", lambda *_: True)  # the CPU stands for the device
+    moved = load_pipeline(folder, device="cpu", dtype=dtype)
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        state, expected = moved.components[name].state_dict(), stay.components[name].state_dict()
+        assert state.keys() == expected.keys()
+        assert all(state[key].dtype == expected[key].dtype for key in expected)
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+    assert not any(parameter.requires_grad for parameter in moved.transformer.parameters())
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
@@ -98,12 +114,12 @@ def test_fp8_layers_load_with_their_scales(
     state[f"{name}.weight_scale"] = scale
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
-    def load(source: Path) -> HunyuanCustomPipeline:
+    def load_again(source: Path) -> HunyuanCustomPipeline:
         if plain:
             return HunyuanCustomPipeline.from_pretrained(source)
         return load_pipeline(source, device="cpu", dtype="float32")
 
-    loaded = load(folder)
+    loaded = load_again(folder)
     rounded = copy.deepcopy(pipe.transformer)
     rounded.get_submodule(name).weight.copy_(state[f"{name}.weight"].float() * scale)
     expected = HunyuanCustomPipeline(**(pipe.components | {"transformer": rounded}))
@@ -112,7 +128,7 @@ def test_fp8_layers_load_with_their_scales(
     piece, tolerance = LOADED
     close(piece, loaded("x", identity, **arguments).frames, frames, tolerance)
     loaded.save_pretrained(tmp_path / "again")
-    close(piece, load(tmp_path / "again")("x", identity, **arguments).frames, frames, tolerance)
+    close(piece, load_again(tmp_path / "again")("x", identity, **arguments).frames, frames, tolerance)
 
 
 def test_progress_is_logged_unless_it_is_asked_for(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ from typing import assert_never
 
 from pipeline.safety.flagged import Flagged
 from server.errors import is_disk_error
+from server.generator.child import head_start
 from server.generator.child.compile_cache import keep_compiled_code
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
 from server.generator.child.rank_processes import RankProcesses
@@ -54,6 +55,7 @@ class GeneratorProcess:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         load = self._requests.get()
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
+        head_start.begin(load)
         others = None
         if load.rank > 0:
             configure_logging(f"generator rank {load.rank}")
@@ -70,7 +72,11 @@ class GeneratorProcess:
             return 1
         if others is not None:
             others.wait_until_ready()
-        self._channel.send(Ready(model=renderer.model, seconds=time.perf_counter() - started))
+        ready = Ready(
+            model=renderer.model, seconds=time.perf_counter() - started, memory_plan=getattr(renderer, "plan", None)
+        )
+        self._channel.send(ready)
+        head_start.end()
         while True:
             self._serve_one(renderer, others)
 

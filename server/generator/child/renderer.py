@@ -14,6 +14,7 @@ from pipeline.demo.model import build_demo_model, demo_facts, render_size
 from pipeline.language.chat import ChatModel
 from pipeline.language.writer import Words
 from pipeline.load import load_pipeline
+from pipeline.memory.decide import decide_plan
 from pipeline.mp4 import write_mp4
 from pipeline.parallel.tiles import send_tiles, tiles_of_ranks
 from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
@@ -46,11 +47,18 @@ class HunyuanCustomRenderer:
         device = own_device(load)
         self._ranks = connected_ranks(load, device)
         self._screening = Screening(load, device, self._ranks, on_loading)
+        self.plan = decide_plan(
+            folder,
+            device=device,
+            dtype=settings.dtype,
+            wanted=settings.memory_plan,
+            processes=settings.ranks,
+        )
         self._pipe = load_pipeline(
             folder,
             device=str(device),
             dtype=settings.dtype,
-            memory_plan=settings.memory_plan,
+            memory_plan=self.plan,
             fused=settings.fused,
             mlp_chunk=settings.mlp_chunk,
             attention=settings.attention,

@@ -11,6 +11,8 @@ import pytest
 
 from server.bench.waiting import LIMIT_S
 from server.generator.keeper import GeneratorKeeper
+from server.generator.messages import Ready
+from server.generator.parent import Generator
 from server.generator.state import Phase
 from server.settings import load_settings
 from tests.harness.live_server import until
@@ -76,3 +78,9 @@ def test_a_model_that_is_waited_for_does_not_stay_unloaded(tmp_path: Path) -> No
         keeper.unload()
         waiting.join(LIMIT_S)
         assert keeper.usable
+
+
+def test_a_model_that_runs_out_of_memory_goes_on_below_what_auto_had_chosen(tmp_path: Path) -> None:
+    generator = Generator(load_settings(None, {"data_dir": tmp_path, "generator": {"memory_plan": "auto"}}))
+    generator._keeper._receive(Ready(model="m", seconds=1.0, memory_plan="offload_encoders"), pid=1)
+    assert [generator.shrink(), generator.shrink()] == ["stream_blocks", None]

@@ -1,0 +1,110 @@
+"""`hunyuan-custom doctor`: what is wrong with this machine or deployment, one line each, with the remedy."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server.cli.options import DEMO_CONFIG, Config, DataDir, read_settings
+from server.settings import Settings
+from weights.commands import one_line_errors
+
+if TYPE_CHECKING:
+    from server.doctor.finding import Finding
+    from server.doctor.machine import Card
+    from server.doctor.memory import MemoryTable
+
+Memory = Annotated[str | None, typer.Option(help="Ask about another machine: 80GB, 81559MiB.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(doctor)
+
+
+def doctor(
+    *,
+    config: Config = DEMO_CONFIG,
+    data_dir: DataDir = None,
+    gpu_memory: Memory = None,
+    host_memory: Memory = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Findings and memory as one JSON object.")] = False,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="Instead: run a forward of the 13B transformer with synthetic weights.")
+    ] = False,
+    directory: Annotated[
+        Path, typer.Option(help="Folder for 26 GB of synthetic weights, removed afterwards.")
+    ] = Path(),
+) -> None:
+    """Check GPU, driver, torch, memory, weights, disk, database and port; exit code 1 if something blocks."""
+    if full_size:
+        _run_full_size(directory)
+        return
+    from server.doctor.machine import cards
+
+    settings = read_settings(config, data_dir)
+    found = cards()
+    table = _memory(settings, found, gpu_memory, host_memory)
+    findings = list(_look(settings, found, table))
+    blocked = any(finding.state == "problem" for finding in findings)
+    if as_json:
+        report: dict[str, Any] = {"ok": not blocked, "findings": [finding.as_dict() for finding in findings]}
+        typer.echo(json.dumps(report | ({"memory": table.as_dict()} if table else {}), indent=2))
+    else:
+        for finding in findings:
+            typer.echo(finding.line())
+        for line in ["", *table.lines()] if table else []:
+            typer.echo(line)
+    if blocked:
+        raise typer.Exit(1)
+
+
+def _look(settings: Settings, found: list["Card"], table: "MemoryTable | None") -> Iterator["Finding"]:
+    from server.doctor import deployment, machine
+
+    generator = settings.generator
+    yield from machine.check_gpu(generator.device, found, ranks=generator.ranks)
+    yield machine.check_torch(generator.device)
+    yield from machine.check_kernels(generator.device)
+    if table is not None:
+        yield table.finding(generator)
+    yield deployment.check_weights(settings)
+    yield machine.check_encoder()
+    yield deployment.check_data_dir(settings)
+    yield deployment.check_database(settings)
+    yield from deployment.check_storage(settings)
+    yield deployment.check_port(settings)
+    yield deployment.check_access(settings)
+
+
+def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str | None) -> "MemoryTable | None":
+    """None where nothing is to be placed: on a CPU, unless another machine is asked about."""
+    from server.doctor.deployment import is_running
+    from server.doctor.memory import MemoryTable, parse_memory, sizes_of
+    from weights.disk import available_memory
+
+    here = found[: settings.generator.ranks] if settings.generator.device.startswith("cuda") else []
+    if gpu is None and not here:
+        return None
+    running = is_running(settings)  # then its own memory is among what is taken
+    return MemoryTable(
+        model=sizes_of(settings.generator),
+        gpu=parse_memory(gpu, option="--gpu-memory")
+        if gpu
+        else min(card.memory if running else card.free for card in here),
+        host=parse_memory(host, option="--host-memory") if host else available_memory() // settings.generator.ranks,
+        asked=gpu is not None,
+    )
+
+
+def _run_full_size(directory: Path) -> None:
+    from pipeline.checks.full_size import full_size_check
+
+    with one_line_errors():
+        check = full_size_check(directory, say=lambda line: typer.echo(line, err=True))
+    for line in check.lines():
+        typer.echo(line)
+    if not check.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""What `hunyuan-custom doctor` looks at: the machine, the deployment, and how much memory clips take."""
