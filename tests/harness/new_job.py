@@ -8,6 +8,6 @@ from server.fal.submit_headers import Priority
 from server.jobs.job import NewJob
 
 
-def new_job(priority: Priority = Priority.NORMAL, **rest: Any) -> NewJob:
+def new_job(priority: Priority = Priority.NORMAL, owner: str = "local", **rest: Any) -> NewJob:
     body = HunyuanCustomInput(prompt="p", image_url="data:")
-    return NewJob(str(uuid.uuid4()), "local", body, 1, priority, "http://127.0.0.1", **rest)
+    return NewJob(str(uuid.uuid4()), owner, body, 1, priority, "http://127.0.0.1", **rest)
