@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from server.api.http_protocol import limited_protocol
 from server.api.late_start import LateApi
+from server.api.middleware.keep_alive import KeepAlive
 from server.db.outage import OUTAGES, is_outage
 from server.settings import Settings
 
@@ -56,7 +57,7 @@ def run_api(settings: Settings, open_app: Callable[[], FastAPI], listener: socke
     api = settings.api
     app = _open(settings, open_app)
     config = uvicorn.Config(
-        app,
+        KeepAlive(app, seconds=api.keep_alive_s),
         host=api.host,
         port=api.port,
         http=limited_protocol(api),
@@ -65,8 +66,6 @@ def run_api(settings: Settings, open_app: Callable[[], FastAPI], listener: socke
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        # Clients that read it hang up first (Node's fetch, agents with a timeout): no request meets the server's end.
-        headers=[("keep-alive", f"timeout={max(1, int(api.keep_alive_s) - 1)}")],
         timeout_keep_alive=api.keep_alive_s,  # type: ignore[arg-type] # it goes to `call_later`, which takes fractions
         timeout_graceful_shutdown=int(api.shutdown_grace_s),
         ssl_certfile=api.tls_cert,
