@@ -70,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    deadlines = asyncio.create_task(keep_deadlines(services.store, every_s=services.settings.api.deadline_poll_s))
+    every_s = services.settings.api.deadline_poll_s
+    deadlines = asyncio.create_task(keep_deadlines(services.store, services.reads, every_s=every_s))
     yield
     deadlines.cancel()

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from server.db.outage import OUTAGES, is_outage
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 NO_LOGS: Final = 2**53  # behind every line, and exact in JSON
 _PING_S: Final = 15.0
 _RECHECK_S: Final = 1.0
+_EVENTS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +159,14 @@ async def status_events(
             if update is None or not is_allowed():
                 return
             silent_s = 0.0
-            yield _event(update, logs=logs)
+            yield _event(update.state, update.position, tuple(update.lines) if logs else None, update.last_line)
             if update.state.status is Status.COMPLETED:
                 return
 
 
-def _event(update: Update, *, logs: bool) -> bytes:
-    status = views.status(update.state, queue_position=update.position, logs=update.lines if logs else None)
-    event_id = f"id: {update.last_line}\n" if logs else ""
+@lru_cache(maxsize=_EVENTS_AT_ONCE)
+def _event(state: JobState, position: int | None, lines: tuple[LogLine, ...] | None, last_line: int) -> bytes:
+    """Made once for all streams of a job that tell the same. `lines`: None without logs."""
+    status = views.status(state, queue_position=position, logs=lines)
+    event_id = f"id: {last_line}\n" if lines is not None else ""
     return f"{event_id}data: {json.dumps(status.model_dump(exclude_unset=True))}\n\n".encode("ascii")

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
     bench.command("api")(bench_api)
     bench.command("faults")(bench_faults)
+    bench.command("idle")(bench_idle)
     bench.command("convert")(bench_convert_command)
     bench.command("load")(bench_load)
     bench.command("words")(bench_words)
@@ -49,6 +50,19 @@ def bench_faults(
 
     configure_logging("bench", logging.CRITICAL)  # that children die is no news here
     if not run(Plan(jobs=jobs, rounds=rounds, cancels=cancels, outages=outages)):
+        raise typer.Exit(1)
+
+
+def bench_idle(
+    *,
+    seconds: Annotated[float, typer.Option(min=0, help="Of doing nothing, on each kind of database.")] = 300.0,
+    reactions: Annotated[int, typer.Option(min=0, help="Submits and cancels after a quiet spell.")] = 100,
+) -> None:
+    """Measure the CPU time of a server that has nothing to do, and how soon it reacts after a quiet spell."""
+    from server.bench.idle import bench_idle as run
+
+    configure_logging("bench", logging.WARNING)
+    if not run(seconds=seconds, reactions=reactions):
         raise typer.Exit(1)
 
 

@@ -26,6 +26,13 @@ _STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE request ADD COLUMN engine_forgotten BOOLEAN DEFAULT FALSE NOT NULL",
         "DELETE FROM webhook WHERE request_id NOT IN (SELECT id FROM request)",
     ),
+    # 3: what a submit and a look for deadlines cost does not grow with the finished requests that are kept.
+    (
+        "CREATE INDEX request_waiting_of_owner ON request (owner, priority, place) WHERE status = 'IN_QUEUE'",
+        "CREATE INDEX request_rendering ON request (priority, place) WHERE status = 'IN_PROGRESS'",
+        "CREATE INDEX request_deadline ON request (start_deadline) "
+        "WHERE status = 'IN_QUEUE' AND start_deadline IS NOT NULL",
+    ),
 )
 CURRENT: Final = _FIRST + len(_STEPS)
 

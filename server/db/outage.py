@@ -82,6 +82,11 @@ class Outages:
         self._last_at = 0.0
         self._what = "database"
 
+    @property
+    def lasting(self) -> bool:
+        """Whether there is one that is not known to be over."""
+        return self._since is not None
+
     def noticed(self, error: BaseException) -> None:
         """A call failed for an outage."""
         with self._lock:

@@ -4,9 +4,17 @@ DBOS keeps its own tables beside these in the same database, so that a submit is
 is read from them.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
+
+
+def literal(word: str) -> sa.ColumnClause[Any]:
+    """A word of ours in the statement itself: for a parameter SQLite never takes a partial index."""
+    return sa.literal_column(f"'{word}'", sa.String)
+
 
 request_table = sa.Table(
     "request",
@@ -47,13 +55,22 @@ request_table = sa.Table(
     sa.Column("engine_forgotten", sa.Boolean, nullable=False, server_default=sa.false()),
     sqlite_autoincrement=True,
 )
-sa.Index(
-    "request_waiting",
-    request_table.c.priority,
-    request_table.c.queue_order,
-    request_table.c.seq,
-    sqlite_where=request_table.c.status == "IN_QUEUE",
-    postgresql_where=request_table.c.status == "IN_QUEUE",
+_priority, _place = request_table.c.priority, request_table.c.queue_order
+
+
+def _index_of(name: str, *columns: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
+    """An index of some rows. With these four the queue costs the same however many finished requests are kept."""
+    sa.Index(name, *columns, sqlite_where=rows, postgresql_where=rows)
+
+
+_waits = request_table.c.status == literal("IN_QUEUE")
+_index_of("request_waiting", _priority, _place, request_table.c.seq, rows=_waits)
+_index_of("request_waiting_of_owner", request_table.c.owner, _priority, _place, rows=_waits)
+_index_of("request_rendering", _priority, _place, rows=request_table.c.status == literal("IN_PROGRESS"))
+_index_of(
+    "request_deadline",
+    request_table.c.start_deadline,
+    rows=sa.and_(_waits, request_table.c.start_deadline.is_not(None)),
 )
 sa.Index("request_idempotency", request_table.c.owner, request_table.c.idempotency_key, unique=True)
 sa.Index("request_by_video", request_table.c.video_key)

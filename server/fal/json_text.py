@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import islice
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -11,11 +12,17 @@ _ESCAPE: Final = re.compile(
 )
 _MOST_ESCAPES: Final = 100_000  # beyond it a lone surrogate stays what it is, and is refused
 _ESCAPED: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-_ENCODED: Final = re.compile(rb"\xed[\xa0-\xbf]")
+_ENCODED: Final = re.compile(rb"\xed[\xa0-\xbf].", re.DOTALL)
+_ENCODED_PAIR: Final = re.compile(rb"\xed[\xa0-\xaf].\xed[\xb0-\xbf].", re.DOTALL)
+# Both as long as what they replace.
+_REPLACED_ESCAPE: Final = rb"\ufffd"
+_REPLACED: Final = "\ufffd".encode()
 
 
 def parse_json(body: bytes | bytearray) -> Any:
     """Parse UTF-8, UTF-16 or UTF-32, with or without a byte order mark; lone surrogates become U+FFFD.
+
+    A bytearray of 30 MB is repaired where it is: its text may take 120 MB, and copies of it would come on top.
 
     Raises:
         ValueError: not JSON. NaN, Infinity and deep nesting are not.
@@ -24,11 +31,10 @@ def parse_json(body: bytes | bytearray) -> Any:
         return from_json(body, allow_inf_nan=False)
     except ValueError:
         encoding = json.detect_encoding(body)
-        is_utf8 = encoding == "utf-8" and not _ENCODED.search(body)
-        if is_utf8 and not _ESCAPED.search(body):
+        if encoding == "utf-8" and not _ENCODED.search(body) and not _ESCAPED.search(body):
             raise
-    plain = body if is_utf8 else _as_utf8(body, encoding)
-    return from_json(_ESCAPE.sub(_whole, plain, count=_MOST_ESCAPES), allow_inf_nan=False)
+        utf8 = body if encoding == "utf-8" else _as_utf8(body, encoding)
+    return from_json(_repaired(utf8 if isinstance(utf8, bytearray) else bytearray(utf8)), allow_inf_nan=False)
 
 
 def _as_utf8(body: bytes | bytearray, encoding: str) -> bytes:
@@ -37,5 +43,13 @@ def _as_utf8(body: bytes | bytearray, encoding: str) -> bytes:
     return utf16.decode("utf-16-le", "replace").encode()
 
 
-def _whole(escape: re.Match[bytes]) -> bytes:
-    return rb"\ufffd" if escape[1] else escape[0]
+def _repaired(utf8: bytearray) -> bytearray:
+    """Without lone surrogates, be they escapes or encoded like letters."""
+    if _ENCODED_PAIR.search(utf8):
+        utf8 = bytearray(_ENCODED_PAIR.sub(lambda pair: _as_utf8(pair[0], "utf-8"), utf8))
+    for lone in _ENCODED.finditer(utf8):
+        utf8[lone.start() : lone.end()] = _REPLACED
+    for escape in islice(_ESCAPE.finditer(utf8), _MOST_ESCAPES):
+        if escape[1]:
+            utf8[escape.start() : escape.end()] = _REPLACED_ESCAPE
+    return utf8

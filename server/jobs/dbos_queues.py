@@ -6,13 +6,14 @@ repeated after a crash is answered from its record, and the hand-over of the nex
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, EnqueueOptions
 
 from server.db.outage import OutageFilter
+from server.db.tables import literal
 from server.jobs.job import Job, Rendered
 
 APPLICATION: Final = "hunyuan-custom"
@@ -53,6 +54,33 @@ def dbos_client(database: sa.Engine) -> DBOSClient:
         application_name=APPLICATION,
         retry_connection_errors=False,  # its callers do not wait, or wait by themselves
     )
+
+
+def register_queues(client: DBOSClient, concurrency: Mapping[str, int], *, poll_s: float) -> None:
+    """Before DBOS is launched, which then serves them at once. A worker runs so many workflows of each at a time."""
+    for name, limit in concurrency.items():
+        client.register_queue(name, worker_concurrency=limit, polling_interval_sec=poll_s)
+
+
+def some_enqueued(database: sa.Engine, queue: str) -> sa.Select[Any]:
+    """Finds a row if workflows wait in a queue."""
+    row, waiting = _workflows(database).c, literal("ENQUEUED")
+    indexed = row.status.in_([waiting, literal("PENDING")])  # the condition of DBOS's index, in the same words
+    return sa.select(sa.literal(1)).where(row.queue_name == queue, row.status == waiting, indexed)
+
+
+def executors_at_work(database: sa.Engine) -> sa.Select[tuple[str]]:
+    """The workers that run workflows, as DBOS knows them."""
+    row = _workflows(database).c
+    running = row.status == literal("PENDING")
+    return sa.select(row.executor_id).where(running, row.executor_id.is_not(None)).distinct()
+
+
+def _workflows(database: sa.Engine) -> sa.FromClause:
+    """DBOS's own table, which it documents. Its client asks for thirty of them."""
+    schema = None if database.dialect.name == "sqlite" else "dbos"
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in ("queue_name", "status", "executor_id")]
+    return sa.table("workflow_status", *columns, schema=schema)
 
 
 def enqueue_prepare(client: DBOSClient, transaction: sa.Connection, request_id: str) -> None:

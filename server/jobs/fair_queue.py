@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from server.db.tables import request_table
+from server.db.tables import literal, request_table
 from server.errors import QueueTooLong, TooManyRequests
 from server.fal.submit_headers import Priority
 from server.jobs.job import LOCAL_OWNER, Status
@@ -19,7 +19,8 @@ from server.jobs.job import LOCAL_OWNER, Status
 _JOBS_PER_TURN = 1000
 _RETRY_AFTER_S = 5.0  # fal's clients retry a 429 for about a minute
 
-_waiting = request_table.c.status == Status.IN_QUEUE
+_waiting = request_table.c.status == literal(Status.IN_QUEUE)
+_rendering = request_table.c.status == literal(Status.IN_PROGRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +58,22 @@ def enforce_caps(
 def next_queue_order(transaction: sa.Connection, owner: str, priority: Priority) -> int:
     """The queue order of a new job; starts at 1, because DBOS takes 0 for "before everything"."""
     same, order = request_table.c.priority == priority, request_table.c.queue_order
-    placed, unfinished = order > 0, request_table.c.status != Status.COMPLETED
-    rendering = request_table.c.status == Status.IN_PROGRESS
-    served = transaction.execute(sa.select(sa.func.max(order)).where(rendering, same, placed)).scalar()
-    if served is None:
-        served = transaction.execute(sa.select(sa.func.min(order)).where(_waiting, same, placed)).scalar() or 0
-    last = sa.select(sa.func.max(order)).where(unfinished, same, placed, request_table.c.owner == owner)
-    own = transaction.execute(last).scalar()
+    placed = order > 0
+    # The few that have left the queue and keep their places; all others are found by an index each.
+    rendering = transaction.execute(sa.select(order, request_table.c.owner).where(_rendering, same, placed)).all()
+
+    def of_waiting(found: sa.Function[int], *conditions: sa.ColumnElement[bool]) -> int:
+        return transaction.execute(sa.select(found).where(_waiting, same, placed, *conditions)).scalar() or 0
+
+    served = max((place for place, _ in rendering), default=0) or of_waiting(sa.func.min(order))
+    own = max([place for place, of in rendering if of == owner], default=0)
+    own = max(own, of_waiting(sa.func.max(order), request_table.c.owner == owner))
     turn = served // _JOBS_PER_TURN
-    if own is not None:
+    if own:
         turn = max(turn, own // _JOBS_PER_TURN + 1)
     first, beyond = turn * _JOBS_PER_TURN, (turn + 1) * _JOBS_PER_TURN
-    taken = sa.select(sa.func.max(order)).where(unfinished, same, order >= first, order < beyond)
-    return max(first, transaction.execute(taken).scalar() or 0) + 1
+    taken = max((place for place, _ in rendering if first <= place < beyond), default=first)
+    return max(taken, of_waiting(sa.func.max(order), order >= first, order < beyond)) + 1
 
 
 def queue_position(connection: sa.Connection, priority: Priority, queue_order: int) -> int:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from server.db.locks import lock_queue
-from server.db.tables import log_table, request_table
+from server.db.tables import literal, log_table, request_table
 from server.errors import ErrorResponse
 from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
@@ -121,7 +121,7 @@ class JobStore:
     def open_jobs(self, *, older_than_s: float) -> list[Job]:
         """Jobs that are not over and were submitted at least so long ago."""
         query = sa.select(*_job_columns).where(
-            request_table.c.status != Status.COMPLETED, request_table.c.created_at <= self._clock() - older_than_s
+            request_table.c.finished_at.is_(None), request_table.c.created_at <= self._clock() - older_than_s
         )
         with self._database.connect() as connection:
             return [_job(row) for row in connection.execute(query)]
@@ -279,7 +279,7 @@ class JobStore:
         overdue = (
             request_table.update()
             .where(
-                request_table.c.status == Status.IN_QUEUE,
+                request_table.c.status == literal(Status.IN_QUEUE),
                 request_table.c.started_at.is_(None),  # one that a stopping worker gave back has started in time
                 request_table.c.start_deadline < self._clock(),
             )

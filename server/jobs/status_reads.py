@@ -116,6 +116,11 @@ class StatusReads:
             self._queue_valid_until = done + max(_QUEUE_MAX_AGE_S, _QUEUE_LOAD_SHARE * (done - now))
         return bisect_left(self._queue, (state.priority, state.queue_order))
 
+    async def some_overdue(self, now: float) -> bool:
+        """Whether a waiting job's start deadline, in Unix seconds like `now`, has passed."""
+        sql = f"SELECT 1 {_WAITING} AND start_deadline < :now AND started_at IS NULL LIMIT 1"
+        return bool(await self._rows(sql, {"now": now}))
+
     async def video_is_known(self, video_key: str) -> bool:
         """Whether a finished job points to this video, be it there or not."""
         sql = "SELECT 1 FROM request WHERE video_key = :key AND status = 'COMPLETED'"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from server.db.tables import request_table, worker_table
+from server.db.tables import literal, request_table, worker_table
+from server.jobs.dbos_queues import executors_at_work
 from server.jobs.job import Status
 
 
@@ -54,6 +55,15 @@ class WorkerRegistry:
         with self._database.connect() as connection:
             return [Worker(*row) for row in connection.execute(sa.select(*_columns).order_by(worker_table.c.id))]
 
+    def heartbeats(self) -> dict[str, float | None]:
+        """Of all registered workers; None of those that have work without being registered (any more)."""
+        registered = sa.select(worker_table.c.id, worker_table.c.heartbeat_at)
+        at_work = executors_at_work(self._database).subquery()
+        everyone = registered.union_all(sa.select(at_work.c.executor_id, sa.null()))
+        with self._database.connect() as connection:
+            found = connection.execute(everyone).all()
+        return dict.fromkeys(row[0] for row in found) | {row[0]: row[1] for row in found if row[1] is not None}
+
     def fresh(self, within_s: float) -> list[Worker]:
         """Workers heard of within the last `within_s` seconds."""
         return [worker for worker in self.all() if worker.heartbeat_at > self._clock() - within_s]
@@ -61,7 +71,7 @@ class WorkerRegistry:
     def count_running(self, worker_ids: Collection[str]) -> int:
         """How many jobs these workers have in progress."""
         query = sa.select(sa.func.count()).where(
-            request_table.c.status == Status.IN_PROGRESS, request_table.c.worker_id.in_(worker_ids)
+            request_table.c.status == literal(Status.IN_PROGRESS), request_table.c.worker_id.in_(worker_ids)
         )
         with self._database.connect() as connection:
             return connection.execute(query).scalar_one()

@@ -24,7 +24,8 @@ from server.worker.worker_lock import lock_worker_id
 
 logger = logging.getLogger(__name__)
 
-_TICK_S = 0.1
+_TICK_S = 0.2
+_SIGNAL_TICK_S = 0.5
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 5.0
 _HEALTHY_AFTER_S = 3.0
@@ -143,7 +144,7 @@ class Supervisor:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
-        while not signalled.wait(_TICK_S):
+        while not signalled.wait(_SIGNAL_TICK_S):
             # Not one long wait: the kernel may give a signal to another thread (as when the main one was stopped by
             # Ctrl-Z), and Python runs its handler in the main thread only when that executes something.
             pass

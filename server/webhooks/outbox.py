@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from server.db.tables import request_table, webhook_table
+from server.db.waiting_work import NOW
 from server.errors import NotFound
 from server.jobs.completion import PENDING
 from server.webhooks.shares import NOT_BUSY, Busy
@@ -36,6 +37,11 @@ _webhook, _request = webhook_table.c, request_table.c
 _select: sa.Select[Any] = sa.select(
     *(_webhook[name] for name in Webhook.__slots__ if name != "owner"), _request.owner
 ).select_from(webhook_table.outerjoin(request_table, _request.id == _webhook.request_id))
+
+
+def some_due() -> sa.Select[Any]:
+    """Finds a row if a delivery is to be made now, but not one that a clock put back has left in the future."""
+    return sa.select(sa.literal(1)).where(_webhook.state == PENDING, _webhook.next_at <= NOW)
 
 
 class WebhookOutbox:

@@ -51,10 +51,19 @@ class _Outcome:
 
 
 class WebhookSender:
-    """One per worker; the leases in the table give each delivery to one worker at a time."""
+    """One per worker; the leases in the table give each delivery to one worker at a time.
+
+    `wait_for_work` may return before there is some, and must when the sender is stopped.
+    """
 
     def __init__(
-        self, database: sa.Engine, store: JobStore, settings: Settings, backend: Backend | None = None
+        self,
+        database: sa.Engine,
+        store: JobStore,
+        settings: Settings,
+        backend: Backend | None = None,
+        *,
+        wait_for_work: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings.webhooks
         self._policy = OutboundPolicy(settings.allow_private_networks)
@@ -63,6 +72,7 @@ class WebhookSender:
         self._store = store
         self._signer = WebhookSigner(load_secret(database, WEBHOOKS))
         self._backend = backend or self._pinned
+        self._wait_for_work = wait_for_work
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._stopping = threading.Event()
         self._free = threading.Semaphore(self._settings.concurrency)
@@ -81,6 +91,7 @@ class WebhookSender:
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.poll_s):
+            self._wait_for_work()
             try:
                 self._sweep()
             except Exception as error:

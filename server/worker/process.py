@@ -12,13 +12,24 @@ from dbos import DBOS
 
 from server.db.connection import create_engine
 from server.db.outage import OUTAGES, is_outage, ride_out
+from server.db.waiting_work import WaitingWork
 from server.generator.parent import Generator
-from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, dbos_client, dbos_config, publish_queue
+from server.jobs.dbos_polling import poll_only_for_work
+from server.jobs.dbos_queues import (
+    GPU_QUEUE,
+    IO_QUEUE,
+    dbos_client,
+    dbos_config,
+    publish_queue,
+    register_queues,
+    some_enqueued,
+)
 from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings
 from server.storage.open import open_storage
 from server.storage.uploads import Uploads
+from server.webhooks.outbox import some_due
 from server.webhooks.sender import WebhookSender
 from server.worker.expiry.orphan_files import OrphanFiles
 from server.worker.expiry.retention import Retention
@@ -34,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 0.2
 _REGISTER_S = 1.0
+_WEBHOOKS = "webhooks"
 
 
 class WorkerProcess:
@@ -48,7 +60,14 @@ class WorkerProcess:
         self._generator = generator
         self._heartbeat = Heartbeat(registry, generator, worker_id=own_id, every_s=jobs.heartbeat_s)
         self._reaper = Reaper(registry, dbos, own_id=own_id, stale_s=jobs.heartbeat_stale_s)
-        self._webhooks = WebhookSender(database, store, settings)
+        self._concurrency = {
+            IO_QUEUE: jobs.prepare_concurrency,
+            publish_queue(own_id): jobs.publish_concurrency,
+            GPU_QUEUE: 1,
+        }
+        kinds = {queue: some_enqueued(database, queue) for queue in self._concurrency} | {_WEBHOOKS: some_due()}
+        self._work = WaitingWork(database, kinds, every_s=jobs.engine_poll_s)
+        self._webhooks = WebhookSender(database, store, settings, wait_for_work=lambda: self._work.wait(_WEBHOOKS))
         expiring = (
             Retention(database, storage, dbos, settings.retention),
             Uploads(database, storage, settings.limits),
@@ -59,7 +78,7 @@ class WorkerProcess:
 
         render = RenderWorkflow(store, storage, generator, dbos, settings=settings)
         self._render, self._claims = render, render.claims
-        DBOS(config=dbos_config(database, executor_id=own_id))
+        self._engine = DBOS(config=dbos_config(database, executor_id=own_id))
         _register(PrepareWorkflow(store, storage, settings), render, PublishWorkflow(store, storage, settings))
 
     def register(self) -> bool:
@@ -78,17 +97,12 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Take back the jobs that this worker had when it last ended, and wait for new ones."""
-        jobs = self._settings.jobs
-        concurrency = {
-            IO_QUEUE: jobs.prepare_concurrency,
-            publish_queue(self._settings.worker_id): jobs.publish_concurrency,
-            GPU_QUEUE: 1,
-        }
-        DBOS.listen_queues(list(concurrency))
+        ride_out(register_queues, self._dbos, self._concurrency, poll_s=self._settings.jobs.engine_poll_s)
+        DBOS.listen_queues(list(self._concurrency))
         DBOS.launch()
+        poll_only_for_work(self._engine, self._work, self._concurrency)
+        self._work.start()
         self._webhooks.start()
-        for name, limit in concurrency.items():
-            ride_out(DBOS.register_queue, name, worker_concurrency=limit, polling_interval_sec=jobs.engine_poll_s)
 
     def tick(self) -> None:
         """Called a few times a second; what fails while the database is away is done when it is back."""
@@ -132,6 +146,7 @@ class WorkerProcess:
         with _unless_away():
             self._render.write_log()
             self._claims.release()
+        self._work.stop()
         self._webhooks.stop()
         DBOS.destroy()
 

@@ -86,10 +86,12 @@ class RenderWorkflow(Workflow):
         job = None
         try:
             job = self._store.get(request_id)
-            if job is not None and isinstance(self._attempt(job), Again | NotNow):
+            outcome = self._attempt(job) if job is not None else NotOurs()
+            if isinstance(outcome, Again | NotNow):
                 self.claims.requeue()
                 self.claims.wait_until_allowed()
-                time.sleep(self._pause_s)
+                if isinstance(outcome, Again):  # otherwise the pause would be that of an earlier job
+                    time.sleep(self._pause_s)
                 self._generator.wait_until_ready()
         except Exception as error:
             response = unexpected_error(request_id, error)

@@ -54,19 +54,13 @@ class Reaper:
         if now - self._swept_at > self._stale_s / 2:
             self.start_over()
         self._swept_at = now
-        for worker_id, heartbeat_at in self._heartbeats().items():
+        for worker_id, heartbeat_at in self._workers.heartbeats().items():
             seen = self._seen.get(worker_id)
             if seen is None or seen.heartbeat_at != heartbeat_at:
                 self._seen[worker_id] = _Seen(heartbeat_at, now)
             elif now - seen.since > self._stale_s:
                 self._take_over(worker_id)
                 del self._seen[worker_id]
-
-    def _heartbeats(self) -> dict[str, float | None]:
-        """Of all registered workers, and of those that have work without being registered (any more)."""
-        running = self._dbos.list_workflows(status="PENDING", load_input=False, load_output=False)
-        unregistered = {workflow.executor_id: None for workflow in running if workflow.executor_id}
-        return unregistered | {worker.id: worker.heartbeat_at for worker in self._workers.all()}
 
     def start_over(self) -> None:
         """Forget what was seen: while the database was away no heartbeat could change."""

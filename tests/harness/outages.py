@@ -2,9 +2,11 @@
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from server.bench.throwaway_postgres import Postgres
 from tests.harness.client_programs import missing
@@ -70,4 +72,30 @@ def mounted(disk: Path, size: str) -> Iterator[None]:
         yield
     finally:
         # Lazy: a process that was killed may still have a file open.
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@contextmanager
+def turning_read_only(disk: Path, image: Path) -> Iterator[Callable[[], None]]:
+    """A file system of its own, and what makes it read-only under those that write to it, as an error of its disk does.
+
+    It can be written again only after a new mount. Needs loop devices; without them the test is skipped.
+    """
+    disk.mkdir()
+    image.touch()
+    made = [["truncate", "-s", "32M", str(image)], ["mkfs.ext4", "-q", str(image)]]
+    mounting = ["mount", "-o", "loop,errors=remount-ro", str(image), str(disk)]
+    if any(subprocess.run(command, capture_output=True, check=False).returncode for command in [*made, mounting]):
+        pytest.skip("no right to mount an image")
+    try:
+        found = subprocess.run(["losetup", "-j", str(image)], capture_output=True, text=True, check=True).stdout
+        fault = Path("/sys/fs/ext4", Path(found.partition(":")[0]).name, "trigger_fs_error")
+        if not fault.exists():
+            pytest.skip("no right to break a file system")
+
+        def fail() -> None:
+            fault.write_text("1")
+
+        yield fail
+    finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -1,7 +1,8 @@
 """Servers that many files of tests share, running only while they are needed.
 
-A server that waits costs a tenth of a core, and there is one of each kind in every process of pytest-xdist. Therefore
-files that use the same ones follow each other, and a server is stopped before the first file that does not use it.
+A server that waits costs memory and a little time, and there is one of each kind in every process of pytest-xdist.
+Therefore files that use the same ones follow each other, and a server is stopped before the first file that does not
+use it.
 """
 
 from collections.abc import Collection, Sequence

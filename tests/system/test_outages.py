@@ -15,7 +15,14 @@ import pytest
 from server.bench.throwaway_postgres import Postgres
 from server.bench.waiting import LIMIT_S
 from tests.harness.live_server import APP, FAST, Deployment, Server, example, fake, until
-from tests.harness.outages import filled, immutable, mounted, postgres_read_only, postgres_stopped
+from tests.harness.outages import (
+    filled,
+    immutable,
+    mounted,
+    postgres_read_only,
+    postgres_stopped,
+    turning_read_only,
+)
 
 AWAY_S = 4.0
 BACK_WITHIN_S = 15.0
@@ -122,6 +129,24 @@ def test_an_outage_fails_nothing_and_ends_by_itself(place: Place, hooks: tuple[s
     assert "Traceback" not in log.read_text()
     assert not [line for line in lines if "dbos" in line and " ERROR" in line]
     assert len(lines) < 50
+
+
+def test_a_volume_that_turns_read_only_stops_no_process(tmp_path: Path) -> None:
+    """SQLite's index is a mapped file on it: the kernel ends a process that writes where it may not."""
+    disk, log = tmp_path / "data", tmp_path / "log"
+    with turning_read_only(disk, tmp_path / "image") as fail, Deployment(disk, SETTINGS, log=log) as deployment:
+        server = deployment.serve()
+        job = server.submit()
+        until((disk / "renders").exists)
+        pids = {role: server.pid_of(role) for role in ("api", "worker")}
+        fail()
+        for _ in range(5):
+            assert _refuses(server, some_room=False) == []
+            assert server.status(job)["status"] == "IN_PROGRESS"
+            time.sleep(0.2)
+        until(lambda: log.read_text().count(AWAY) == 2)
+        assert {role: server.pid_of(role) for role in pids} == pids
+        assert "Traceback" not in log.read_text()
 
 
 def _refuses(api: Server, *, some_room: bool) -> list[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import httpx
+import pytest
 
 from tests.harness.client_programs import missing
 from tests.harness.live_server import Server
@@ -65,6 +66,22 @@ def test_the_setting_ends_a_connection(start_api: Callable[..., Server]) -> None
         said = read_all(connection)
     assert said.startswith(b"HTTP/1.1 200")
     assert said.endswith(b'{"status":"ok"}')
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET /health/live HTTP/1.0\r\nHost: localhost\r\n\r\n",
+        b"POST /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n",  # answered before its body is there
+    ],
+)
+def test_a_last_answer_promises_nothing(server: Server, request_: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(request_)
+        said = read_all(connection).lower()
+    assert b"connection: close" in said
+    assert b"keep-alive" not in said
 
 
 def test_a_client_may_poll_every_six_seconds(server: Server) -> None:

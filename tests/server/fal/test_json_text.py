@@ -29,12 +29,14 @@ def test_every_encoding_that_json_loads_knows(encoding: str, ascii_only: bool) -
         (rb'"\\ud83d \ud83d"', "\\ud83d \ufffd"),
         (rb'"\\\ud83d\n"', "\\\ufffd\n"),
         (b'"\xed\xa0\xbd"', "\ufffd"),
+        (b'"\xed\xa0\xbd\xed\xb1\xa9\xed\xa0\xbd\xed\x9f\xbf"', "👩\ufffd\ud7ff"),
         ('"\ud83d"'.encode("utf-16", "surrogatepass"), "\ufffd"),
         ('"\ud83d"'.encode("utf-32", "surrogatepass"), "\ufffd"),
     ],
 )
 def test_half_an_emoji_is_replaced_and_nothing_else(body: bytes, prompt: str) -> None:
     assert parse_json(body) == prompt
+    assert parse_json(bytearray(body)) == prompt
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_jobs_keep_their_promises(database: sa.Engine) -> None:
     Lives.database = database
     case = Lives.TestCase()
     case.settings = settings(
-        max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case.runTest()
 
@@ -185,11 +185,11 @@ def test_a_start_deadline_is_over_once_the_job_has_started(database: sa.Engine) 
 
 
 def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
-    """200 rounds, two threads released together: the loser learns that it lost."""
+    """200 rounds on both databases together, two threads released at once: the loser learns that it lost."""
     dbos = dbos_client(database)
     store = JobStore(database, dbos)
     cancelled = 0
-    for _ in range(200):
+    for _ in range(100):
         job = new_job()
         store.add(job)
         attempt = store.claim(job.id, "w")
@@ -217,7 +217,7 @@ def test_cancel_and_finish_race_to_one_end(database: sa.Engine) -> None:
             assert end.response_status == 499
             cancelled += 1
     dbos.destroy()
-    assert 0 <= cancelled <= 200
+    assert 0 <= cancelled <= 100
 
 
 def test_a_cancelled_job_without_a_worker_ends_and_does_not_wait_again(database: sa.Engine) -> None:

@@ -13,6 +13,7 @@ from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR, ErrorResponse
 from server.generator.messages import Finished, Generate
 from server.generator.parent import (
+    DiskError,
     GenerationCancelled,
     GenerationError,
     GeneratorDied,
@@ -195,6 +196,18 @@ def test_a_worker_without_a_model_claims_nothing(worker: Worker) -> None:
     worker.render.run(request_id)
     job = worker.job(request_id)
     assert (job.status, job.attempt, worker.requeued) == (Status.IN_QUEUE, 0, 1)
+
+
+def test_only_the_job_that_found_no_disk_pauses_its_worker(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("server.worker.render.time.sleep", pauses.append)
+    worker.generator.run_job = raising(DiskError("full"))
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    assert pauses == [1.0]
+    worker.generator.ready = False
+    worker.render.run(request_id)
+    assert (worker.requeued, pauses) == (2, [1.0])
 
 
 def test_a_worker_that_drains_claims_nothing_until_it_may_again(worker: Worker) -> None:

@@ -1,0 +1,55 @@
+"""What a submit costs does not depend on how many finished requests are kept, nor does a look for deadlines."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+
+from server.db.tables import request_table
+from server.jobs.fair_queue import Caps
+from server.jobs.job_store import JobStore
+from tests.harness.new_job import new_job
+
+KEPT = 3000
+_STEP = 10
+
+
+def test_a_submit_costs_the_same_with_many_finished_requests(database: sa.Engine, engine: DBOSClient) -> None:
+    """Counted in instructions of SQLite's machine, which do not depend on what else this machine does."""
+    counted = [0]
+
+    def count(_connection: object, cursor: Any, *_: Any) -> None:
+        def on_progress() -> int:
+            counted[0] += _STEP
+            return 0
+
+        cursor.connection.set_progress_handler(on_progress, _STEP)
+
+    store = JobStore(database, engine, caps=Caps(total=100, per_owner=100))
+
+    def cost() -> int:
+        counted[0] = 0
+        store.add(new_job(start_deadline=1.0, owner="o"))
+        store.open_jobs(older_than_s=0)
+        assert store.expire_overdue() == 1
+        return counted[0]
+
+    cost()  # what is done once
+    sa.event.listen(database, "before_cursor_execute", count)
+    before = cost()
+    kept = [{**_FINISHED, "id": str(number), "queue_order": number} for number in range(KEPT)]
+    with database.begin() as transaction:
+        transaction.execute(sa.insert(request_table), kept)
+    assert cost() < 1.3 * before
+
+
+_FINISHED = {
+    "owner": "o",
+    "status": "COMPLETED",
+    "priority": 0,
+    "input_json": "{}",
+    "seed": "1",
+    "base_url": "",
+    "created_at": 1.0,
+    "finished_at": 2.0,
+}
