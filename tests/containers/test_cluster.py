@@ -1,0 +1,52 @@
+"""`docker compose up api worker` with PostgreSQL and a store: two API processes, three workers; one of each is killed."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from server.bench.sample_request import example, grey_uri
+from server.bench.waiting import until
+from tests.containers.conftest import first_key
+from tests.containers.engine import Project
+from tests.containers.fal_calls import FalCalls
+
+JOBS = 100
+PASSWORDS = {"POSTGRES_PASSWORD": "for-the-test", "S3_SECRET_ACCESS_KEY": "secret", "S3_ACCESS_KEY_ID": "id"}
+PORTS = {"PORT": "18010", "PORT_2": "18011", "S3_PORT": "18333", "S3_PUBLIC_ENDPOINT": "http://127.0.0.1:18333"}
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_nothing_is_lost_or_twice_when_a_worker_and_an_api_are_killed(
+    project: Callable[..., Project], connect: Callable[[str, str], FalCalls]
+) -> None:
+    cluster = project("tests/containers/compose.stand-ins.yml", **PASSWORDS, **PORTS)
+    services = ["api", "api-2", "worker", "worker-2", "worker-3"]
+    cluster.compose("--profile", "cluster", "up", "--detach", *services)
+    key = first_key(cluster, "api", "api-2")
+    first, second = connect(PORTS["PORT"], key), connect(PORTS["PORT_2"], key)
+    until(lambda: first.is_ready() and second.is_ready())
+    until(lambda: len(first.http.get("/health/ready").json()["workers"]) == 3)
+
+    jobs = [
+        (first, second)[number % 2].submit(example(image_url=grey_uri(), num_inference_steps=5))
+        for number in range(JOBS)
+    ]
+    until(lambda: sum(second.is_in(job, "COMPLETED") for job in jobs[:20]) >= 5)
+    cluster.kill("worker-2")
+    cluster.kill("api")
+    done: set[str] = set()
+
+    def all_done() -> bool:
+        done.update(job for job in jobs if job not in done and second.is_in(job, "COMPLETED"))
+        return len(done) == JOBS
+
+    until(all_done, every_s=1)
+    results = [second.result(job) for job in jobs]
+    assert Counter(answer.status_code for answer in results) == {200: JOBS}
+    videos = {answer.json()["video"]["url"] for answer in results}
+    assert len(videos) == JOBS
+    contents = Counter(second.http.get(url, follow_redirects=True).content.strip() for url in videos)
+    assert contents == Counter(job.encode() for job in jobs), "every job has its own video, once"
+    taken_over = [job for job in jobs if "The worker was lost" in str(second.status(job))]
+    assert len(taken_over) == 1, "what the killed worker was doing"
