@@ -3,7 +3,6 @@
 import http.client
 import ssl
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer

@@ -2,12 +2,12 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from server.bench.waiting import until
-from tests.containers.engine import PYTHON_IMAGE, ROOT, Engine, Project
+from tests.containers.engine import PYTHON_IMAGE, ROOT, Container, Engine, Project
 from tests.containers.fal_calls import FalCalls
 from tests.harness.client_programs import missing
 
@@ -68,12 +68,12 @@ def connect() -> Iterator[Callable[[str, str], FalCalls]]:
         one.http.close()
 
 
-def first_key(project: Project, *services: str) -> str:
+def first_key(containers: Sequence[Container]) -> str:
     """The key that the server printed at its first start."""
     found: list[str] = []
 
     def is_printed() -> bool:
-        lines = [line for service in services for line in project.logs(service).splitlines()]
+        lines = [line for container in containers for line in container.logs().splitlines()]
         found.extend(line.split()[-1] for line in lines if line.startswith("First key"))
         return bool(found)
 

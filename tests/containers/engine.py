@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from server.bench.waiting import until
+
 ROOT = Path(__file__).parents[2]
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 
@@ -84,42 +86,97 @@ class Project:
         files = [word for file in self.files for word in ("--file", file)]
         return run(*self.engine.composer, "--project-name", self.name, *files, *words, env=self.env, check=check)
 
-    def id(self, service: str) -> str:
-        """Of the newest container of a service."""
+    def up(self, profile: str, *stages: Sequence[str], options: Sequence[str] = ()) -> None:
+        """Start services; the last stage are those that were asked for, the earlier ones what they depend on.
+
+        Podman 4 neither waits for a dependency to be healthy nor starts what depends on a container that has ended:
+        there the stages are started one by one.
+        """
+        if self.engine.tool == "docker":
+            self.compose("--profile", profile, "up", "--detach", *options, *stages[-1])
+            return
+        for stage in stages:
+            self.compose("--profile", profile, "up", "--detach", "--no-deps", *options, *stage)
+            for service in stage:
+                for container in self.all(service):
+                    container.wait_until_started()
+
+    def ids(self, service: str) -> list[str]:
+        """The containers of a service."""
         labels = [f"label=com.docker.compose.project={self.name}", f"label=com.docker.compose.service={service}"]
         filters = [word for label in labels for word in ("--filter", label)]
-        found = run(self.engine.tool, "ps", "--all", "--quiet", *filters).split()
-        assert found, f"no container of {service}"
-        return found[0]
+        return run(self.engine.tool, "ps", "--all", "--quiet", *filters).split()
 
-    def state(self, service: str) -> dict[str, Any]:
-        """What the engine knows of the service's container."""
-        state: dict[str, Any] = json.loads(run(self.engine.tool, "inspect", self.id(service)))[0]["State"]
-        return state
+    def one(self, service: str) -> "Container":
+        """The only container of a service."""
+        (found,) = self.all(service)
+        return found
 
-    def logs(self, service: str) -> str:
-        """Both streams."""
-        return run(self.engine.tool, "logs", self.id(service))
-
-    def exec(self, service: str, *words: str, check: bool = True) -> str:
-        """A command inside."""
-        return run(self.engine.tool, "exec", self.id(service), *words, check=check)
-
-    def kill(self, service: str) -> None:
-        """SIGKILL to its first process."""
-        run(self.engine.tool, "kill", "--signal", "KILL", self.id(service))
-
-    def start(self, service: str) -> None:
-        """A stopped container, again."""
-        run(self.engine.tool, "start", self.id(service))
-
-    def stop(self, service: str, *, within_s: int) -> float:
-        """SIGTERM, and SIGKILL after `within_s`; the seconds it took."""
-        started = time.monotonic()
-        run(self.engine.tool, "stop", "--time", str(within_s), self.id(service))
-        return time.monotonic() - started
+    def all(self, service: str) -> "list[Container]":
+        """All containers of a service."""
+        return [Container(self.engine.tool, name) for name in self.ids(service)]
 
     def down(self) -> None:
         """Everything away, volumes too."""
         profiles = [word for name in ("demo", "cluster", "tls") for word in ("--profile", name)]
         self.compose(*profiles, "down", "--volumes", check=False)
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a project."""
+
+    tool: str
+    name: str
+
+    def state(self) -> dict[str, Any]:
+        """What the engine knows of it."""
+        state: dict[str, Any] = json.loads(run(self.tool, "inspect", self.name))[0]["State"]
+        return state
+
+    def wait_until_started(self) -> None:
+        """It is healthy by its own check, or has ended well, or has none and runs."""
+        inspected = json.loads(run(self.tool, "inspect", self.name))[0]
+        test = (inspected["Config"].get("Healthcheck") or {}).get("Test") or ["NONE"]
+
+        def is_started() -> bool:
+            state = self.state()
+            if state["Status"] == "exited":
+                assert state["ExitCode"] == 0, self.logs()
+                return True
+            return (
+                test[0] == "NONE"
+                or not subprocess.run(
+                    [self.tool, "exec", self.name, *(["sh", "-c", test[1]] if test[0] == "CMD-SHELL" else test[1:])],
+                    capture_output=True,
+                    check=False,
+                ).returncode
+            )
+
+        until(is_started, every_s=0.5)
+
+    def logs(self) -> str:
+        """Both streams."""
+        return run(self.tool, "logs", self.name)
+
+    def exec(self, *words: str, check: bool = True) -> str:
+        """A command inside."""
+        return run(self.tool, "exec", self.name, *words, check=check)
+
+    def port(self, inside: int) -> str:
+        """Where this machine reaches a published port."""
+        return run(self.tool, "port", self.name, f"{inside}/tcp").strip().rpartition(":")[2]
+
+    def kill(self) -> None:
+        """SIGKILL to its first process; it is not started again."""
+        run(self.tool, "kill", "--signal", "KILL", self.name)
+
+    def start(self) -> None:
+        """After a stop, again."""
+        run(self.tool, "start", self.name)
+
+    def stop(self, *, within_s: int) -> float:
+        """SIGTERM, and SIGKILL after `within_s`; the seconds it took."""
+        started = time.monotonic()
+        run(self.tool, "stop", "--time", str(within_s), self.name)
+        return time.monotonic() - started

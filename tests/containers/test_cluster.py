@@ -1,4 +1,4 @@
-"""`docker compose up api worker` with PostgreSQL and a store: two API processes, three workers; one of each is killed."""
+"""`docker compose up api worker`: two API processes, three workers, PostgreSQL, a store; one of each is killed."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,19 +12,27 @@ from tests.containers.engine import Project
 from tests.containers.fal_calls import FalCalls
 
 JOBS = 100
-PASSWORDS = {"POSTGRES_PASSWORD": "for-the-test", "S3_SECRET_ACCESS_KEY": "secret", "S3_ACCESS_KEY_ID": "id"}
-PORTS = {"PORT": "18010", "PORT_2": "18011", "S3_PORT": "18333", "S3_PUBLIC_ENDPOINT": "http://127.0.0.1:18333"}
+CLUSTER = {
+    "POSTGRES_PASSWORD": "for-the-test",
+    "S3_ACCESS_KEY_ID": "id",
+    "S3_SECRET_ACCESS_KEY": "secret",
+    "S3_PORT": "18333",
+    "S3_PUBLIC_ENDPOINT": "http://127.0.0.1:18333",
+    "PORT": "",  # any free one, for each API process
+    "WORKER_ID": "{hostname}",
+}
 
 
 @pytest.mark.usefixtures("stand_ins")
 def test_nothing_is_lost_or_twice_when_a_worker_and_an_api_are_killed(
     project: Callable[..., Project], connect: Callable[[str, str], FalCalls]
 ) -> None:
-    cluster = project("tests/containers/compose.stand-ins.yml", **PASSWORDS, **PORTS)
-    services = ["api", "api-2", "worker", "worker-2", "worker-3"]
-    cluster.compose("--profile", "cluster", "up", "--detach", *services)
-    key = first_key(cluster, "api", "api-2")
-    first, second = connect(PORTS["PORT"], key), connect(PORTS["PORT_2"], key)
+    cluster = project("tests/containers/compose.stand-ins.yml", **CLUSTER)
+    scale = ["--scale", "api=2", "--scale", "worker=3"]
+    cluster.up("cluster", ["postgres", "store", "weights"], ["migrate"], ["api", "worker"], options=scale)
+    apis = cluster.all("api")
+    key = first_key(apis)
+    first, second = (connect(container.port(8000), key) for container in apis)
     until(lambda: first.is_ready() and second.is_ready())
     until(lambda: len(first.http.get("/health/ready").json()["workers"]) == 3)
 
@@ -33,8 +41,8 @@ def test_nothing_is_lost_or_twice_when_a_worker_and_an_api_are_killed(
         for number in range(JOBS)
     ]
     until(lambda: sum(second.is_in(job, "COMPLETED") for job in jobs[:20]) >= 5)
-    cluster.kill("worker-2")
-    cluster.kill("api")
+    cluster.all("worker")[0].kill()
+    apis[0].kill()
     done: set[str] = set()
 
     def all_done() -> bool:

@@ -20,9 +20,10 @@ GRACE_S = 10
 def test_a_video_then_a_kill_then_a_stop(
     project: Callable[..., Project], connect: Callable[[str, str], FalCalls], tmp_path: Path
 ) -> None:
-    demo = project(PORT=PORT, SHUTDOWN_GRACE_S=str(GRACE_S))
-    demo.compose("--profile", "demo", "up", "--detach", "demo")
-    fal = connect(PORT, first_key(demo, "demo"))
+    run = project(PORT=PORT, SHUTDOWN_GRACE_S=str(GRACE_S))
+    run.up("demo", ["demo"])
+    demo = run.one("demo")
+    fal = connect(PORT, first_key([demo]))
     until(fal.is_ready)
     assert httpx.get(f"{fal.http.base_url}/queue/{ENDPOINT}/requests/x/status").status_code == 401, "a key is asked for"
 
@@ -31,24 +32,24 @@ def test_a_video_then_a_kill_then_a_stop(
     video = result.json()["video"]["url"]
     (tmp_path / "video.mp4").write_bytes(fal.http.get(video).content)
     assert "frame=   81" in probe(tmp_path / "video.mp4")
-    assert demo.exec("demo", "hunyuan-custom", "health", "--ready") == ""
+    assert demo.exec("hunyuan-custom", "health", "--ready") == ""
 
     killed = fal.submit(example())
     until(lambda: "Denoising step 2" in str(fal.status(killed)))
-    started = demo.state("demo")["StartedAt"]
-    demo.exec("demo", "sh", "-c", "kill -9 -1", check=False)
-    until(lambda: demo.state("demo")["StartedAt"] != started, every_s=0.5)  # by its restart policy
+    started = demo.state()["StartedAt"]
+    demo.exec("sh", "-c", "kill -9 -1", check=False)
+    until(lambda: demo.state()["StartedAt"] != started, every_s=0.5)  # by its restart policy
     until(lambda: fal.is_in(killed, "COMPLETED"), every_s=0.5)
     assert "from a checkpoint" in str(fal.status(killed)), "it went on where it was"
     assert fal.http.get(video).status_code == 200, "finished videos are still there"
 
     stopped = fal.submit(example())
     until(lambda: "Denoising step 1" in str(fal.status(stopped)))
-    took = demo.stop("demo", within_s=GRACE_S + 20)
+    took = demo.stop(within_s=GRACE_S + 20)
     print(f"stopped in {took:.0f} s with a job in progress")  # noqa: T201
     assert took < GRACE_S + 15
-    assert demo.state("demo")["ExitCode"] == 0
-    demo.start("demo")
+    assert demo.state()["ExitCode"] == 0
+    demo.start()
     until(lambda: fal.is_in(stopped, "COMPLETED"), every_s=0.5)
-    owners = demo.exec("demo", "find", "/data", "-not", "-user", "hunyuan")
+    owners = demo.exec("find", "/data", "-not", "-user", "hunyuan")
     assert owners == "", "everything belongs to the server's user"
