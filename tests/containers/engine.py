@@ -86,20 +86,22 @@ class Project:
         files = [word for file in self.files for word in ("--file", file)]
         return run(*self.engine.composer, "--project-name", self.name, *files, *words, env=self.env, check=check)
 
-    def up(self, profile: str, *stages: Sequence[str], options: Sequence[str] = ()) -> None:
-        """Start services; the last stage are those that were asked for, the earlier ones what they depend on.
+    def up(self, profile: str, *services: str, scale: Mapping[str, int] | None = None) -> None:
+        """Start services: last those that are wanted, before them what they depend on, in order.
 
-        Podman 4 neither waits for a dependency to be healthy nor starts what depends on a container that has ended:
-        there the stages are started one by one.
+        Podman 4 neither waits for a dependency to be healthy nor starts what depends on a container that has ended,
+        and podman-compose scales one service a call: there the services are started one by one.
         """
+        scales = [f"{service}={count}" for service, count in (scale or {}).items()]
         if self.engine.tool == "docker":
-            self.compose("--profile", profile, "up", "--detach", *options, *stages[-1])
+            options = [word for one in scales for word in ("--scale", one)]
+            self.compose("--profile", profile, "up", "--detach", *options, *services)
             return
-        for stage in stages:
-            self.compose("--profile", profile, "up", "--detach", "--no-deps", *options, *stage)
-            for service in stage:
-                for container in self.all(service):
-                    container.wait_until_started()
+        for service in services:
+            options = [word for one in scales if one.startswith(f"{service}=") for word in ("--scale", one)]
+            self.compose("--profile", profile, "up", "--detach", "--no-deps", *options, service)
+            for container in self.all(service):
+                container.wait_until_started()
 
     def ids(self, service: str) -> list[str]:
         """The containers of a service."""
@@ -118,6 +120,9 @@ class Project:
 
     def down(self) -> None:
         """Everything away, volumes too."""
+        mine = f"label=com.docker.compose.project={self.name}"
+        if containers := run(self.engine.tool, "ps", "--all", "--quiet", "--filter", mine).split():
+            run(self.engine.tool, "rm", "--force", "--volumes", *containers, check=False)  # podman-compose forgets some
         profiles = [word for name in ("demo", "cluster", "tls") for word in ("--profile", name)]
         self.compose(*profiles, "down", "--volumes", check=False)
 

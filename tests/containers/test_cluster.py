@@ -28,18 +28,15 @@ def test_nothing_is_lost_or_twice_when_a_worker_and_an_api_are_killed(
     project: Callable[..., Project], connect: Callable[[str, str], FalCalls]
 ) -> None:
     cluster = project("tests/containers/compose.stand-ins.yml", **CLUSTER)
-    scale = ["--scale", "api=2", "--scale", "worker=3"]
-    cluster.up("cluster", ["postgres", "store", "weights"], ["migrate"], ["api", "worker"], options=scale)
+    services = ("postgres", "store", "weights", "migrate", "api", "worker")
+    cluster.up("cluster", *services, scale={"api": 2, "worker": 3})
     apis = cluster.all("api")
     key = first_key(apis)
     first, second = (connect(container.port(8000), key) for container in apis)
     until(lambda: first.is_ready() and second.is_ready())
     until(lambda: len(first.http.get("/health/ready").json()["workers"]) == 3)
 
-    jobs = [
-        (first, second)[number % 2].submit(example(image_url=grey_uri(), num_inference_steps=5))
-        for number in range(JOBS)
-    ]
+    jobs = [(first, second)[number % 2].submit(example(image_url=grey_uri())) for number in range(JOBS)]
     until(lambda: sum(second.is_in(job, "COMPLETED") for job in jobs[:20]) >= 5)
     cluster.all("worker")[0].kill()
     apis[0].kill()

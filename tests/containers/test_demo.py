@@ -21,7 +21,7 @@ def test_a_video_then_a_kill_then_a_stop(
     project: Callable[..., Project], connect: Callable[[str, str], FalCalls], tmp_path: Path
 ) -> None:
     run = project(PORT=PORT, SHUTDOWN_GRACE_S=str(GRACE_S))
-    run.up("demo", ["demo"])
+    run.up("demo", "demo")
     demo = run.one("demo")
     fal = connect(PORT, first_key([demo]))
     until(fal.is_ready)
