@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -49,9 +50,9 @@ def test_nothing_is_lost_or_twice_when_a_worker_and_an_api_are_killed(
     until(all_done, every_s=1)
     results = [second.result(job) for job in jobs]
     assert Counter(answer.status_code for answer in results) == {200: JOBS}
-    videos = {answer.json()["video"]["url"] for answer in results}
-    assert len(videos) == JOBS
-    contents = Counter(second.http.get(url, follow_redirects=True).content.strip() for url in videos)
+    # Without a proxy before them each API process has an address of its own, and gives it to its callers.
+    videos = [urlsplit(answer.json()["video"]["url"]).path for answer in results]
+    contents = Counter(second.http.get(path, follow_redirects=True).content.strip() for path in videos)
     assert contents == Counter(job.encode() for job in jobs), "every job has its own video, once"
     taken_over = [job for job in jobs if "The worker was lost" in str(second.status(job))]
     assert len(taken_over) == 1, "what the killed worker was doing"
