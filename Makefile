@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.toml
 
-.PHONY: demo serve test check format clean
+.PHONY: demo serve test containers check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hunyuan-custom demo
@@ -18,6 +18,10 @@ serve: $(VENV)/.installed
 # Tests often wait for processes: four files at a time, also on two cores, in the order that tests/conftest.py gives.
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+
+# Builds the images and runs the compose file for real; needs Docker, or Podman, Buildah and podman-compose.
+containers: $(VENV)/.installed
+	CI=true CONTAINERS=1 PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest -s tests/containers
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

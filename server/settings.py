@@ -8,6 +8,7 @@ Environment: `HUNYUAN_CUSTOM_` + name, sections joined by two underscores (`HUNY
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
@@ -303,7 +304,9 @@ class Settings(BaseSettings):
     )
     object_storage: ObjectStorageSettings = ObjectStorageSettings()
     worker_id: str = Field(
-        default="local", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="must survive a restart; one per worker"
+        default="local",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description='must survive a restart; one per worker; "{hostname}" in it is the machine\'s name',
     )
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()
@@ -318,6 +321,11 @@ class Settings(BaseSettings):
     allow_private_networks: tuple[IPvAnyNetwork, ...] = Field(
         default=(), description="networks that image_url and webhooks may reach although they are private; any port"
     )
+
+    @field_validator("worker_id", mode="before")
+    @classmethod
+    def _of_this_machine(cls, worker_id: object) -> object:
+        return worker_id.replace("{hostname}", socket.gethostname()) if isinstance(worker_id, str) else worker_id
 
     @classmethod
     def settings_customise_sources(

@@ -24,6 +24,8 @@ from tests.harness.live_server import FAST, Deployment, Server, launch
 from tests.harness.measured import MEASURED, Close
 from tests.harness.shared_servers import SharedServers, by_shared_server, used_in
 
+collect_ignore = [] if "CONTAINERS" in os.environ else ["containers"]  # minutes: `make containers`
+
 settings.register_profile("benchmark", max_examples=2840)
 
 

@@ -24,7 +24,10 @@ ORIGINALS = Path("models/original")
 CONVERTED = Path("models")
 
 VariantChoice = Annotated[Variant | None, typer.Option(help="Precision; by default bf16 if it is there, else fp8.")]
-Accept = Annotated[bool, typer.Option("--accept-licence", help="Accept the licence without being asked.")]
+Accept = Annotated[
+    bool,
+    typer.Option("--accept-licence", envvar="ACCEPT_LICENCE", help="Accept the licence without being asked."),
+]
 Originals = Annotated[Path, typer.Option(help="Folder for the files as published.")]
 
 
@@ -142,7 +145,7 @@ def _asker(accepted: bool) -> Callable[[str], bool]:
         if accepted:
             return True
         if not sys.stdin.isatty():
-            typer.echo("Not a terminal: pass --accept-licence to accept.", err=True)
+            typer.echo("Not a terminal: pass --accept-licence, or set ACCEPT_LICENCE=yes, to accept.", err=True)
             return False
         return typer.confirm("Accept?")
 

@@ -7,10 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Context of a running server, which writes no log; gives its base URL."""
+def serving(handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """Context of a running server, which writes no log; gives its base URL. Port 0 is a free one."""
     quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
-    with ThreadingHTTPServer(("127.0.0.1", 0), quiet) as http:
+    with ThreadingHTTPServer((host, port), quiet) as http:
         http.daemon_threads = True
         thread = threading.Thread(target=http.serve_forever, args=(0.05,))
         thread.start()

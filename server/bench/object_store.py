@@ -40,7 +40,7 @@ class _Upload:
 class ObjectStore:
     """Context of a running store; `failing` answers every call with 500."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.objects: dict[str, Stored] = {}
         self.failing = False
         self.refused = threading.Event()  # set when a call was answered with 500
@@ -50,7 +50,7 @@ class ObjectStore:
         class Handler(_Handler):
             bucket = store
 
-        self._serving = serving(Handler)
+        self._serving = serving(Handler, host, port)
         self.url = ""  # where it listens, from the start on
 
     @property

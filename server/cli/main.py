@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import bench, doctor, maintenance, processes
+from server.cli import bench, doctor, health, maintenance, processes
 from server.cli.keys import keys
 from server.cli.webhooks import webhooks
 from server.errors import SettingsError
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 processes.register(app)
 maintenance.register(app)
+health.register(app)
 bench.register(app)
 doctor.register(app)
 app.add_typer(keys, name="keys")

@@ -1,0 +1,69 @@
+"""`hunyuan-custom health`: is this server, or this worker, well? For the health checks of containers and services."""
+
+import http.client
+import ssl
+import time
+from typing import Annotated
+
+import typer
+
+from server.cli.options import DEMO_CONFIG, Config, DataDir, read_settings
+from server.settings import Settings
+
+_TIMEOUT_S = 3.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(health)
+
+
+def health(
+    *,
+    config: Config = DEMO_CONFIG,
+    data_dir: DataDir = None,
+    ready: Annotated[bool, typer.Option("--ready", help="Also whether a worker has its model loaded.")] = False,
+    worker: Annotated[bool, typer.Option("--worker", help="Ask the database about this worker instead.")] = False,
+) -> None:
+    """Ask the API on this machine whether it answers; exit code 1 and the reason if it does not."""
+    settings = read_settings(config, data_dir)
+    problem = _worker_problem(settings) if worker else _api_problem(settings, "ready" if ready else "live")
+    if problem:
+        typer.echo(problem, err=True)
+        raise typer.Exit(1)
+
+
+def _api_problem(settings: Settings, question: str) -> str:
+    """What is wrong with the API, by its own answer to one GET; empty if nothing is."""
+    api = settings.api
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - compared, not bound
+    connection = (
+        # The certificate is made for the names that clients use; this is the same machine.
+        http.client.HTTPSConnection(host, api.port, timeout=_TIMEOUT_S, context=ssl._create_unverified_context())  # noqa: S323
+        if api.tls_cert
+        else http.client.HTTPConnection(host, api.port, timeout=_TIMEOUT_S)
+    )
+    try:
+        connection.request("GET", f"/health/{question}")
+        answer = connection.getresponse()
+        said = answer.read(2000).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return f"the API on {host}:{api.port} does not answer: {error}"
+    finally:
+        connection.close()
+    return "" if answer.status == http.client.OK else f"{answer.status} {said}"
+
+
+def _worker_problem(settings: Settings) -> str:
+    """What is wrong with the worker of these settings, by its heartbeat; empty if nothing is."""
+    from server.db.connection import create_engine
+    from server.jobs.worker_registry import WorkerRegistry
+
+    known = {worker.id: worker for worker in WorkerRegistry(create_engine(settings.database_url)).all()}
+    row = known.get(settings.worker_id)
+    if row is None:
+        return f"no worker {settings.worker_id} has registered"
+    silent_s = time.time() - row.heartbeat_at
+    if silent_s > settings.jobs.heartbeat_stale_s:
+        return f"worker {settings.worker_id} was last heard of {silent_s:.0f} s ago"
+    return ""

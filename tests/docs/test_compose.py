@@ -1,0 +1,61 @@
+"""The compose file against what it names: settings, commands, configuration files, explained variables."""
+
+import re
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from server.cli.main import app
+from server.settings import ENV_PREFIX, Settings
+from tests.harness.live_server import ROOT
+
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]
+EXPLAINED = set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+OURS = {name: service for name, service in SERVICES.items() if "hunyuan-custom-server" in service["image"]}
+
+
+def test_every_variable_is_explained() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", COMPOSE))
+    assert used <= EXPLAINED
+    assert EXPLAINED - used == set()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_settings_in_the_environment_exist(name: str) -> None:
+    for variable in OURS[name].get("environment", {}):
+        if variable.startswith(ENV_PREFIX):
+            section, _, key = variable.removeprefix(ENV_PREFIX).lower().partition("__")
+            field = Settings.model_fields[section]
+            assert not key or key in field.annotation.model_fields  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_commands_and_configuration_files_exist(name: str) -> None:
+    words = OURS[name].get("command", ["serve"])
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        if word in getattr(command, "commands", {}):
+            command = command.commands[word]
+    assert not hasattr(command, "commands"), words
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+    for word in words:
+        if word.startswith("configs/") and "$" not in word:
+            assert (ROOT / word).is_file()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_nothing_gains_rights_or_writes_outside_its_volumes(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_published_on_loopback_unless_the_operator_says_otherwise(name: str) -> None:
+    for port in SERVICES[name].get("ports", ()):
+        assert re.match(r"\$\{[A-Z_]*BIND:-127\.0\.0\.1\}:", port)
