@@ -99,15 +99,26 @@ def api(
     run_api(settings, open_app, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
 
-def worker(config: Config = DEMO_CONFIG, data_dir: DataDir = None, supervisor: SupervisorPid = None) -> None:
-    """Run a worker process with its generator (one per GPU)."""
+def worker(
+    *,
+    config: Config = DEMO_CONFIG,
+    data_dir: DataDir = None,
+    supervisor: SupervisorPid = None,
+    worker_id: Annotated[str | None, typer.Option(help="Of this replica (worker_id).", hidden=True)] = None,
+) -> None:
+    """Run a worker process with its generator (one per GPU, or generator.replicas of them)."""
     from server.db.outage import ride_out
+    from server.serve.supervisor import WorkerGroup
     from server.worker.process import run_worker
 
-    _start_process("worker", supervisor)
-    settings = read_settings(config, data_dir)
+    _start_process(f"worker {worker_id}" if worker_id else "worker", supervisor)
+    settings = read_settings(config, data_dir, worker_id=worker_id)
     ride_out(_check, settings)
-    run_worker(settings, supervised=supervisor is not None)
+    if supervisor is not None or settings.generator.replicas == 1:
+        run_worker(settings, supervised=supervisor is not None)
+        return
+    with WorkerGroup(settings, _child_arguments(config, data_dir)) as workers:
+        workers.run_until_signal()
 
 
 def _start_process(role: str, supervisor: int | None) -> None:

@@ -150,7 +150,7 @@ def run_worker(settings: Settings, *, supervised: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     signal.signal(signal.SIGUSR1, lambda *_: hurry.set())
-    with nullcontext() if supervised else lock_worker_id(settings):
+    with nullcontext() if supervised else lock_worker_id(settings, settings.worker_id):
         worker = WorkerProcess(settings)
         try:
             while not worker.register() and not stopping.wait(_REGISTER_S):
