@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from server.api.http_protocol import limited_protocol
 from server.api.late_start import LateApi
 from server.db.outage import OUTAGES, is_outage
+from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 
 
@@ -19,8 +20,16 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; under a supervisor it is for that to say."""
+        await super().startup(sockets)
+        if self.started and not sockets:
+            notify(READY)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving."""
+        if not sockets:
+            notify(STOPPING)
         app = self._app.app if isinstance(self._app, LateApi) else self._app
         if app is not None:
             app.state.services.tail.close()

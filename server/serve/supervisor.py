@@ -18,6 +18,7 @@ from server.db.migrations import migrate
 from server.errors import SettingsError
 from server.serve.children import Children, Start
 from server.serve.replicas import lock_worker_ids, stop_within_s, worker_starts
+from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -119,11 +120,13 @@ def _wait_for_signal(children: Children) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    notify(READY)
     while not signalled.wait(_TICK_S):
         # Not one long wait: the kernel may give a signal to another thread (as when the main one was stopped by
         # Ctrl-Z), and Python runs its handler in the main thread only when that executes something.
         pass
     logger.info("stopping")
+    notify(STOPPING)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -16,6 +16,7 @@ from server.generator.parent import Generator
 from server.jobs.dbos_queues import GPU_QUEUE, IO_QUEUE, dbos_client, dbos_config, publish_queue
 from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
+from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 from server.storage.open import open_storage
 from server.storage.uploads import Uploads
@@ -142,6 +143,10 @@ def run_worker(settings: Settings, *, supervised: bool) -> None:
     """Work until SIGTERM or SIGINT. SIGUSR1, or a second signal without a supervisor, ends the running job's grace."""
     stopping, hurry = threading.Event(), threading.Event()
 
+    def tell(fact: str) -> None:
+        if not supervised:
+            notify(fact)
+
     def on_signal(*_: object) -> None:
         if stopping.is_set() and not supervised:
             hurry.set()
@@ -157,9 +162,11 @@ def run_worker(settings: Settings, *, supervised: bool) -> None:
                 pass
             if not stopping.is_set():
                 worker.start()
+                tell(READY)
             while not stopping.wait(_TICK_S):
                 worker.tick()
             logger.info("stopping")
+            tell(STOPPING)
             worker.finish(hurry)
         except Exception:
             logger.exception("this worker cannot go on")

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,6 @@ def test_a_dead_worker_is_restarted_and_the_others_go_on(tmp_path: Path, monkeyp
     assert spared.poll() is not None, "all have ended with the group"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not bind processes")
 def test_a_process_stays_on_its_processors(tmp_path: Path) -> None:
     allowed = os.sched_getaffinity(0)
     one = frozenset([min(allowed)])
