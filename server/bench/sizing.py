@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from server.bench.fake_workers import FakeWorkers
 from server.bench.line_plot import Line, line_plot
 from server.bench.queue_model import InOrder, Load, percentile, simulate, steady_mean
 from server.bench.throwaway_postgres import Postgres, find_binaries
-from server.bench.waiting import expect
+from server.bench.waiting import LIMIT_S, expect
 from server.db.migrations import migrate
 from server.settings import Settings
 
@@ -115,36 +116,39 @@ def _measure(url: str, workers: int, render_s: float) -> Measured:
         for number in range(jobs, jobs + workers):
             fakes.add(number, time.time())
         fakes.took["claim"].clear()
-        started = time.perf_counter()
-        taken = _all_at_once(fakes, workers)
-        claims_per_s = workers / (time.perf_counter() - started)
+        taken, seconds = _all_at_once(fakes, workers)
         expect(sorted(taken.values()) == list(range(jobs, jobs + workers)), "every job is claimed once")
         for number in range(_BEATS):  # while all are at work
             fakes.beat(number % workers)
             fakes.poll(number % workers)
         for worker, number in taken.items():
             fakes.complete(worker, number, time.time())
-        return Measured(workers, claims_per_s, dict(fakes.took))
+        return Measured(workers, workers / seconds, dict(fakes.took))
 
 
-def _all_at_once(fakes: FakeWorkers, workers: int) -> dict[int, int]:
-    """Every worker takes one job; which one."""
+def _all_at_once(fakes: FakeWorkers, workers: int) -> tuple[dict[int, int], float]:
+    """Every worker takes one job, over connections that are open: which one, and how many seconds that took."""
     taken: dict[int, int] = {}
     now = time.time()
+    threads = min(workers, _THREADS)
+    connected = threading.Barrier(threads + 1)
 
     def claim(first: int) -> None:
-        for worker in range(first, workers, _THREADS):
+        fakes.poll(first)
+        connected.wait(LIMIT_S)
+        for worker in range(first, workers, threads):
             found = None
-            while found is None:  # another thread holds the lock of the rows it has seen
+            while found is None:  # others hold the rows that it has looked at
                 found = fakes.claim(worker, now)
             taken[worker] = found
 
-    threads = [threading.Thread(target=claim, args=(first,)) for first in range(_THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return taken
+    with ThreadPoolExecutor(threads) as pool:
+        claiming = [pool.submit(claim, first) for first in range(threads)]
+        connected.wait(LIMIT_S)
+        started = time.perf_counter()
+        for one in claiming:
+            one.result()
+        return taken, time.perf_counter() - started
 
 
 def _waits_plot(sizes: list[int], render_s: float) -> str:
