@@ -46,6 +46,7 @@ MemoryPlanChoice: TypeAlias = options.MemoryPlanChoice
 MEMORY_PLANS: Final = options.MEMORY_PLANS
 
 RENDERER: Final = "server.generator.child.renderer:HunyuanCustomRenderer"
+WORKER_ID_LENGTH: Final = 64  # as the column of the database has it
 _RENDERER_OF_0_1: Final = "server.renderer:HunyuanCustomRenderer"  # configuration files of version 0.1 may name it
 
 
@@ -137,6 +138,9 @@ class GeneratorSettings(Section):
     model: str = Field(default="demo", description='folder of converted weights, or "demo"')
     renderer: str = Field(default=RENDERER, description="module:class in the child")
     device: str = Field(default="cuda", description="torch device")
+    replicas: int = Field(
+        default=1, ge=1, description="workers of `serve` or `worker` on this machine, each with `ranks` GPUs of its own"
+    )
     ranks: int = Field(default=1, ge=1, description="GPUs that work on one job together")
     dtype: options.Dtype = Field(
         default=options.DTYPE, description="of the transformer; encoders and VAE are then fp16 (on a CPU fp32)"
@@ -305,8 +309,11 @@ class Settings(BaseSettings):
     object_storage: ObjectStorageSettings = ObjectStorageSettings()
     worker_id: str = Field(
         default="local",
-        pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description='must survive a restart; one per worker; "{hostname}" in it is the machine\'s name',
+        pattern=rf"^[A-Za-z0-9._-]{{1,{WORKER_ID_LENGTH}}}$",
+        description=(
+            'must survive a restart; one per worker; "{hostname}" in it is the machine\'s name; '
+            "further replicas add -1, -2, ..."
+        ),
     )
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()

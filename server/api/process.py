@@ -14,6 +14,7 @@ from server.api.http_protocol import limited_protocol
 from server.api.late_start import LateApi
 from server.api.middleware.keep_alive import KeepAlive
 from server.db.outage import OUTAGES, is_outage
+from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 
 _TICK_S: Final = 0.5
@@ -44,8 +45,16 @@ class _Server(uvicorn.Server):
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._woken.set)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; under a supervisor it is for that to say."""
+        await super().startup(sockets)
+        if self.started and not sockets:
+            notify(READY)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop serving."""
+        if not sockets:
+            notify(STOPPING)
         app = self._app.app if isinstance(self._app, LateApi) else self._app
         if app is not None:
             app.state.services.tail.close()

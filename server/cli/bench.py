@@ -18,6 +18,8 @@ def register(app: typer.Typer) -> None:
     bench.command("api")(bench_api)
     bench.command("faults")(bench_faults)
     bench.command("idle")(bench_idle)
+    bench.command("cluster")(bench_cluster)
+    bench.command("sizing")(bench_sizing)
     bench.command("convert")(bench_convert_command)
     bench.command("load")(bench_load)
     bench.command("words")(bench_words)
@@ -64,6 +66,31 @@ def bench_idle(
     configure_logging("bench", logging.WARNING)
     if not run(seconds=seconds, reactions=reactions):
         raise typer.Exit(1)
+
+
+def bench_cluster(
+    *,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each measurement.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a round of submits or of status calls.")] = 3.0,
+) -> None:
+    """Compare SQLite and PostgreSQL in one run: submits and status calls a second, and a dead worker's takeover."""
+    from server.bench.cluster import bench_cluster as run
+
+    configure_logging("bench", logging.CRITICAL)  # that workers die is no news here
+    run(rounds=rounds, seconds=seconds)
+
+
+def bench_sizing(
+    *,
+    workers: Annotated[int, typer.Option(min=1, max=5000, help="Fake workers on one database, at most.")] = 1000,
+    render_s: Annotated[float, typer.Option(min=1, help="Seconds that a render takes on a GPU.")] = 460.0,
+    plot: Annotated[Path | None, typer.Option(help="An SVG file for how long requests wait.")] = None,
+) -> None:
+    """Measure what many workers ask of a database on this machine, and compute how long requests wait for a GPU."""
+    from server.bench.sizing import bench_sizing as run
+
+    configure_logging("bench", logging.WARNING)
+    run(workers=workers, render_s=render_s, plot=plot)
 
 
 def bench_load(

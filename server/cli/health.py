@@ -1,4 +1,4 @@
-"""`hunyuan-custom health`: is this server, or this worker, well? For the health checks of containers and services."""
+"""`hunyuan-custom health`: are this server, or these workers, well? For health checks of containers and services."""
 
 import http.client
 import ssl
@@ -23,7 +23,7 @@ def health(
     config: Config = DEMO_CONFIG,
     data_dir: DataDir = None,
     ready: Annotated[bool, typer.Option("--ready", help="Also whether a worker has its model loaded.")] = False,
-    worker: Annotated[bool, typer.Option("--worker", help="Ask the database about this worker instead.")] = False,
+    worker: Annotated[bool, typer.Option("--worker", help="Ask the database about the workers instead.")] = False,
 ) -> None:
     """Ask the API on this machine whether it answers; exit code 1 and the reason if it does not."""
     settings = read_settings(config, data_dir)
@@ -55,15 +55,16 @@ def _api_problem(settings: Settings, question: str) -> str:
 
 
 def _worker_problem(settings: Settings) -> str:
-    """What is wrong with the worker of these settings, by its heartbeat; empty if nothing is."""
+    """What is wrong with a worker of these settings, by its heartbeat; empty if nothing is."""
     from server.db.connection import create_engine
     from server.jobs.worker_registry import WorkerRegistry
+    from server.serve.replicas import worker_ids
 
     known = {worker.id: worker for worker in WorkerRegistry(create_engine(settings.database_url)).all()}
-    row = known.get(settings.worker_id)
-    if row is None:
-        return f"no worker {settings.worker_id} has registered"
-    silent_s = time.time() - row.heartbeat_at
-    if silent_s > settings.jobs.heartbeat_stale_s:
-        return f"worker {settings.worker_id} was last heard of {silent_s:.0f} s ago"
+    for name in worker_ids(settings):
+        if name not in known:
+            return f"no worker {name} has registered"
+        silent_s = time.time() - known[name].heartbeat_at
+        if silent_s > settings.jobs.heartbeat_stale_s:
+            return f"worker {name} was last heard of {silent_s:.0f} s ago"
     return ""

@@ -18,7 +18,9 @@ Config = Annotated[Path, typer.Option(help="TOML file with the settings of this 
 DataDir = Annotated[Path | None, typer.Option(help="Where database and files live (data_dir).")]
 
 
-def read_settings(config: Path, data_dir: Path | None, **api: str | int | Path | None) -> Settings:
+def read_settings(
+    config: Path, data_dir: Path | None, *, worker_id: str | None = None, **api: str | int | Path | None
+) -> Settings:
     """Settings with the options of the command on top; `api` are keys of that section, None where not given."""
     overrides: dict[str, Any] = {}
     given = {key: value for key, value in api.items() if value is not None}
@@ -26,6 +28,8 @@ def read_settings(config: Path, data_dir: Path | None, **api: str | int | Path |
         overrides["api"] = given
     if data_dir is not None:
         overrides["data_dir"] = data_dir
+    if worker_id is not None:
+        overrides["worker_id"] = worker_id
     return load_settings(config, overrides)
 
 

@@ -100,14 +100,24 @@ def api(
     run_api(settings, open_app, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
 
-def worker(config: Config = DEMO_CONFIG, data_dir: DataDir = None, supervisor: SupervisorPid = None) -> None:
-    """Run a worker process with its generator (one per GPU)."""
+def worker(
+    *,
+    config: Config = DEMO_CONFIG,
+    data_dir: DataDir = None,
+    supervisor: SupervisorPid = None,
+    worker_id: Annotated[str | None, typer.Option(help="Of this replica (worker_id).", hidden=True)] = None,
+) -> None:
+    """Run a worker process with its generator (one per GPU, or generator.replicas of them)."""
+    _start_process(f"worker {worker_id}" if worker_id else "worker", supervisor)
+    settings = read_settings(config, data_dir, worker_id=worker_id)
+    if supervisor is None and settings.generator.replicas > 1:
+        _run_workers(settings, _child_arguments(config, data_dir))
+        return
+
     from server.generator.parent import Generator
     from server.worker.worker_lock import lock_worker_id
 
-    _start_process("worker", supervisor)
-    settings = read_settings(config, data_dir)
-    lock = None if supervisor is not None else lock_worker_id(settings)
+    lock = None if supervisor is not None else lock_worker_id(settings, settings.worker_id)
     generator = Generator(settings)
     generator.start()  # before all else: it takes longer to start than the rest of the server together
 
@@ -117,6 +127,16 @@ def worker(config: Config = DEMO_CONFIG, data_dir: DataDir = None, supervisor: S
     ride_out(_check, settings)
     with lock or nullcontext():
         run_worker(settings, generator, supervised=supervisor is not None)
+
+
+def _run_workers(settings: Settings, arguments: list[str]) -> None:
+    """All workers of this machine, each a process."""
+    from server.db.outage import ride_out
+    from server.serve.supervisor import WorkerGroup
+
+    ride_out(_check, settings)
+    with WorkerGroup(settings, arguments) as workers:
+        workers.run_until_signal()
 
 
 def _start_process(role: str, supervisor: int | None) -> None:

@@ -1,1 +1,1 @@
-"""Running a server: the supervisor of its processes, readiness, TLS, draining, backup."""
+"""Running a server: the supervisor of its processes, their GPUs, readiness, TLS, draining, backup."""

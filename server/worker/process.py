@@ -26,6 +26,7 @@ from server.jobs.dbos_queues import (
 )
 from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
+from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 from server.storage.open import open_storage
 from server.storage.uploads import Uploads
@@ -158,6 +159,10 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
     """
     stopping, hurry = threading.Event(), threading.Event()
 
+    def tell(fact: str) -> None:
+        if not supervised:
+            notify(fact)
+
     def on_signal(*_: object) -> None:
         if stopping.is_set() and not supervised:
             hurry.set()
@@ -172,9 +177,11 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
             pass
         if not stopping.is_set():
             worker.start()
+            tell(READY)
         while not stopping.wait(_TICK_S):
             worker.tick()
         logger.info("stopping")
+        tell(STOPPING)
         worker.finish(hurry)
     except Exception:
         logger.exception("this worker cannot go on")

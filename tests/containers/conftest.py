@@ -2,16 +2,14 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from server.bench.waiting import until
-from tests.containers.engine import PYTHON_IMAGE, ROOT, Container, Engine, Project
+from tests.containers.engine import CPU, PYTHON_IMAGE, ROOT, Engine, Project
 from tests.containers.fal_calls import FalCalls
 from tests.harness.client_programs import missing
 
-CPU, GPU = "localhost/hunyuan-custom-server:cpu-test", "localhost/hunyuan-custom-server:gpu-test"
 STAND_INS = ROOT / "tests" / "containers" / "stand_ins"
 
 
@@ -66,16 +64,3 @@ def connect() -> Iterator[Callable[[str, str], FalCalls]]:
     yield make
     for one in made:
         one.http.close()
-
-
-def first_key(containers: Sequence[Container]) -> str:
-    """The key that the server printed at its first start."""
-    found: list[str] = []
-
-    def is_printed() -> bool:
-        lines = [line for container in containers for line in container.logs().splitlines()]
-        found.extend(line.split()[-1] for line in lines if line.startswith("First key"))
-        return bool(found)
-
-    until(is_printed, every_s=0.5)
-    return found[0]

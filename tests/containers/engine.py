@@ -16,6 +16,7 @@ from typing import Any
 from server.bench.waiting import until
 
 ROOT = Path(__file__).parents[2]
+CPU, GPU = "localhost/hunyuan-custom-server:cpu-test", "localhost/hunyuan-custom-server:gpu-test"
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 
 

@@ -1,10 +1,13 @@
-"""Calls to a server in containers, through its published port."""
+"""Calls to a server in containers, through its published port, and the key for them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
+from server.bench.waiting import until
 from server.fal.schemas import ENDPOINT
+from tests.containers.engine import Container
 
 
 class FalCalls:
@@ -43,3 +46,16 @@ class FalCalls:
     def result(self, request_id: str) -> httpx.Response:
         """The answer of the result route."""
         return self.http.get(f"/queue/{ENDPOINT}/requests/{request_id}")
+
+
+def first_key(containers: Sequence[Container]) -> str:
+    """The key that the server printed at its first start."""
+    found: list[str] = []
+
+    def is_printed() -> bool:
+        lines = [line for container in containers for line in container.logs().splitlines()]
+        found.extend(line.split()[-1] for line in lines if line.startswith("First key"))
+        return bool(found)
+
+    until(is_printed, every_s=0.5)
+    return found[0]

@@ -8,9 +8,8 @@ import pytest
 
 from server.bench.sample_request import example, grey_uri
 from server.bench.waiting import until
-from tests.containers.conftest import first_key
 from tests.containers.engine import Project
-from tests.containers.fal_calls import FalCalls
+from tests.containers.fal_calls import FalCalls, first_key
 
 JOBS = 100
 CLUSTER = {

@@ -8,9 +8,8 @@ import httpx
 from server.bench.sample_request import example
 from server.bench.waiting import until
 from server.fal.schemas import ENDPOINT
-from tests.containers.conftest import first_key
 from tests.containers.engine import Project
-from tests.containers.fal_calls import FalCalls
+from tests.containers.fal_calls import FalCalls, first_key
 from tests.harness.video_probe import probe
 
 PORT = "18000"

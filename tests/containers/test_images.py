@@ -2,8 +2,7 @@
 
 import os
 
-from tests.containers.conftest import GPU
-from tests.containers.engine import PYTHON_IMAGE, Engine, run
+from tests.containers.engine import GPU, PYTHON_IMAGE, Engine, run
 
 
 def test_the_cpu_image_is_small(engine: Engine, cpu_image: str) -> None:

@@ -38,7 +38,8 @@ memory_plan = "resident"
 ```
 
 Ready-made files: [`demo.toml`](../configs/demo.toml), [`gpu-24gb.toml`](../configs/gpu-24gb.toml),
-[`gpu-80gb.toml`](../configs/gpu-80gb.toml).
+[`gpu-80gb.toml`](../configs/gpu-80gb.toml), [`gpu-8x80gb.toml`](../configs/gpu-8x80gb.toml),
+[`cluster.toml`](../configs/cluster.toml).
 """
 
 _COMMANDS = """# Commands

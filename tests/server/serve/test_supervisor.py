@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.serve import supervisor
+from server.serve import children
 from server.serve.supervisor import Supervisor
 from server.settings import load_settings
 from tests.harness.live_server import until
@@ -26,7 +26,7 @@ def test_no_room_for_a_process_is_a_matter_of_time(tmp_path: Path, monkeypatch: 
         return start(["sleep", "60"], **options)
 
     monkeypatch.setattr(subprocess, "Popen", start_unless_refused)
-    monkeypatch.setattr(supervisor, "_FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr(children, "_FIRST_DELAY_S", 0.01)
     with Supervisor(load_settings(None, {"data_dir": tmp_path, "api": {"port": 0}}), []):
         until(lambda: roles.count("worker") == 1)
         assert next(refusals, None) is None
