@@ -1,0 +1,55 @@
+"""`hunyuan-custom health`, as a container's health check calls it."""
+
+import socket
+import time
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from server.cli.main import app
+from server.db.connection import create_engine
+from server.db.tables import worker_table
+from tests.harness.live_server import Server
+
+
+def _health(server: Server, *options: str) -> Result:
+    return CliRunner().invoke(app, ["health", "--data-dir", str(server.data_dir), *options])
+
+
+@pytest.mark.parametrize("options", [(), ("--ready",), ("--worker",)])
+def test_a_running_server_is_well(server: Server, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
+    monkeypatch.setenv("HUNYUAN_CUSTOM_API__PORT", str(server.http.base_url.port))
+    done = _health(server, *options)
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_no_server_is_one_line_and_exit_code_1(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nothing listens
+        monkeypatch.setenv("HUNYUAN_CUSTOM_API__PORT", str(taken.getsockname()[1]))
+        done = _health(server)
+    assert done.exit_code == 1
+    assert "does not answer" in done.stderr
+
+
+def test_https_is_asked_over_https(tls_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUNYUAN_CUSTOM_API__PORT", str(tls_server.http.base_url.port))
+    monkeypatch.setenv("HUNYUAN_CUSTOM_API__TLS_CERT", str(tls_server.data_dir / "tls" / "server.pem"))
+    assert _health(tls_server).exit_code == 0
+
+
+def test_a_worker_that_is_unknown_or_silent_is_not_well(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUNYUAN_CUSTOM_WORKER_ID", "another")
+    assert "no worker another has registered" in _health(server, "--worker").stderr
+    database = create_engine(f"sqlite:///{server.data_dir / 'hunyuan-custom.sqlite'}")
+    silent = {"pid": 1, "state": "ready", "detail": "", "heartbeat_at": time.time() - 3600}
+    with database.begin() as transaction:
+        transaction.execute(worker_table.insert().values(id="another", draining=True, **silent))
+    try:
+        done = _health(server, "--worker")
+    finally:
+        with database.begin() as transaction:
+            transaction.execute(worker_table.delete().where(worker_table.c.id == "another"))
+        database.dispose()
+    assert done.exit_code == 1
+    assert "last heard of 3600 s ago" in done.stderr
