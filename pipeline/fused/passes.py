@@ -40,6 +40,8 @@ def gate(x: Tensor, gates: Tensor, update: Tensor) -> Tensor:
 
 def gelu_join(attended: Tensor, mlp: Tensor) -> Tensor:
     """What the output layer of a single block takes: attended [N,C], mlp [N,F] -> [N,C+F], GELU over the latter."""
+    if torch.compiler.is_compiling():  # which makes one pass of it, and knows no `out`
+        return torch.cat([attended, F.gelu(mlp, approximate="tanh")], dim=-1)
     channels = attended.shape[-1]
     joined = attended.new_empty(len(attended), channels + mlp.shape[-1])
     joined[:, :channels] = attended
