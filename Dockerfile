@@ -12,7 +12,8 @@ WORKDIR /build
 COPY pyproject.toml ./
 # torch by itself: the largest layer, and the one that changes least. Its version is the one in pyproject.toml.
 RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
-    grep -oE '"torch==[^"]+"' pyproject.toml | tr -d '"' > torch.txt && \
+    python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print(*(name for name in project['dependencies'] if name.startswith('torch==')))" > torch.txt && \
     pip --python /opt/venv/bin/python install ${PIP_ARGS} --requirement torch.txt && \
     rm -rf /opt/venv/lib/python3*/site-packages/torch/test
 RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
@@ -25,7 +26,7 @@ print(*project['dependencies'], *extras['cluster'], *extras['demo'], sep='\n')" 
 
 # What only a compiler of kernels would read.
 FROM dependencies AS dependencies-cpu
-RUN cd /opt/venv/lib/python3*/site-packages/torch && rm -rf include bin/protoc*
+RUN rm -rf /opt/venv/lib/python3*/site-packages/torch/include /opt/venv/lib/python3*/site-packages/torch/bin/protoc*
 
 
 # The code alone, in the same place: copied over the dependencies, it is a layer of 3 MB.
@@ -44,7 +45,8 @@ RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
 
 
 FROM ${PYTHON_IMAGE} AS base
-# tini reaps the processes that a killed worker leaves, and passes signals on.
+# tini reaps the processes that a killed worker leaves, and passes signals on. Debian's own fixes are wanted.
+# hadolint ignore=DL3008
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends tini && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* && \
@@ -80,6 +82,7 @@ CMD ["serve", "--config", "configs/demo.toml"]
 
 FROM base AS gpu
 # Triton compiles its kernels' launchers on this machine, with a C compiler and Python's headers (part of the image).
+# hadolint ignore=DL3008
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends gcc g++ libc6-dev && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*
