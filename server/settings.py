@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from pipeline import options
 from server.errors import SettingsError
+from server.logs import LogFormat
 
 ENV_PREFIX = "HUNYUAN_CUSTOM_"
 CONFIGS = Path(__file__).parent / "configs"
@@ -288,6 +289,12 @@ class ObjectStorageSettings(Section):
     timeout_s: float = Field(default=60.0, gt=0, description="of one HTTP request")
 
 
+class LogSettings(Section):
+    """What the processes of the server write to stderr."""
+
+    format: LogFormat = Field(default="text", description="json writes one object a line, for log collectors")
+
+
 class Settings(BaseSettings):
     """All settings of one deployment, frozen."""
 
@@ -325,6 +332,7 @@ class Settings(BaseSettings):
     safety: SafetySettings = SafetySettings()
     limits: LimitSettings = LimitSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    log: LogSettings = LogSettings()
     allow_private_networks: tuple[IPvAnyNetwork, ...] = Field(
         default=(), description="networks that image_url and webhooks may reach although they are private; any port"
     )

@@ -48,6 +48,7 @@ def serve(
 
     configure_logging("serve")
     settings = read_settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    configure_logging("serve", log_format=settings.log.format)
     make_data_dir(settings)
     tls = _self_signed(settings) if tls_self_signed else None
     if tls is not None:
@@ -90,6 +91,7 @@ def api(
 
     _start_process("api", supervisor)
     settings = read_settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
+    configure_logging("api", log_format=settings.log.format)
 
     def open_app() -> "FastAPI":
         if listen_fd is None:
@@ -117,6 +119,7 @@ def worker(
     from server.generator.parent import Generator
     from server.worker.worker_lock import lock_worker_id
 
+    configure_logging("worker", log_format=settings.log.format)
     lock = None if supervisor is not None else lock_worker_id(settings, settings.worker_id)
     generator = Generator(settings)
     generator.start()  # before all else: it takes longer to start than the rest of the server together

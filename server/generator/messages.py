@@ -10,6 +10,7 @@ from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from server.logs import LogFormat
 from server.settings import GeneratorSettings, ImageSettings, MemoryPlan, PromptSettings, SafetySettings, VideoSettings
 
 Received = TypeVar("Received")
@@ -41,6 +42,7 @@ class Load(_Message):
     image: ImageSettings
     safety: SafetySettings
     data_dir: str
+    log_format: LogFormat = "text"
     rank: int = 0
     rendezvous: Rendezvous | None = None
 

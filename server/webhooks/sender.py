@@ -25,6 +25,7 @@ from server.db.outage import OUTAGES, is_outage, ride_out
 from server.jobs import views
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
+from server.logs import about_request
 from server.settings import Settings, WebhookSettings
 from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
@@ -134,7 +135,8 @@ class WebhookSender:
 
     def _deliver_and_free(self, webhook: Webhook) -> None:
         try:
-            self.deliver(webhook)
+            with about_request(webhook.request_id):
+                self.deliver(webhook)
         except Exception:
             logger.exception("webhook of request %s: not recorded", webhook.request_id)
         finally:

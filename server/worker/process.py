@@ -26,6 +26,7 @@ from server.jobs.dbos_queues import (
 )
 from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
+from server.logs import about_request
 from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 from server.storage.open import open_storage
@@ -209,12 +210,15 @@ def _register(preparation: PrepareWorkflow, rendering: RenderWorkflow, publicati
 
     @DBOS.workflow(name="prepare", max_recovery_attempts=None)
     def prepare(request_id: str) -> None:
-        preparation.run(request_id)
+        with about_request(request_id):
+            preparation.run(request_id)
 
     @DBOS.workflow(name="render", max_recovery_attempts=None)
     def render(request_id: str) -> None:
-        rendering.run(request_id)
+        with about_request(request_id):
+            rendering.run(request_id)
 
     @DBOS.workflow(name="publish", max_recovery_attempts=None)
     def publish(request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
-        publication.run(request_id, video_key, rendered, inference_time)
+        with about_request(request_id):
+            publication.run(request_id, video_key, rendered, inference_time)

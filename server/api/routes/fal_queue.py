@@ -26,6 +26,7 @@ from server.fal.submit_headers import SubmitOptions
 from server.jobs import views
 from server.jobs.job import CancelOutcome, Job, Status
 from server.jobs.status_reads import JobState
+from server.logs import name_request
 from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 
@@ -132,6 +133,7 @@ async def find_state(request: Request, request_id: str) -> JobState:
     state = await services(request).reads.state(request_id, owner=current_owner(request))
     if state is None:
         raise NotFound
+    name_request(state.id)
     return state
 
 
@@ -143,6 +145,7 @@ async def find_job(request: Request, request_id: str) -> Job:
     job = await run_in_threadpool(services(request).store.get, request_id, owner=owner)
     if job is None:
         raise NotFound
+    name_request(job.id)
     return job
 
 

@@ -36,7 +36,7 @@ from server.generator.messages import (
     Working,
     to_generator,
 )
-from server.logs import configure_logging
+from server.logs import about_request, configure_logging
 from server.parent_death import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,9 @@ class GeneratorProcess:
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
         head_start.begin(load)
         others = None
-        if load.rank > 0:
-            configure_logging(f"generator rank {load.rank}")
-        elif load.generator.ranks > 1:
+        role = f"generator rank {load.rank}" if load.rank else "generator"
+        configure_logging(role, log_format=load.log_format)
+        if load.rank == 0 and load.generator.ranks > 1:
             others = RankProcesses(load, self._channel)
             load = others.load
         started = time.perf_counter()
@@ -78,15 +78,16 @@ class GeneratorProcess:
         self._channel.send(ready)
         head_start.end()
         while True:
-            self._serve_one(renderer, others)
+            job = self._requests.get()
+            assert isinstance(job, Generate)  # noqa: S101 - Load comes once
+            with about_request(job.request_id):
+                self._serve_one(renderer, others, job)
 
     def _say_loading(self, what: str) -> None:
         logger.info(what)
         self._channel.send(Loading(message=what))
 
-    def _serve_one(self, renderer: Renderer, others: RankProcesses | None) -> None:
-        job = self._requests.get()
-        assert isinstance(job, Generate)  # noqa: S101 - Load comes once
+    def _serve_one(self, renderer: Renderer, others: RankProcesses | None, job: Generate) -> None:
         if others is not None:
             others.begin(job)
         answer = self._handle(renderer, job)
