@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
 from server.generator.launch import start_generator_process
@@ -222,7 +222,7 @@ class GeneratorKeeper:
                 logger.info("generator %d: %s loaded in %.1f s", pid, message.model, message.seconds)
                 self._last_failure = None
                 self._plan_in_use = message.memory_plan
-                self._state = GeneratorState(Phase.READY, message.model, pid)
+                self._state = GeneratorState(Phase.READY, message.model, pid, message.gpu_memory)
                 self._loaded_at = time.monotonic()
                 self._usable.set()
             case Loading():
@@ -232,6 +232,8 @@ class GeneratorKeeper:
                 self._state = GeneratorState(Phase.FAILED, message.message)
             case Finished() | Failed():
                 self._request_id = None
+                if isinstance(message, Finished):
+                    self._state = replace(self._state, gpu_memory=message.gpu_memory)
                 if message.last:
                     self._usable.clear()  # the next request must not be given to a process that ends
                 self._answers.put(message)

@@ -20,6 +20,7 @@ from server.errors import is_disk_error
 from server.generator.child import head_start
 from server.generator.child.compile_cache import keep_compiled_code
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
+from server.generator.child.gpu_memory import gpu_memory
 from server.generator.child.rank_processes import RankProcesses
 from server.generator.messages import (
     Cancel,
@@ -73,7 +74,10 @@ class GeneratorProcess:
         if others is not None:
             others.wait_until_ready()
         ready = Ready(
-            model=renderer.model, seconds=time.perf_counter() - started, memory_plan=getattr(renderer, "plan", None)
+            model=renderer.model,
+            seconds=time.perf_counter() - started,
+            memory_plan=getattr(renderer, "plan", None),
+            gpu_memory=gpu_memory(),
         )
         self._channel.send(ready)
         head_start.end()
@@ -92,6 +96,8 @@ class GeneratorProcess:
             others.begin(job)
         answer = self._handle(renderer, job)
         in_step = others is None or others.finish(answer)
+        if others is not None and isinstance(answer, Finished):
+            answer = answer.model_copy(update={"gpu_memory": answer.gpu_memory + others.gpu_memory})
         self._channel.send(answer.model_copy(update={"last": not in_step}))
         if not in_step:
             os._exit(1)
@@ -127,7 +133,7 @@ class GeneratorProcess:
                 return Failed(reason="disk", message=_one_line(error))
             logger.exception("request %s failed", job.request_id)
             return Failed(reason="error", message=_one_line(error))
-        return Finished(seconds=time.perf_counter() - started)
+        return Finished(seconds=time.perf_counter() - started, gpu_memory=gpu_memory())
 
     def _read(self) -> None:
         for message in self._channel:
