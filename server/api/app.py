@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         routes=[fal_queue.STATUS_ROUTE],
         middleware=[  # the outermost first
             Middleware(EarlyAnswers),
-            Middleware(HttpMetrics, metrics=services.metrics),
+            Middleware(HttpMetrics, traffic=services.metrics.http),
             Middleware(RequestIds),
             Middleware(SecurityHeaders),
             Middleware(Cors, origins=settings.api.cors_origins),

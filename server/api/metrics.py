@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 import sqlalchemy as sa
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from server.api.http_traffic import HttpTraffic, cumulative
 from server.generator.state import Phase
 from server.jobs.completion import COMPLETED, FAILED, PENDING
 from server.jobs.measurements import BOUNDS, Durations, Measured, MeasurementTable, together
@@ -30,15 +31,10 @@ class Metrics:
     """Of one API process. `stale_s`: a worker silent for longer counts as gone."""
 
     def __init__(self, database: sa.Engine, *, free_bytes: Callable[[], int], stale_s: float) -> None:
-        disable_created_metrics()  # they would double the number of series
+        self.http = HttpTraffic()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self.http_requests = Counter(
-            "hc_http_requests", "Answers of this API process", ("method", "route", "status"), registry=self._registry
-        )
-        self.http_seconds = Histogram(
-            "hc_http_request_seconds", "Until an answer begins", ("route",), registry=self._registry
-        )
+        self._registry.register(self.http)
         self._registry.register(_Rows(database, free_bytes=free_bytes, stale_s=stale_s))
 
     def text(self, accept: str) -> tuple[bytes, str]:
@@ -116,13 +112,7 @@ def _of_work(measured: Measured) -> Iterator[Metric]:
 
 
 def _buckets(durations: Durations) -> list[tuple[str, float]]:
-    """Cumulative, as Prometheus has them."""
-    bounds, total = [*map(str, BOUNDS), "+Inf"], 0
-    found: list[tuple[str, float]] = []
-    for bound, count in zip(bounds, durations.counts, strict=True):
-        total += count
-        found.append((bound, total))
-    return found
+    return cumulative(BOUNDS, durations.counts)
 
 
 def _of_gpus(measured: Mapping[str, Measured]) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.metrics import Metrics
+from server.api.http_traffic import HttpTraffic
 
 _SCOPE_KEY: Final = "hunyuan_custom.routed_scope"
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}  # clients may send any other word
@@ -17,10 +17,9 @@ _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}  
 class HttpMetrics:
     """ASGI middleware around all that may answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, traffic: HttpTraffic) -> None:
         self._app = app
-        self._requests = metrics.http_requests
-        self._seconds = metrics.http_seconds
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on and count its answer when that begins."""
@@ -33,9 +32,13 @@ class HttpMetrics:
 
         async def counting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                method, route = scope["method"], _route(routed)
-                self._requests.labels(method if method in _METHODS else "other", route, message["status"]).inc()
-                self._seconds.labels(route).observe(time.perf_counter() - started)
+                method = scope["method"]
+                self._traffic.count(
+                    method=method if method in _METHODS else "other",
+                    route=_route(routed),
+                    status=message["status"],
+                    seconds=time.perf_counter() - started,
+                )
             await send(message)
 
         await self._app(scope, receive, counting_send)
