@@ -9,6 +9,7 @@ from typing import Final
 from server.db.outage import GivenUp
 from server.generator.messages import Log, Working
 from server.generator.parent import (
+    ContentFlagged,
     DiskError,
     GenerationCancelled,
     GeneratorDied,
@@ -26,6 +27,7 @@ _REASONS: Final[dict[type[Exception], str]] = {
     GeneratorStalled: "generator_stalled",
     OutOfMemory: "out_of_memory",
     DiskError: "disk_full",
+    ContentFlagged: "refused",
 }
 
 
