@@ -1,7 +1,7 @@
 """What a generator says of its GPU's memory, with a stand-in for CUDA: there is no GPU where tests run."""
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -26,7 +26,11 @@ def _does_not_tell(_device: int) -> tuple[int, int]:
     raise RuntimeError("CUDA driver error")
 
 
-@pytest.mark.parametrize("torch", [None, cuda(is_initialized=lambda: False), cuda(mem_get_info=_does_not_tell)])
+@pytest.mark.parametrize(
+    "torch",
+    [None, ModuleType("torch"), cuda(is_initialized=lambda: False), cuda(mem_get_info=_does_not_tell)],
+    ids=["not imported", "being imported", "not initialized", "without an answer"],
+)
 def test_without_a_gpu_that_tells_nothing_is_said(monkeypatch: pytest.MonkeyPatch, torch: object) -> None:
     monkeypatch.setitem(sys.modules, "torch", torch)
     assert gpu_memory() == ()
