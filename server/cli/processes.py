@@ -110,8 +110,10 @@ def worker(
     worker_id: Annotated[str | None, typer.Option(help="Of this replica (worker_id).", hidden=True)] = None,
 ) -> None:
     """Run a worker process with its generator (one per GPU, or generator.replicas of them)."""
-    _start_process(f"worker {worker_id}" if worker_id else "worker", supervisor)
+    role = f"worker {worker_id}" if worker_id else "worker"
+    _start_process(role, supervisor)
     settings = read_settings(config, data_dir, worker_id=worker_id)
+    configure_logging(role, log_format=settings.log.format)
     if supervisor is None and settings.generator.replicas > 1:
         _run_workers(settings, _child_arguments(config, data_dir))
         return
@@ -119,7 +121,6 @@ def worker(
     from server.generator.parent import Generator
     from server.worker.worker_lock import lock_worker_id
 
-    configure_logging("worker", log_format=settings.log.format)
     lock = None if supervisor is not None else lock_worker_id(settings, settings.worker_id)
     generator = Generator(settings)
     generator.start()  # before all else: it takes longer to start than the rest of the server together
