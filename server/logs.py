@@ -1,12 +1,21 @@
 """Service logs: one line per event on stderr, with the process's role. Secrets in any line are struck out.
 
+A line about a request has the request's id, in all processes: `about_request` says which one the code inside works on.
 The log of a job is different: it belongs to its user and keeps the user's text.
 """
 
+import json
 import logging
 import re
 import sys
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeAlias
+
+LogFormat: TypeAlias = Literal["text", "json"]
+FindId: TypeAlias = Callable[[], str]
 
 _STRUCK: Final = "[redacted]"
 _SECRETS: Final = (
@@ -39,21 +48,80 @@ def _without_query(url: re.Match[str]) -> str:
     return f"{address}{mark}{_STRUCK}" if query else url[0]
 
 
+_about: ContextVar[FindId | None] = ContextVar("about", default=None)
+
+
+@contextmanager
+def about_request(request_id: str) -> Iterator[None]:
+    """Lines that are written inside, by this thread or task, are about that request."""
+    before = begin_exchange(lambda: request_id)
+    try:
+        yield
+    finally:
+        end_exchange(before)
+
+
+def begin_exchange(find_id: FindId) -> Token[FindId | None]:
+    """The same for an exchange whose id is only made when a line needs it."""
+    return _about.set(find_id)
+
+
+def end_exchange(before: Token[FindId | None]) -> None:
+    """What was true before is true again."""
+    _about.reset(before)
+
+
+def name_request(request_id: str) -> None:
+    """From here to the end of the exchange it is about that request."""
+    _about.set(lambda: request_id)
+
+
+def _current_request() -> str | None:
+    find_id = _about.get()
+    return None if find_id is None else find_id()
+
+
 class RedactingFormatter(logging.Formatter):
     """Works on the finished line, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line as it is written."""
-        message = record.getMessage()
-        if "\n" in message:  # of a message; the lines of a traceback stay lines
-            record = logging.makeLogRecord({**record.__dict__, "msg": message.replace("\n", "\\n"), "args": None})
-        return redact(super().format(record))
+        message, request_id = record.getMessage(), _current_request()
+        if request_id is not None and request_id not in message:
+            message = f"{message} (request {request_id})"
+        message = message.replace("\n", "\\n")  # of a message; the lines of a traceback stay lines
+        return redact(super().format(logging.makeLogRecord({**record.__dict__, "msg": message, "args": None})))
 
 
-def configure_logging(role: str, level: int = logging.INFO) -> None:
-    """Log to stderr as `time role LEVEL logger: message`."""
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; `request_id` and `exception` only where there is one."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as it is written."""
+        request_id = _current_request()
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "process": self._role,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+            **({} if request_id is None else {"request_id": redact(request_id)}),
+            **({"exception": redact(self.formatException(record.exc_info))} if record.exc_info else {}),
+        }
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def configure_logging(role: str, level: int = logging.INFO, *, log_format: LogFormat = "text") -> None:
+    """Log to stderr: as `time role LEVEL logger: message`, or as JSON."""
+    text = f"%(asctime)s {role} %(levelname)s %(name)s: %(message)s"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(RedactingFormatter(f"%(asctime)s {role} %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(JsonFormatter(role) if log_format == "json" else RedactingFormatter(text))
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    dbos = logging.getLogger("dbos")  # would add a handler of its own if it had none, without redaction
+    dbos.handlers, dbos.propagate = [logging.NullHandler()], True
     for chatty in ("httpx", "httpcore", "dbos", "PIL", "imageio_ffmpeg"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

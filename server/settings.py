@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from pipeline import options
 from server.errors import SettingsError
+from server.logs import LogFormat
 
 ENV_PREFIX = "HUNYUAN_CUSTOM_"
 CONFIGS = Path(__file__).parent / "configs"
@@ -83,6 +84,9 @@ class ApiSettings(Section):
         pattern=r"^([A-Za-z0-9._-]{1,64})?$",
         description="whose calls those through /api/fal/proxy are that show no key; empty asks for a key",
     )
+    metrics_token: SecretStr = Field(
+        default=SecretStr(""), description="bearer token that reads /metrics and nothing else; 16 characters or more"
+    )
     deadline_poll_s: float = Field(default=0.5, gt=0, description="how often overdue start deadlines are looked for")
     max_connections: int = Field(default=4000, gt=0, description="more are answered 503")
     allowed_hosts: tuple[str, ...] = Field(default=(), description="further Host names of a server without keys")
@@ -92,6 +96,13 @@ class ApiSettings(Section):
     cors_origins: tuple[str, ...] = Field(default=("local",), description='origins, "local" (any port here) or "*"')
     tls_cert: FilePath | None = Field(default=None, description="PEM certificate (chain); turns TLS on")
     tls_key: FilePath | None = Field(default=None, description="its PEM key, if that is not in the same file")
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _hard_to_guess(cls, token: SecretStr) -> SecretStr:
+        if token.get_secret_value() and not re.fullmatch(r"[!-~]{16,}", token.get_secret_value()):
+            raise ValueError("empty, or 16 or more visible ASCII characters")
+        return token
 
     @model_validator(mode="after")
     def _key_needs_certificate(self) -> Self:
@@ -288,6 +299,12 @@ class ObjectStorageSettings(Section):
     timeout_s: float = Field(default=60.0, gt=0, description="of one HTTP request")
 
 
+class LogSettings(Section):
+    """What the processes of the server write to stderr."""
+
+    format: LogFormat = Field(default="text", description="json writes one object a line, for log collectors")
+
+
 class Settings(BaseSettings):
     """All settings of one deployment, frozen."""
 
@@ -325,6 +342,7 @@ class Settings(BaseSettings):
     safety: SafetySettings = SafetySettings()
     limits: LimitSettings = LimitSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    log: LogSettings = LogSettings()
     allow_private_networks: tuple[IPvAnyNetwork, ...] = Field(
         default=(), description="networks that image_url and webhooks may reach although they are private; any port"
     )

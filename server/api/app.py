@@ -14,12 +14,13 @@ from server.api.middleware.cors import Cors
 from server.api.middleware.early_answers import EarlyAnswers
 from server.api.middleware.head_requests import HeadRequests
 from server.api.middleware.host_rewrite import HostRewrite
+from server.api.middleware.http_metrics import HttpMetrics, RouteSeen
 from server.api.middleware.loopback_guard import LoopbackGuard
 from server.api.middleware.request_ids import RequestIds
 from server.api.middleware.security_headers import SecurityHeaders
 from server.api.middleware.unhandled_errors import UnhandledErrors
 from server.api.openapi_document import document
-from server.api.routes import fal_queue, fal_run, files, health, jwks, openapi, uploads
+from server.api.routes import fal_queue, fal_run, files, health, jwks, metrics, openapi, uploads
 from server.api.services import Services
 from server.jobs.start_deadlines import keep_deadlines
 from server.settings import Settings
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         routes=[fal_queue.STATUS_ROUTE],
         middleware=[  # the outermost first
             Middleware(EarlyAnswers),
+            Middleware(HttpMetrics, traffic=services.metrics.http),
             Middleware(RequestIds),
             Middleware(SecurityHeaders),
             Middleware(Cors, origins=settings.api.cors_origins),
@@ -58,11 +60,12 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(HostRewrite),
             Middleware(BodyLimits, settings=settings.api, keys=services.keys),
             Middleware(HeadRequests),
+            Middleware(RouteSeen),
         ],
         exception_handlers=HANDLERS,
     )
     app.state.services = services
-    for room in (fal_queue, fal_run, files, uploads, jwks, health, openapi):
+    for room in (fal_queue, fal_run, files, uploads, jwks, health, metrics, openapi):
         app.include_router(room.router)
     return app
 

@@ -1,11 +1,14 @@
 """The owner of a request. Without keys there is one owner: everyone who can reach the loopback interface."""
 
+import hmac
+
 from fastapi import Request
 
 from server.api.middleware.host_rewrite import came_via_proxy
 from server.api.services import services
 from server.db.outage import is_outage
-from server.errors import Unauthorized
+from server.errors import Forbidden, Unauthorized
+from server.jobs.job import LOCAL_OWNER
 
 
 def current_owner(request: Request) -> str:
@@ -39,6 +42,21 @@ def admit(request: Request) -> str:
     owner = current_owner(request)
     services(request).rates.take(owner)
     return owner
+
+
+def admit_metrics(request: Request) -> None:
+    """Let the operator read metrics: with `api.metrics_token`, or a key of the owner `local`; on loopback without.
+
+    Raises:
+        Unauthorized: nothing that is known was shown.
+        Forbidden: another owner's key was; metrics are about all owners together.
+    """
+    parts = services(request)
+    shown, token = request.headers.get("authorization"), parts.settings.api.metrics_token.get_secret_value()
+    if token and shown is not None and hmac.compare_digest(shown.encode(), f"Bearer {token}".encode()):
+        return
+    if (token or parts.keys.required()) and parts.keys.owner_of(shown) != LOCAL_OWNER:
+        raise Forbidden("Metrics are for the operator: a key of the owner `local`, or api.metrics_token")
 
 
 def shown_key(request: Request) -> str:

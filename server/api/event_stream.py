@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -97,7 +98,7 @@ class Tail:
             watch.end()
         self._watches.setdefault(request_id, []).append(watch)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.create_task(self._run(), context=Context())  # about no request: it watches all
         try:
             yield watch
         finally:

@@ -17,6 +17,7 @@ from server.fal.submit_headers import SubmitOptions
 from server.fal.value_count import refuse_many_values
 from server.jobs.job import Accepted, NewJob
 from server.jobs.job_store import JobStore
+from server.logs import name_request
 from server.settings import Settings
 from server.storage.files import Storage
 
@@ -65,6 +66,7 @@ class Intake:
         if self._storage.scratch.free_bytes() < self._min_free_bytes:
             raise InsufficientStorage
         request_id = str(uuid.uuid4())
+        name_request(request_id)
         refuse_many_values(submission.body)
         fields = parse_json_object(submission.body)
         submission.body.clear()  # 30 MB are not kept beside what they were parsed to

@@ -146,6 +146,12 @@ IMAGE_DOWNLOAD = RouteDoc(
     }
 )
 READY = RouteDoc({200: _json("A video can be made.", Readiness), 503: _json("Not now.", Readiness)})
+METRICS = RouteDoc(
+    {
+        200: {"description": "In the format that `Accept` prefers.", "content": {"text/plain": {}}},
+        403: _json("Not a key of the operator.", Problem),
+    }
+)
 OPENAPI = RouteDoc(
     {200: {"description": "The schema.", "content": {"application/json": {"schema": {"type": "object"}}}}}
 )

@@ -8,6 +8,7 @@ from server.api.access.key_ring import KeyRing
 from server.api.access.rate_limit import RateLimit
 from server.api.event_stream import Tail
 from server.api.intake import Intake
+from server.api.metrics import Metrics
 from server.db.connection import create_engine
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
 from server.jobs.dbos_queues import dbos_client
@@ -46,6 +47,7 @@ class Services:
     uploads: Uploads
 
     webhook_keys: dict[str, list[dict[str, str]]]
+    metrics: Metrics
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -72,6 +74,7 @@ class Services:
             storage=storage,
             uploads=Uploads(database, storage, settings.limits),
             webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
+            metrics=Metrics(database, free_bytes=storage.scratch.free_bytes, stale_s=settings.jobs.heartbeat_stale_s),
         )
 
 

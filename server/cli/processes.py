@@ -48,6 +48,7 @@ def serve(
 
     configure_logging("serve")
     settings = read_settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
+    configure_logging("serve", log_format=settings.log.format)
     make_data_dir(settings)
     tls = _self_signed(settings) if tls_self_signed else None
     if tls is not None:
@@ -90,6 +91,7 @@ def api(
 
     _start_process("api", supervisor)
     settings = read_settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
+    configure_logging("api", log_format=settings.log.format)
 
     def open_app() -> "FastAPI":
         if listen_fd is None:
@@ -108,8 +110,10 @@ def worker(
     worker_id: Annotated[str | None, typer.Option(help="Of this replica (worker_id).", hidden=True)] = None,
 ) -> None:
     """Run a worker process with its generator (one per GPU, or generator.replicas of them)."""
-    _start_process(f"worker {worker_id}" if worker_id else "worker", supervisor)
+    role = f"worker {worker_id}" if worker_id else "worker"
+    _start_process(role, supervisor)
     settings = read_settings(config, data_dir, worker_id=worker_id)
+    configure_logging(role, log_format=settings.log.format)
     if supervisor is None and settings.generator.replicas > 1:
         _run_workers(settings, _child_arguments(config, data_dir))
         return

@@ -69,10 +69,10 @@ def check(database: sa.Engine) -> None:
         SettingsError: they do not have this server's version.
     """
     with database.connect() as connection:
-        found = _found(connection)
+        found, there = _found(connection), set(sa.inspect(connection).get_table_names())
     if found is not None and found > CURRENT:
         raise _newer(found)
-    if found != CURRENT:
+    if found != CURRENT or not metadata.tables.keys() <= there:
         raise SettingsError("database_url: the tables are not there or older; run `hunyuan-custom migrate` first")
 
 

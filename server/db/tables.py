@@ -100,6 +100,15 @@ worker_table = sa.Table(
     sa.Column("heartbeat_at", sa.Float, nullable=False),
 )
 
+# What a worker has measured since its first start (`jobs/measurements.py`); stays when the worker is forgotten.
+measurement_table = sa.Table(
+    "worker_measurement",
+    metadata,
+    sa.Column("worker_id", sa.String(64), primary_key=True),
+    sa.Column("measured_json", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+
 # Secrets are never stored, only their SHA-256: they are random, so nothing slower is needed.
 key_table = sa.Table(
     "api_key",

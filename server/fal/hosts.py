@@ -34,7 +34,7 @@ FAL_PREFIXES: Final = ("/run/", "/queue/", "/rest/", "/cdn/")
 PROXY_PATH: Final = "/api/fal/proxy"
 TARGET_URL: Final = "x-fal-target-url"
 
-_OWN_PREFIXES: Final = (*FAL_PREFIXES, "/files/", "/api/", "/health/", "/.well-known/", "/openapi.json/")
+_OWN_PREFIXES: Final = (*FAL_PREFIXES, "/files/", "/api/", "/health/", "/.well-known/", "/metrics/", "/openapi.json/")
 _APPLICATION: Final = f"/queue/{ENDPOINT}/"
 _REQUESTS: Final = "/requests/"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")

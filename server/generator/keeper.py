@@ -8,7 +8,8 @@ import queue
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
 from server.generator.launch import start_generator_process
@@ -27,6 +28,7 @@ from server.generator.messages import (
     Working,
 )
 from server.generator.state import GeneratorState, Phase
+from server.logs import about_request
 from server.settings import MEMORY_PLANS, MemoryPlan, MemoryPlanChoice, Settings
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class GeneratorKeeper:
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[FromGenerator] | None = None
+        self._request_id: str | None = None  # what it works on
         # Processes are started by this thread alone, since the kernel ends them with the thread that started them.
         self._thread = threading.Thread(target=self._keep_running, name="generator-keeper", daemon=True)
 
@@ -122,6 +125,8 @@ class GeneratorKeeper:
 
     def send(self, message: Generate | Cancel) -> None:
         """Give the process a message; one that has ended does not get it."""
+        if isinstance(message, Generate):
+            self._request_id = message.request_id
         try:
             if self._channel is not None:
                 self._channel.send(message)
@@ -189,7 +194,9 @@ class GeneratorKeeper:
                 self._last_failure = self._state.detail if failed else str(died)
             if not failed:
                 self._state = GeneratorState(Phase.LOADING, f"restarting: {died}")
-            logger.warning("generator %d: %s", process.pid, died)
+            with nullcontext() if self._request_id is None else about_request(self._request_id):
+                logger.warning("generator %d: %s", process.pid, died)
+            self._request_id = None
             self._answers.put(died)
         return was_loaded
 
@@ -202,6 +209,7 @@ class GeneratorKeeper:
             image=settings.image,
             safety=settings.safety,
             data_dir=str(settings.data_dir),
+            log_format=settings.log.format,
         )
         try:
             channel.send(load)
@@ -214,7 +222,7 @@ class GeneratorKeeper:
                 logger.info("generator %d: %s loaded in %.1f s", pid, message.model, message.seconds)
                 self._last_failure = None
                 self._plan_in_use = message.memory_plan
-                self._state = GeneratorState(Phase.READY, message.model, pid)
+                self._state = GeneratorState(Phase.READY, message.model, pid, message.gpu_memory)
                 self._loaded_at = time.monotonic()
                 self._usable.set()
             case Loading():
@@ -223,6 +231,9 @@ class GeneratorKeeper:
                 logger.error("generator %d: %s", pid, message.message)
                 self._state = GeneratorState(Phase.FAILED, message.message)
             case Finished() | Failed():
+                self._request_id = None
+                if isinstance(message, Finished):
+                    self._state = replace(self._state, gpu_memory=message.gpu_memory)
                 if message.last:
                     self._usable.clear()  # the next request must not be given to a process that ends
                 self._answers.put(message)

@@ -10,6 +10,8 @@ from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from server.generator.state import GpuMemory
+from server.logs import LogFormat
 from server.settings import GeneratorSettings, ImageSettings, MemoryPlan, PromptSettings, SafetySettings, VideoSettings
 
 Received = TypeVar("Received")
@@ -41,6 +43,7 @@ class Load(_Message):
     image: ImageSettings
     safety: SafetySettings
     data_dir: str
+    log_format: LogFormat = "text"
     rank: int = 0
     rendezvous: Rendezvous | None = None
 
@@ -91,6 +94,7 @@ class Ready(_Message):
     model: str
     seconds: float
     memory_plan: MemoryPlan | None = None
+    gpu_memory: tuple[GpuMemory, ...] = ()
 
 
 class Loading(_Message):
@@ -117,11 +121,12 @@ class Working(_Message):
 
 
 class Log(_Message):
-    """A line for the job's log."""
+    """A line for the job's log. `step_seconds`: of the denoising step that it is about."""
 
     kind: Literal["log"] = "log"
     message: str
     level: Literal["INFO", "WARN", "ERROR"] = "INFO"
+    step_seconds: float | None = None
 
 
 class Finished(_Message):
@@ -129,6 +134,7 @@ class Finished(_Message):
 
     kind: Literal["finished"] = "finished"
     seconds: float
+    gpu_memory: tuple[GpuMemory, ...] = ()
     last: bool = False
 
 

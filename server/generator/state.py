@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import BaseModel, ConfigDict
+
 
 class Phase(StrEnum):
     """The values are those of the `worker` table and of the health answer."""
@@ -13,10 +15,22 @@ class Phase(StrEnum):
     FAILED = "failed"  # the model cannot be loaded; it is tried again
 
 
+class GpuMemory(BaseModel):
+    """Bytes of the GPU of one rank: in use by anything, the most that the process has held, and all there is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpu: int
+    used_bytes: int
+    peak_bytes: int
+    total_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class GeneratorState:
-    """A phase, a sentence about it, and the process that is in it."""
+    """A phase, a sentence about it, the process that is in it, and the memory that it was last seen to use."""
 
     phase: Phase
     detail: str
     pid: int | None = None
+    gpu_memory: tuple[GpuMemory, ...] = ()

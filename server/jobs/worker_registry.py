@@ -66,7 +66,11 @@ class WorkerRegistry:
 
     def fresh(self, within_s: float) -> list[Worker]:
         """Workers heard of within the last `within_s` seconds."""
-        return [worker for worker in self.all() if worker.heartbeat_at > self._clock() - within_s]
+        return [worker for worker in self.all() if self.age_s(worker) < within_s]
+
+    def age_s(self, worker: Worker) -> float:
+        """Since it was last heard of; 0 where the clock was put back."""
+        return max(0.0, self._clock() - worker.heartbeat_at)
 
     def count_running(self, worker_ids: Collection[str]) -> int:
         """How many jobs these workers have in progress."""

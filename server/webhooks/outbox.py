@@ -13,7 +13,7 @@ from server.errors import NotFound
 from server.jobs.completion import PENDING
 from server.webhooks.shares import NOT_BUSY, Busy
 
-DELIVERED, FAILED = "delivered", "failed"
+DELIVERED = "delivered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,14 @@ import sqlalchemy as sa
 from server.db.installation_secrets import WEBHOOKS, load_secret
 from server.db.outage import OUTAGES, is_outage, ride_out
 from server.jobs import views
+from server.jobs.completion import FAILED
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
+from server.logs import about_request
 from server.settings import Settings, WebhookSettings
 from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
-from server.webhooks.outbox import DELIVERED, FAILED, Webhook, WebhookOutbox
+from server.webhooks.outbox import DELIVERED, Webhook, WebhookOutbox
 from server.webhooks.shares import Shares
 from server.webhooks.signature import WebhookSigner
 
@@ -134,7 +136,8 @@ class WebhookSender:
 
     def _deliver_and_free(self, webhook: Webhook) -> None:
         try:
-            self.deliver(webhook)
+            with about_request(webhook.request_id):
+                self.deliver(webhook)
         except Exception:
             logger.exception("webhook of request %s: not recorded", webhook.request_id)
         finally:

@@ -9,6 +9,7 @@ from server.jobs.job_store import JobStore
 from server.settings import Settings
 from server.storage.files import Storage
 from server.worker.identity_images import IdentityImages
+from server.worker.measuring import Measuring
 from server.worker.workflow import Workflow, unexpected_error
 
 logger = logging.getLogger(__name__)
@@ -17,8 +18,10 @@ logger = logging.getLogger(__name__)
 class PrepareWorkflow(Workflow):
     """Several run at once."""
 
-    def __init__(self, store: JobStore, storage: Storage, settings: Settings) -> None:
-        super().__init__(store, storage, settings)
+    def __init__(
+        self, store: JobStore, storage: Storage, settings: Settings, *, measuring: Measuring | None = None
+    ) -> None:
+        super().__init__(store, storage, settings, measuring=measuring)
         self._images = IdentityImages(storage, settings)
 
     def run(self, request_id: str) -> None:
@@ -37,7 +40,8 @@ class PrepareWorkflow(Workflow):
 
     def _prepare(self, job: Job) -> None:
         try:
-            key = job.image_key or self._with_storage(job, lambda: self._images.check_in(job))
+            with self._measuring.timed("prepare"):
+                key = job.image_key or self._with_storage(job, lambda: self._images.check_in(job))
         except ModelError as error:
             self._log(job, str(error), "ERROR")
             self._store.refuse(job, error.response())

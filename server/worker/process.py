@@ -24,8 +24,10 @@ from server.jobs.dbos_queues import (
     register_queues,
     some_enqueued,
 )
+from server.jobs.measurements import MeasurementTable
 from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
+from server.logs import about_request
 from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 from server.storage.open import open_storage
@@ -36,6 +38,7 @@ from server.worker.expiry.orphan_files import OrphanFiles
 from server.worker.expiry.retention import Retention
 from server.worker.expiry.sweeper import Sweeper
 from server.worker.heartbeat import Heartbeat
+from server.worker.measuring import MeasurementReport, Measuring
 from server.worker.prepare import PrepareWorkflow
 from server.worker.publish import PublishWorkflow
 from server.worker.reconcile import reconcile
@@ -77,10 +80,13 @@ class WorkerProcess:
         self._sweeper = Sweeper([part.sweep for part in expiring], every_s=settings.retention.sweep_s)
         self._reconciled_at = -float("inf")
 
-        render = RenderWorkflow(store, storage, generator, dbos, settings=settings)
+        measuring = Measuring()
+        self._report = MeasurementReport(MeasurementTable(database), measuring, worker_id=own_id)
+        render = RenderWorkflow(store, storage, generator, dbos, settings=settings, measuring=measuring)
         self._render, self._claims = render, render.claims
         self._engine = DBOS(config=dbos_config(database, executor_id=own_id))
-        _register(PrepareWorkflow(store, storage, settings), render, PublishWorkflow(store, storage, settings))
+        prepare = PrepareWorkflow(store, storage, settings, measuring=measuring)
+        _register(prepare, render, PublishWorkflow(store, storage, settings, measuring=measuring))
 
     def register(self) -> bool:
         """Write the worker's row; False while the database is away.
@@ -134,6 +140,7 @@ class WorkerProcess:
 
     def _beat(self) -> None:
         draining = self._heartbeat.beat()
+        self._report.write(self._generator.state.gpu_memory)
         OUTAGES.written()
         self._claims.allow(not draining)
 
@@ -147,6 +154,7 @@ class WorkerProcess:
         with _unless_away():
             self._render.write_log()
             self._claims.release()
+            self._report.write(self._generator.state.gpu_memory)
         self._work.stop()
         self._webhooks.stop()
         DBOS.destroy()
@@ -209,12 +217,15 @@ def _register(preparation: PrepareWorkflow, rendering: RenderWorkflow, publicati
 
     @DBOS.workflow(name="prepare", max_recovery_attempts=None)
     def prepare(request_id: str) -> None:
-        preparation.run(request_id)
+        with about_request(request_id):
+            preparation.run(request_id)
 
     @DBOS.workflow(name="render", max_recovery_attempts=None)
     def render(request_id: str) -> None:
-        rendering.run(request_id)
+        with about_request(request_id):
+            rendering.run(request_id)
 
     @DBOS.workflow(name="publish", max_recovery_attempts=None)
     def publish(request_id: str, video_key: str, rendered: str, inference_time: float) -> None:
-        publication.run(request_id, video_key, rendered, inference_time)
+        with about_request(request_id):
+            publication.run(request_id, video_key, rendered, inference_time)

@@ -28,7 +28,8 @@ class PublishWorkflow(Workflow):
         key = job.video_key or ""
         try:
             self._keep_cut_out(job)
-            size = self._with_storage(job, lambda: self._put_once(path, key))
+            with self._measuring.timed("publish"):
+                size = self._with_storage(job, lambda: self._put_once(path, key))
         except GivenUp:
             self._store.finish_cancelled(job)
             return

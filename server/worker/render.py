@@ -12,7 +12,7 @@ from dbos import DBOSClient
 from server.db.outage import GivenUp, ride_out
 from server.errors import ContentPolicyViolation, ErrorResponse, TryAgainLater
 from server.fal.video_size import video_size
-from server.generator.messages import Generate, Where
+from server.generator.messages import Generate, Log, Where, Working
 from server.generator.parent import (
     ContentFlagged,
     DiskError,
@@ -41,6 +41,7 @@ from server.worker.attempt import (
 )
 from server.worker.claims import Claims
 from server.worker.job_log import JobLog
+from server.worker.measuring import WORKER_LOST, Measuring
 from server.worker.workflow import Workflow, unexpected_error
 
 logger = logging.getLogger(__name__)
@@ -67,9 +68,10 @@ class RenderWorkflow(Workflow):
         dbos: DBOSClient,
         *,
         settings: Settings,
+        measuring: Measuring | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(store, storage, settings)
+        super().__init__(store, storage, settings, measuring=measuring)
         self._generator = generator
         self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
@@ -110,7 +112,10 @@ class RenderWorkflow(Workflow):
             if not isinstance(claimed, Job):
                 return claimed
             try:
+                if claimed.attempt == 1:
+                    self._measuring.stage_took("wait", (claimed.started_at or 0.0) - claimed.created_at)
                 if claimed.faults > job.faults:
+                    self._measuring.attempt_ended(WORKER_LOST)
                     self._log(claimed, "The worker was lost")
                 not_started = reason_not_to_start(claimed, self._settings.jobs, now=self._clock())
                 outcome = self._render(claimed) if not_started is None else not_started
@@ -173,9 +178,15 @@ class RenderWorkflow(Workflow):
             for notice in [f"Attempt {job.attempt}"] if job.attempt > 1 else self._skipped(job):
                 log.add(notice, "WARN")
             message = self._message(job, image)
-            finished = self._generator.run(
-                message, on_message=log.on_message, cancel_requested=lambda: self._store.is_unwanted(job)
-            )
+
+            def on_message(heard: Working | Log) -> None:
+                times.on_message(heard)
+                log.on_message(heard)
+
+            with self._measuring.attempt() as times:
+                finished = self._generator.run(
+                    message, on_message=on_message, cancel_requested=lambda: self._store.is_unwanted(job)
+                )
         return Made(message.output, finished.seconds)
 
     def _make_room(self, job: Job, error: OutOfMemory) -> Again | Ended:

@@ -10,6 +10,7 @@ from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 from server.settings import Settings
 from server.storage.files import Storage
+from server.worker.measuring import Measuring
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,10 @@ class Workflow:
     exception leaves a workflow: DBOS would record it and forget the job.
     """
 
-    def __init__(self, store: JobStore, storage: Storage, settings: Settings) -> None:
+    def __init__(
+        self, store: JobStore, storage: Storage, settings: Settings, *, measuring: Measuring | None = None
+    ) -> None:
+        self._measuring = measuring or Measuring()
         self._store = store
         self._storage = storage
         self._settings = settings

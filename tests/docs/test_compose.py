@@ -58,4 +58,16 @@ def test_nothing_gains_rights_or_writes_outside_its_volumes(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_ports_are_published_on_loopback_unless_the_operator_says_otherwise(name: str) -> None:
     for port in SERVICES[name].get("ports", ()):
-        assert re.match(r"\$\{[A-Z_]*BIND:-127\.0\.0\.1\}:", port)
+        assert re.match(r"(\$\{[A-Z_]*BIND:-127\.0\.0\.1\}|127\.0\.0\.1):", port)
+
+
+def test_what_is_mounted_from_here_is_there_and_read_only() -> None:
+    mounts = re.findall(r"^ +- (\./[^:]+):\S+?(:ro)?$", COMPOSE, re.MULTILINE)
+    assert mounts
+    assert not [path for path, read_only in mounts if not (ROOT / path).is_file() or not read_only]
+
+
+def test_no_service_has_a_password_by_default() -> None:
+    secrets = re.findall(r"\$\{([A-Z0-9_]*(?:PASSWORD|SECRET|TOKEN)[A-Z0-9_]*):?-?([^}]*)\}", COMPOSE)
+    assert len(secrets) > 4
+    assert not [name for name, default in secrets if default]

@@ -1,6 +1,7 @@
 """No secret reaches the service log, by any way; a job's own log keeps what its user wrote."""
 
 import io
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from server.logs import RedactingFormatter, redact
+from server.logs import JsonFormatter, RedactingFormatter, about_request, redact
 from tests.harness.keyed import client, create_key, use_key
 from tests.harness.live_server import APP, Server, example, until
 from tests.harness.pictures import png
@@ -51,24 +52,40 @@ def test_everything_else_stays(line: str) -> None:
     assert redact(line) == line
 
 
-def _logged(*arguments: object, error: BaseException | None = None) -> str:
+TEXT = RedactingFormatter("%(levelname)s %(message)s")
+
+
+def _logged(*arguments: object, error: BaseException | None = None, formatter: logging.Formatter = TEXT) -> str:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(RedactingFormatter("%(levelname)s %(message)s"))
+    handler.setFormatter(formatter)
     logger = logging.Logger("test")
     logger.addHandler(handler)
     logger.warning(*arguments, exc_info=error)
     return stream.getvalue()
 
 
-def test_tracebacks_and_arguments_are_covered() -> None:
+@pytest.mark.parametrize("formatter", [TEXT, JsonFormatter("api")], ids=["text", "json"])
+def test_tracebacks_and_arguments_are_covered(formatter: logging.Formatter) -> None:
     try:
         raise ValueError(f"Key a:{SECRET}")
     except ValueError as error:
-        said = _logged("failed with %s", f"Bearer {SECRET}", error=error)
+        said = _logged("failed with %s", f"Bearer {SECRET}", error=error, formatter=formatter)
     assert SECRET not in said
     assert "Traceback" in said
-    assert said.count("\n") > 3
+    shown = said if formatter is TEXT else json.loads(said)["exception"]
+    assert shown.count("\n") >= 3
+
+
+def test_a_line_names_the_request_it_is_about_once() -> None:
+    with about_request("r-1"):
+        assert _logged("no progress") == "WARNING no progress (request r-1)\n"
+        assert _logged("request %s: no progress", "r-1") == "WARNING request r-1: no progress\n"
+        line = json.loads(_logged('a "quoted"\nline', formatter=JsonFormatter("worker")))
+        assert line["request_id"] == "r-1"
+    assert (line["process"], line["level"], line["message"]) == ("worker", "WARNING", 'a "quoted"\nline')
+    assert _logged("no progress") == "WARNING no progress\n"
+    assert "request_id" not in json.loads(_logged("no progress", formatter=JsonFormatter("worker")))
 
 
 def test_a_line_cannot_pretend_to_be_two() -> None:
@@ -88,8 +105,10 @@ def test_a_job_log_keeps_its_users_own_text(server: Server) -> None:
 def test_a_real_server_writes_no_secret_to_stderr(
     start_server: Callable[..., Server], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Everything that holds a secret goes wrong once, and right once."""
-    server = start_server(webhooks__retry_delays_s="[0.05]", webhooks__poll_s=0.05, image__total_timeout_s=3)
+    """Everything that holds a secret goes wrong once, and right once; lines about a request name it."""
+    server = start_server(
+        log__format="json", webhooks__retry_delays_s="[0.05]", webhooks__poll_s=0.05, image__total_timeout_s=3
+    )
     key = create_key(server, "alice")
     use_key(server, key)
     nowhere = "http://127.0.0.1:9"
@@ -126,6 +145,10 @@ def test_a_real_server_writes_no_secret_to_stderr(
     assert "image not fetched" in said
     for secret in (SECRET, key.partition(":")[2], upload_token, cdn_token):
         assert secret not in said
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert {line["process"] for line in lines} >= {"serve", "worker", "generator"}
+    about = {(line["process"], line.get("request_id")) for line in lines}
+    assert {("worker", jobs[0]), ("generator", jobs[2]), ("worker", jobs[3]), ("worker", jobs[4])} <= about
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from typing import Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.logs import begin_exchange, end_exchange
+
 REQUEST_ID: Final = "x-fal-request-id"
 _SCOPE_KEY: Final = "hunyuan_custom.request_id"
 
@@ -44,4 +46,8 @@ class RequestIds:
                     headers[REQUEST_ID] = request_id_of(scope)
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        before = begin_exchange(lambda: request_id_of(scope))
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            end_exchange(before)

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from server.api.auth import admit, current_owner, remains_owner
 from server.api.error_responses import to_response
@@ -26,6 +27,7 @@ from server.fal.submit_headers import SubmitOptions
 from server.jobs import views
 from server.jobs.job import CancelOutcome, Job, Status
 from server.jobs.status_reads import JobState
+from server.logs import name_request
 from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 
@@ -66,10 +68,18 @@ async def status(request: Request) -> Response:
     return ModelResponse(views.status(state, queue_position=position, logs=lines), code, {REQUEST_ID: state.id})
 
 
+class _KnownRoute(Route):
+    """Written into the scope, as FastAPI's are."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return match, found if match is Match.NONE else {**found, "route": self}
+
+
 # Clients poll this route ten times a second. FastAPI around it would take as long as the answer itself, so it is
 # Starlette's, and FastAPI's twin is only for the schema.
 _STATUS_PATH = f"/queue/{ENDPOINT}/requests/{{request_id}}/status"
-STATUS_ROUTE = Route(_STATUS_PATH, status, methods=["GET"])
+STATUS_ROUTE = _KnownRoute(_STATUS_PATH, status, methods=["GET"])
 STATUS_SCHEMA = APIRoute(
     _STATUS_PATH, status, methods=["GET"], tags=["queue"], openapi_extra=STATUS.extra, responses=STATUS.responses
 )
@@ -132,6 +142,7 @@ async def find_state(request: Request, request_id: str) -> JobState:
     state = await services(request).reads.state(request_id, owner=current_owner(request))
     if state is None:
         raise NotFound
+    name_request(state.id)
     return state
 
 
@@ -143,6 +154,7 @@ async def find_job(request: Request, request_id: str) -> Job:
     job = await run_in_threadpool(services(request).store.get, request_id, owner=owner)
     if job is None:
         raise NotFound
+    name_request(job.id)
     return job
 
 

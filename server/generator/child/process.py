@@ -20,6 +20,7 @@ from server.errors import is_disk_error
 from server.generator.child import head_start
 from server.generator.child.compile_cache import keep_compiled_code
 from server.generator.child.contract import Cancelled, DeviceLost, OutOfMemory, Renderer
+from server.generator.child.gpu_memory import gpu_memory
 from server.generator.child.rank_processes import RankProcesses
 from server.generator.messages import (
     Cancel,
@@ -36,7 +37,7 @@ from server.generator.messages import (
     Working,
     to_generator,
 )
-from server.logs import configure_logging
+from server.logs import about_request, configure_logging
 from server.parent_death import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -57,9 +58,9 @@ class GeneratorProcess:
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
         head_start.begin(load)
         others = None
-        if load.rank > 0:
-            configure_logging(f"generator rank {load.rank}")
-        elif load.generator.ranks > 1:
+        role = f"generator rank {load.rank}" if load.rank else "generator"
+        configure_logging(role, log_format=load.log_format)
+        if load.rank == 0 and load.generator.ranks > 1:
             others = RankProcesses(load, self._channel)
             load = others.load
         started = time.perf_counter()
@@ -73,24 +74,30 @@ class GeneratorProcess:
         if others is not None:
             others.wait_until_ready()
         ready = Ready(
-            model=renderer.model, seconds=time.perf_counter() - started, memory_plan=getattr(renderer, "plan", None)
+            model=renderer.model,
+            seconds=time.perf_counter() - started,
+            memory_plan=getattr(renderer, "plan", None),
+            gpu_memory=gpu_memory(),
         )
         self._channel.send(ready)
         head_start.end()
         while True:
-            self._serve_one(renderer, others)
+            job = self._requests.get()
+            assert isinstance(job, Generate)  # noqa: S101 - Load comes once
+            with about_request(job.request_id):
+                self._serve_one(renderer, others, job)
 
     def _say_loading(self, what: str) -> None:
         logger.info(what)
         self._channel.send(Loading(message=what))
 
-    def _serve_one(self, renderer: Renderer, others: RankProcesses | None) -> None:
-        job = self._requests.get()
-        assert isinstance(job, Generate)  # noqa: S101 - Load comes once
+    def _serve_one(self, renderer: Renderer, others: RankProcesses | None, job: Generate) -> None:
         if others is not None:
             others.begin(job)
         answer = self._handle(renderer, job)
         in_step = others is None or others.finish(answer)
+        if others is not None and isinstance(answer, Finished):
+            answer = answer.model_copy(update={"gpu_memory": answer.gpu_memory + others.gpu_memory})
         self._channel.send(answer.model_copy(update={"last": not in_step}))
         if not in_step:
             os._exit(1)
@@ -126,7 +133,7 @@ class GeneratorProcess:
                 return Failed(reason="disk", message=_one_line(error))
             logger.exception("request %s failed", job.request_id)
             return Failed(reason="error", message=_one_line(error))
-        return Finished(seconds=time.perf_counter() - started)
+        return Finished(seconds=time.perf_counter() - started, gpu_memory=gpu_memory())
 
     def _read(self) -> None:
         for message in self._channel:

@@ -28,6 +28,7 @@ from server.generator.messages import (
     ToGenerator,
     Working,
 )
+from server.generator.state import GpuMemory
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class RankProcesses:
         self._grace_s = load.generator.cancel_grace_s
         self._answers: queue.SimpleQueue[Ready | Finished | Failed] = queue.SimpleQueue()
         self._rank_0_ended = threading.Event()
+        self.gpu_memory: tuple[GpuMemory, ...] = ()  # of these ranks, after their last video
         self._channels = [self._start(rank) for rank in range(1, load.generator.ranks)]
 
     def _start(self, rank: int) -> Channel[FromGenerator]:
@@ -70,10 +72,11 @@ class RankProcesses:
             return False
         deadline = time.monotonic() + self._grace_s
         try:
-            for _ in self._channels:
-                self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            answers = [self._answers.get(timeout=max(0.0, deadline - time.monotonic())) for _ in self._channels]
         except queue.Empty:
             return False
+        seen = [gpu for one in answers if isinstance(one, Finished) for gpu in one.gpu_memory]
+        self.gpu_memory = tuple(sorted(seen, key=lambda gpu: gpu.gpu))
         return True
 
     def _follow(self, rank: int, channel: Channel[FromGenerator]) -> None:

@@ -147,8 +147,9 @@ class HunyuanCustomRenderer:
         def on_step_end(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             nonlocal step_started
             now = time.perf_counter()
-            line = f"Denoising step {step + 1}/{job.num_inference_steps}: {now - step_started:.2f} s"
-            report(Log(message=", ".join(filter(None, (line, eta.describe())))))
+            took = now - step_started
+            line = f"Denoising step {step + 1}/{job.num_inference_steps}: {took:.2f} s"
+            report(Log(message=", ".join(filter(None, (line, eta.describe()))), step_seconds=took))
             checkpoints.keep(step + 1, tensors["latents"], words)
             step_started = now
             return tensors

@@ -13,6 +13,7 @@ from server.bench.deployment import Deployment
 from server.db import migrations
 from server.db.connection import create_engine
 from server.db.migrations import migrate
+from server.db.tables import measurement_table
 from server.errors import SettingsError
 from tests.harness.live_server import ROOT, Server, example
 
@@ -207,12 +208,18 @@ def test_an_older_server_leaves_a_newer_database_alone(
 
 
 def test_a_process_of_a_cluster_does_not_migrate_by_itself(
-    new_database: Make, opened: Callable[[str], sa.Engine]
+    new_database: Make, opened: Callable[[str], sa.Engine], tmp_path: Path
 ) -> None:
     """It says what to do, on no tables and on older ones."""
     url = new_database()
     with pytest.raises(SettingsError, match="hunyuan-custom migrate"):
         migrations.check(opened(url))
     make_version_1(opened(url))
+    with pytest.raises(SettingsError, match="hunyuan-custom migrate"):
+        migrations.check(opened(url))
+    migrate(url, tmp_path / "lock")
+    migrations.check(opened(url))
+    with opened(url).begin() as transaction:
+        measurement_table.drop(transaction)  # a new table, which changes no version
     with pytest.raises(SettingsError, match="hunyuan-custom migrate"):
         migrations.check(opened(url))
