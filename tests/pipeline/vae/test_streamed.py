@@ -81,7 +81,7 @@ def test_the_input_is_left_alone(build_vae: BuildVae, vae_io: dict[str, Tensor])
     assert torch.equal(z, vae_io["in.z"])
 
 
-@pytest.mark.parametrize(("mean", "tolerance"), [(0.0, 1e-6), (1000.0, 2e-4)])
+@pytest.mark.parametrize(("mean", "tolerance"), [(0.0, 1e-6), (1000.0, 5e-4)])
 def test_a_norm_of_values_far_from_zero_keeps_its_digits(mean: float, tolerance: float) -> None:
     """At a mean of a thousand deviations sums of squares would lose all of them."""
     norm = torch.nn.GroupNorm(4, 16, eps=1e-6)
