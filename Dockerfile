@@ -29,7 +29,7 @@ FROM dependencies AS dependencies-cpu
 RUN rm -rf /opt/venv/lib/python3*/site-packages/torch/include /opt/venv/lib/python3*/site-packages/torch/bin/protoc*
 
 
-# The code alone, in the same place: copied over the dependencies, it is a layer of 3 MB.
+# The code alone, in the same place: copied over the dependencies, it is a layer of a few MB.
 FROM ${PYTHON_IMAGE} AS application
 ARG PIP_ARGS=""
 RUN python -m venv --without-pip /opt/venv
@@ -63,6 +63,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     HUNYUAN_CUSTOM_API__HOST=0.0.0.0
 WORKDIR /app
 COPY configs configs
+# Configurations name `models/bf16`, `models/safety`: where `weights prepare` puts them, in the volume.
+RUN ln -s /models models
 EXPOSE 8000
 VOLUME ["/data", "/models"]
 STOPSIGNAL SIGTERM

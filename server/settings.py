@@ -385,7 +385,9 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     try:
         loaded = FromFile(**(overrides or {}))
     except ValidationError as error:
-        problems = "; ".join(_problem(e["loc"], e["msg"], config, overrides or {}) for e in error.errors())
+        problems = "; ".join(
+            _problem(e["loc"], e["msg"].removeprefix("Value error, "), config, overrides or {}) for e in error.errors()
+        )
         raise SettingsError(problems) from error
     except ValueError as error:  # TOML syntax, or JSON in a variable that pydantic-settings could not parse
         raise SettingsError(f"{config or 'settings'}: {error}") from error

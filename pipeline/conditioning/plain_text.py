@@ -1,6 +1,6 @@
 """Text of users as text: the markers of a tokenizer (`<|eot_id|>`, `<image>`, `<|endoftext|>`) mean nothing in it.
 
-A tokenizer reads its markers wherever they stand, so that whoever types one could end the prompt, or bring a second
+A tokenizer reads its markers wherever they stand, so that a user who types one could end the prompt, or bring a second
 image. A marker cut after its first character is none: both halves are read as text, and decode to what was typed.
 """
 

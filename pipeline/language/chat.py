@@ -22,7 +22,7 @@ _YES, _NO = ("Yes", "yes", "YES"), ("No", "no", "NO")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """`text` and `answer_begins` are text, whoever wrote them: markers in them mean nothing.
+    """`text` and `answer_begins` are text, of a user or ours: markers in them mean nothing.
 
     `picture` [1,3,S,S] as `llava_view` makes it, or None. `answer_begins` is put into the model's mouth: its answer
     goes on from there.
@@ -46,7 +46,7 @@ class ChatModel:
     """Answers with the weights of a pipeline's `text_encoder`, on `device`; it has none of its own.
 
     The most likely token is taken every time, so a question has one answer. Call it within `onloaded(text_encoder)`:
-    whoever asks several questions brings the weights to the device once.
+    around several questions the weights come to the device once.
     """
 
     def __init__(self, text_encoder: Llava, tokenizer: Tokenizer, device: torch.device) -> None:

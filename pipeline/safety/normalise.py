@@ -15,6 +15,8 @@ _LOOKALIKES: Final = str.maketrans(
         **dict(zip("αβεικνορτυχω", "abeikvoptuxw", strict=True)),
     }
 )
+_KANA_MARKS: Final = "\u3099\u309a"
+_UNSEEN: Final = {"Mn", "Me", "Cf"}
 _LEET: Final = str.maketrans(dict(zip("013457@$!|€¢+89", "oieastasiiectbg", strict=True)))
 _SIGNS: Final = r"@$!|€¢+*"
 _WORD: Final = re.compile(rf"[\w@$][\w{_SIGNS}]*")
@@ -26,9 +28,13 @@ _FEWEST_SPACED: Final = 3  # letters that stand alone and are read as one word: 
 
 
 def plain(text: str) -> str:
-    """Compatibility forms, case, accents, and characters that cannot be seen (zero width, soft hyphen) are gone."""
+    """Compatibility forms, case, accents, and characters that cannot be seen (zero width, soft hyphen) are gone.
+
+    The marks of kana stay: they tell one sound from another.
+    """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(letter for letter in folded if unicodedata.category(letter) not in {"Mn", "Me", "Cf"})
+    kept = (letter for letter in folded if letter in _KANA_MARKS or unicodedata.category(letter) not in _UNSEEN)
+    return unicodedata.normalize("NFC", "".join(kept))
 
 
 def readings(text: str) -> Iterator[list[str]]:

@@ -69,6 +69,7 @@ class _WordList:
     young: _Terms
     suggestive: _Terms
     innocent: _Terms
+    innocent_anywhere: re.Pattern[str]
     negative: frozenset[str]
 
 
@@ -84,6 +85,7 @@ def _word_list() -> _WordList:
         young=_Terms.of(minors, "young", "young_anywhere"),
         suggestive=_Terms.of(minors, "suggestive", "suggestive_anywhere"),
         innocent=_Terms.of(tables["innocent"], "phrases"),
+        innocent_anywhere=re.compile("|".join(map(re.escape, map(plain, tables["innocent"]["anywhere"])))),
         negative=frozenset(plain(entry) for entry in tables["negative"]["allowed"]),
     )
 
@@ -91,7 +93,7 @@ def _word_list() -> _WordList:
 def flagged(prompt: str) -> Category | None:
     """Why no video is made for this prompt; None when no word speaks against it."""
     listed = _word_list()
-    text = "".join(plain(prompt).split())
+    text = _drawn_together(prompt)
     for words in map(_without_innocent, readings(prompt)):
         if category := _alone(words, text, allowed=frozenset()):
             return category
@@ -104,7 +106,7 @@ def flagged(prompt: str) -> Category | None:
 
 def flagged_negative(prompt: str) -> Category | None:
     """The same of a negative prompt, where people name what they do not want to see: "nsfw, nude"."""
-    text = "".join(plain(prompt).split())
+    text = _drawn_together(prompt)
     found = (_alone(_without_innocent(words), text, allowed=_word_list().negative) for words in readings(prompt))
     return next(filter(None, found), None)
 
@@ -121,6 +123,11 @@ def _bare_people(words: Sequence[str]) -> bool:
     listed = _word_list()
     bare = [place for place, _ in listed.bare.found(words)]
     return bool(bare) and any(abs(at - place) <= _NEAR for at, _ in listed.people.found(words) for place in bare)
+
+
+def _drawn_together(prompt: str) -> str:
+    """What is searched for terms that are found inside words; a line end stands for what is innocent."""
+    return _word_list().innocent_anywhere.sub("\n", "".join(plain(prompt).split()))
 
 
 def _without_innocent(words: list[str]) -> list[str]:

@@ -71,6 +71,7 @@ def _look(settings: Settings, found: list["Card"], table: "MemoryTable | None") 
     if table is not None:
         yield table.finding(generator)
     yield deployment.check_weights(settings)
+    yield from deployment.check_companions(settings)
     yield machine.check_encoder()
     yield deployment.check_data_dir(settings)
     yield deployment.check_database(settings)

@@ -3,6 +3,7 @@
 import http.client
 import ssl
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,12 +23,14 @@ def health(
     *,
     config: Config = DEMO_CONFIG,
     data_dir: DataDir = None,
-    ready: Annotated[bool, typer.Option("--ready", help="Also whether a worker has its model loaded.")] = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Also whether a worker (with --worker: each) has its model loaded.")
+    ] = False,
     worker: Annotated[bool, typer.Option("--worker", help="Ask the database about the workers instead.")] = False,
 ) -> None:
     """Ask the API on this machine whether it answers; exit code 1 and the reason if it does not."""
     settings = read_settings(config, data_dir)
-    problem = _worker_problem(settings) if worker else _api_problem(settings, "ready" if ready else "live")
+    problem = _worker_problem(settings, ready=ready) if worker else _api_problem(settings, "ready" if ready else "live")
     if problem:
         typer.echo(problem, err=True)
         raise typer.Exit(1)
@@ -54,17 +57,32 @@ def _api_problem(settings: Settings, question: str) -> str:
     return "" if answer.status == http.client.OK else f"{answer.status} {said}"
 
 
-def _worker_problem(settings: Settings) -> str:
-    """What is wrong with a worker of these settings, by its heartbeat; empty if nothing is."""
+def _worker_problem(settings: Settings, *, ready: bool) -> str:
+    """What is wrong with a worker of these settings, by its row in the database; empty if nothing is."""
+    import sqlalchemy as sa
+
     from server.db.connection import create_engine
+    from server.db.outage import one_line
+    from server.generator.state import Phase
     from server.jobs.worker_registry import WorkerRegistry
     from server.serve.replicas import worker_ids
 
-    known = {worker.id: worker for worker in WorkerRegistry(create_engine(settings.database_url)).all()}
+    file = settings.database_url.partition("sqlite:///")[2]
+    if file and not Path(file).exists():  # asking would make one
+        return f"there is no database at {file}"
+    database = create_engine(settings.database_url)
+    try:
+        known = {worker.id: worker for worker in WorkerRegistry(database).all()}
+    except sa.exc.SQLAlchemyError as error:
+        return f"the database does not answer: {one_line(error)}"
+    finally:
+        database.dispose()
     for name in worker_ids(settings):
         if name not in known:
             return f"no worker {name} has registered"
         silent_s = time.time() - known[name].heartbeat_at
         if silent_s > settings.jobs.heartbeat_stale_s:
             return f"worker {name} was last heard of {silent_s:.0f} s ago"
+        if ready and known[name].state not in {Phase.READY, Phase.IDLE}:
+            return f"worker {name} is {known[name].state}: {known[name].detail}"
     return ""

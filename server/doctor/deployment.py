@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from pipeline.options import BUNDLED_CLASSIFIER
 from server.doctor.finding import Finding
 from server.errors import ServerError
 from server.settings import Settings, is_reached_from_elsewhere
@@ -46,6 +47,39 @@ def check_weights(settings: Settings) -> Finding:
         text, _, command = str(error).partition("; run: ")
         return Finding("weights", "problem", text, command or "hunyuan-custom weights prepare")
     return Finding("weights", "ok", f"{model} is complete by names and sizes; weights verify reads all of it")
+
+
+def check_companions(settings: Settings) -> Iterator[Finding]:
+    """The models beside HunyuanCustom: without its safety classifier a server makes no video."""
+    model, segmenter = settings.safety.model, settings.image.segmenter
+    if settings.safety.off:
+        yield Finding("safety", "ok", 'safety.model is "none": nothing is checked')
+    elif model == BUNDLED_CLASSIFIER:
+        yield Finding("safety", "ok", "the classifier of this package")
+    elif lack := _lack(model):
+        yield Finding("safety", "problem", lack[0], f'{lack[1]}, or set safety.model = "{BUNDLED_CLASSIFIER}"')
+    else:
+        yield Finding("safety", "ok", f"{model} is complete by names and sizes")
+    if settings.image.background == "white":
+        lack = _lack(segmenter)
+        yield (
+            Finding("segmenter", "warning", f"{lack[0]}; backgrounds are kept", lack[1])
+            if lack
+            else Finding("segmenter", "ok", f"{segmenter} is complete by names and sizes")
+        )
+
+
+def _lack(companion: str) -> tuple[str, str] | None:
+    """What is wrong with such a folder, and the command that repairs it."""
+    from weights.checks.companion_check import check_companion
+    from weights.errors import WeightsError
+
+    try:
+        check_companion(Path(companion))
+    except WeightsError as error:
+        text, _, command = str(error).partition("run: ")
+        return text.rstrip("; "), command or "hunyuan-custom weights prepare"
+    return None
 
 
 def check_port(settings: Settings) -> Finding:

@@ -84,7 +84,7 @@ def check_gpu(device: str, found: list[Card], *, ranks: int) -> Iterator[Finding
     oldest = _OLDEST_DRIVER.get(int(built_for.split(".")[0])) if built_for else None
     if oldest is not None and driver.driver_major < oldest:
         text = f"{driver.driver} is too old for torch, which is built for CUDA {built_for}"
-        remedy = f"install driver {oldest} or newer, or torch for an older CUDA (make PIP_ARGS=..., see installation)"
+        remedy = f"install driver {oldest} or newer, or torch for an older CUDA (make PIP_ARGS=..., see README.md)"
         yield Finding("driver", "problem", text, remedy)
     else:
         yield Finding("driver", "ok", f"{driver.driver}, torch is built for CUDA {built_for or 'none'}")

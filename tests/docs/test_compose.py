@@ -1,6 +1,7 @@
 """The compose file against what it names: settings, commands, configuration files, explained variables."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import typer.main
 import yaml
 
 from server.cli.main import app
+from server.cli.options import read_settings
 from server.settings import ENV_PREFIX, Settings
 from tests.harness.live_server import ROOT
 
@@ -45,6 +47,17 @@ def test_commands_and_configuration_files_exist(name: str) -> None:
     for word in words:
         if word.startswith("configs/") and "$" not in word:
             assert (ROOT / word).is_file()
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("gpu-*.toml")), ids=lambda path: path.stem)
+def test_models_of_a_configuration_are_those_of_the_volume(config: Path) -> None:
+    """Its folders are relative: the image has a link to where the volume is mounted."""
+    link = re.search(r"^RUN ln -s (\S+) (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert link
+    assert f"${{MODELS:-models}}:{link[1]}:ro" in OURS["server"]["volumes"]
+    settings = read_settings(config, None)
+    for folder in (settings.generator.model, settings.safety.model, settings.image.segmenter):
+        assert Path(folder).parts[0] == link[2]
 
 
 @pytest.mark.parametrize("name", OURS)

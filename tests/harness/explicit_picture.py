@@ -1,4 +1,4 @@
-"""A picture that the bundled classifier takes for explicit, and nobody else: noise, made by following its gradient.
+"""A picture that the bundled classifier takes for explicit, and no person: noise, made by following its gradient.
 
 No real explicit picture is in this repository; the classifier is the real one, at its real threshold.
 """

@@ -21,7 +21,9 @@ def check_companion(folder: Path) -> None:
 
 def companion_faults(folder: Path, *, contents: bool, progress: Progress = ignore) -> Iterator[str]:
     """One line for each file that is not what it must be."""
-    command = f"run: hunyuan-custom weights prepare --out {folder.parent / 'bf16'}"
+    only_fp8 = (folder.parent / "fp8").is_dir() and not (folder.parent / "bf16").is_dir()  # no second one of 26 GB
+    model = f"--variant fp8 --out {folder.parent / 'fp8'}" if only_fp8 else f"--out {folder.parent / 'bf16'}"
+    command = f"run: hunyuan-custom weights prepare {model}"
     try:
         lock = LockFile.read(folder)
     except WeightsError as error:

@@ -99,6 +99,17 @@ def test_missing_weights_come_with_the_command_that_gets_them(doctor: Doctor, tm
     assert found["weights"]["remedy"] == f"hunyuan-custom weights prepare --out {tmp_path}/models"
 
 
+def test_models_beside_the_model_are_missing(doctor: Doctor, tmp_path: Path) -> None:
+    settings = (
+        f'[api]\nport = 0\n[generator]\ndevice = "cpu"\n[safety]\nmodel = "{tmp_path}/safety"\n'
+        f'[image]\nbackground = "white"\nsegmenter = "{tmp_path}/segmenter"\n'
+    )
+    code, found = doctor("--config", config(tmp_path, settings))
+    assert (code, found["safety"]["state"], found["segmenter"]["state"]) == (1, "problem", "warning")
+    for subject in ("safety", "segmenter"):
+        assert found[subject]["remedy"].startswith(f"hunyuan-custom weights prepare --out {tmp_path}/")
+
+
 @pytest.mark.parametrize(
     ("answer", "subject", "says"),
     [

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -16,7 +17,7 @@ def _health(server: Server, *options: str) -> Result:
     return CliRunner().invoke(app, ["health", "--data-dir", str(server.data_dir), *options])
 
 
-@pytest.mark.parametrize("options", [(), ("--ready",), ("--worker",)])
+@pytest.mark.parametrize("options", [(), ("--ready",), ("--worker",), ("--worker", "--ready")])
 def test_a_running_server_is_well(server: Server, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]) -> None:
     monkeypatch.setenv("HUNYUAN_CUSTOM_API__PORT", str(server.http.base_url.port))
     done = _health(server, *options)
@@ -53,3 +54,18 @@ def test_a_worker_that_is_unknown_or_silent_is_not_well(server: Server, monkeypa
         database.dispose()
     assert done.exit_code == 1
     assert "last heard of 3600 s ago" in done.stderr
+
+
+@pytest.mark.parametrize("database", ["missing", "empty", "away"])
+def test_no_database_is_one_line_and_none_is_made(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database == "empty":
+        (tmp_path / "hunyuan-custom.sqlite").touch()
+    if database == "away":
+        monkeypatch.setenv("HUNYUAN_CUSTOM_DATABASE_URL", "postgresql://user:secret@127.0.0.1:1/jobs")
+    done = CliRunner().invoke(app, ["health", "--worker", "--data-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "secret" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["hunyuan-custom.sqlite"] * (database == "empty")

@@ -55,6 +55,20 @@ def test_companions_are_fetched_once_without_what_is_not_needed(hub: Any, manife
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(
+    ("there", "command"),
+    [((), "--out models/bf16"), (("fp8",), "--variant fp8 --out models/fp8"), (("bf16", "fp8"), "--out models/bf16")],
+)
+def test_a_missing_companion_comes_with_the_command_for_the_model_that_is_there(
+    there: tuple[str, ...], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variant in there:
+        (tmp_path / "models" / variant).mkdir(parents=True)
+    with pytest.raises(VerifyError, match=f"run: hunyuan-custom weights prepare {command}$"):
+        check_companion(Path("models/safety"))
+
+
 @pytest.mark.usefixtures("published")
 def test_a_damaged_companion_is_named_and_fetched_again(manifest: Manifest, tmp_path: Path) -> None:
     fetch(manifest, tmp_path / "models")
