@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.errors import SettingsError
-from server.settings import CONFIGS, Settings, load_settings
+from server.settings import CONFIGS, Settings
+from server.settings_loader import load_settings
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

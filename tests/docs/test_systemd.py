@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import CONFIGS, load_settings
+from server.settings import CONFIGS
+from server.settings_loader import load_settings
 from tests.docs.generated import DOCS, commands
 from tests.harness.client_programs import missing
 

@@ -10,7 +10,8 @@ from server.api.app import create_app
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.jobs.job import LOCAL_OWNER
-from server.settings import Settings, load_settings
+from server.settings import Settings
+from server.settings_loader import load_settings
 
 
 def settings_for(data_dir: Path, **sections: Any) -> Settings:

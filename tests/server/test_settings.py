@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from server.errors import SettingsError
-from server.settings import load_settings
+from server.settings_loader import load_settings
 
 
 @pytest.mark.parametrize(

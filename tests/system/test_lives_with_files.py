@@ -30,7 +30,8 @@ from server.generator.parent import GenerationCancelled, GenerationError, Genera
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
-from server.settings import RetentionSettings, load_settings
+from server.settings import RetentionSettings
+from server.settings_loader import load_settings
 from server.storage.local import LocalStorage
 from server.storage.scratch import Scratch
 from server.worker import claims

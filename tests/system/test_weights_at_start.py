@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from server.cli.main import app
-from server.settings import CONFIGS, load_settings
+from server.settings import CONFIGS
+from server.settings_loader import load_settings
 from tests.harness.live_server import ON_CPU, Server, example, until
 from tests.harness.tiny_model import DIT_CONFIG, dit_weights, write_original
 from weights.commands import CONVERTED

@@ -14,7 +14,7 @@ from server.generator.keeper import GeneratorKeeper
 from server.generator.messages import Ready
 from server.generator.parent import Generator
 from server.generator.state import Phase
-from server.settings import load_settings
+from server.settings_loader import load_settings
 from tests.harness.live_server import until
 
 

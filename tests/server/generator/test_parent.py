@@ -11,7 +11,7 @@ from server.fal.example import PHOTO
 from server.generator.messages import Generate, Log, Working
 from server.generator.parent import GenerationCancelled, Generator
 from server.generator.state import Phase
-from server.settings import load_settings
+from server.settings_loader import load_settings
 from tests.harness.live_server import until
 
 

@@ -12,7 +12,8 @@ from server.serve import children
 from server.serve.children import Children, Start
 from server.serve.replicas import lock_worker_ids, worker_ids, worker_starts
 from server.serve.supervisor import WorkerGroup
-from server.settings import Settings, load_settings
+from server.settings import Settings
+from server.settings_loader import load_settings
 from server.worker.worker_lock import lock_worker_id
 from tests.harness.live_server import until
 

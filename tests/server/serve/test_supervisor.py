@@ -9,7 +9,7 @@ import pytest
 
 from server.serve import children
 from server.serve.supervisor import Supervisor
-from server.settings import load_settings
+from server.settings_loader import load_settings
 from tests.harness.live_server import until
 
 

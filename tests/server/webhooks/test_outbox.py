@@ -16,7 +16,7 @@ from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import NewJob
 from server.jobs.job_store import JobStore
-from server.settings import load_settings
+from server.settings_loader import load_settings
 from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.pinned_connections import PinnedBackend
 from server.webhooks.outbox import WebhookOutbox

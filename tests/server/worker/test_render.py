@@ -24,7 +24,7 @@ from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
-from server.settings import load_settings
+from server.settings_loader import load_settings
 from server.storage.local import LocalStorage
 from server.worker import claims
 from server.worker.attempt import NotNow
