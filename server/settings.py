@@ -192,6 +192,11 @@ class GeneratorSettings(Section):
     def _where_it_is_now(cls, name: str) -> str:
         return RENDERER if name == _RENDERER_OF_0_1 else name
 
+    @property
+    def step_cache_or_none(self) -> options.StepCacheName | None:
+        """As the pipeline takes it."""
+        return None if self.step_cache == "none" else self.step_cache
+
 
 class PromptSettings(Section):
     """What becomes of a prompt before its video is made."""

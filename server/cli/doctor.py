@@ -81,6 +81,7 @@ def _look(settings: Settings, found: list["Card"], table: "MemoryTable | None") 
 
 def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str | None) -> "MemoryTable | None":
     """None where nothing is to be placed: on a CPU, unless another machine is asked about."""
+    from pipeline.memory.planner import Engine
     from server.doctor.deployment import is_running
     from server.doctor.memory import MemoryTable, parse_memory, sizes_of
     from weights.disk import available_memory
@@ -96,6 +97,7 @@ def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str 
         else min(card.memory if running else card.free for card in here),
         host=parse_memory(host, option="--host-memory") if host else available_memory() // settings.generator.ranks,
         asked=gpu is not None,
+        engine=Engine(step_cache=settings.generator.step_cache_or_none),
     )
 
 
