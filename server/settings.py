@@ -177,7 +177,7 @@ class GeneratorSettings(Section):
         default="auto", description="what stays on the GPU; auto: all that fits; OOM takes the next, until a restart"
     )
     fused: options.Fused = Field(
-        default=options.FUSED, description="passes between layers and attention; auto compiles them on a GPU"
+        default=options.FUSED, description="passes over memory, of blocks and VAE; auto compiles them on a GPU"
     )
     mlp_chunk: int = Field(
         default=options.MLP_CHUNK,
