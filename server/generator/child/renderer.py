@@ -54,7 +54,7 @@ class HunyuanCustomRenderer:
             wanted=settings.memory_plan,
             or_smaller=load.made_room,
             step_cache=settings.step_cache_or_none,
-            processes=settings.ranks,
+            processes=settings.ranks * settings.replicas,
         )
         self._pipe = load_pipeline(
             folder,
