@@ -23,7 +23,7 @@ from pipeline.memory.pretrained import load_pretrained
 from pipeline.memory.stored_model import load_stored
 from pipeline.memory.transfer import Transfer
 from pipeline.options import ATTENTION, FUSED, MEMORY_PLAN, MLP_CHUNK, AttentionName, Fused, MemoryPlan
-from pipeline.vae.network import layers_on
+from pipeline.vae.network import layers_on, use_layers
 from weights.checks.loading_check import check_loadable
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def load_pipeline(
     """Strictly, from the files straight to where the weights stay, never with two copies in host memory. No downloads.
 
     `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `memory_plan`: what stays on `device`, see `apply_memory_plan`.
-    `fused`: how the passes over memory run, see `fused/`; they are compiled here. `mlp_chunk`: see `Kernels`.
-    `attention`: the backend, see `choose_attention`; tried before anything is read.
+    `fused`: how the passes over memory run, of blocks (`fused/`) and VAE (`vae/passes.py`); they are compiled here.
+    `mlp_chunk`: see `Kernels`. `attention`: the backend, see `choose_attention`; tried before anything is read.
     `on_progress` is called before each part is read, with one line that names it; by default the lines are logged.
 
     Raises:
@@ -93,11 +93,13 @@ def load_pipeline(
             vae=stored(AutoencoderKLHunyuanVideo, "vae", policy.vae),
         )
     apply_memory_plan(pipe, memory_plan, device)
-    passes = EAGER_PASSES
-    if is_compiled(fused, place):
+    passes, compiled = EAGER_PASSES, is_compiled(fused, place)
+    layers = layers_on(place, compiled=compiled)
+    use_layers(pipe.vae, layers)
+    if compiled:
         on_progress("fused passes")
         passes = compiled_passes(pipe.transformer.config, policy.transformer, place)
-        layers_on(place).warm_up(place, policy.vae)
+        layers.warm_up(place, policy.vae)
     pipe.enable_kernels(Kernels(attention=attend, passes=passes, mlp_chunk=mlp_chunk))
     return pipe
 

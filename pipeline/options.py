@@ -24,7 +24,8 @@ StepCacheName: TypeAlias = Literal["reference", "first_block"]
 """Which transformer blocks are reused between steps, and when: see `step_cache.py`."""
 
 Fused: TypeAlias = Literal["auto", "compiled", "eager"]
-"""The passes between a block's layers and its attention: see `fused/`. "auto" compiles them on a GPU."""
+"""The passes between a block's layers and its attention (`fused/`) and those of the VAE (`vae/passes.py`), which a GPU
+alone has. "auto" compiles them on a GPU."""
 
 AttentionName: TypeAlias = Literal["auto", "sdpa", "fa3", "fa4", "fa3_fp8", "sage"]
 """What computes attention: see `attention/choice.py`."""

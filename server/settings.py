@@ -173,7 +173,7 @@ class GeneratorSettings(Section):
         default="auto", description="what stays on the GPU; auto: all that fits; OOM takes the next, until a restart"
     )
     fused: options.Fused = Field(
-        default=options.FUSED, description="passes between layers and attention; auto compiles them on a GPU"
+        default=options.FUSED, description="passes over memory, of blocks and VAE; auto compiles them on a GPU"
     )
     mlp_chunk: int = Field(
         default=options.MLP_CHUNK,
@@ -187,6 +187,11 @@ class GeneratorSettings(Section):
     @classmethod
     def _where_it_is_now(cls, name: str) -> str:
         return RENDERER if name == _RENDERER_OF_0_1 else name
+
+    @property
+    def step_cache_or_none(self) -> options.StepCacheName | None:
+        """As the pipeline takes it."""
+        return None if self.step_cache == "none" else self.step_cache
 
 
 class PromptSettings(Section):

@@ -91,10 +91,36 @@ def read_ahead(paths: Iterable[Path]) -> None:
             os.close(handle)
 
 
-def available_memory() -> int:
-    """Bytes that can be had without swapping; the page cache counts as such. Linux; none elsewhere."""
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process can have without swapping, by the machine and by its cgroups (version 2), which limit a
+    container; the page cache counts as such. Linux; none elsewhere. `root`: of `proc` and `sys`.
+    """
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    machine = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    return min([machine, *_left_in_cgroups(root)])
+
+
+def _left_in_cgroups(root: Path) -> Iterator[int]:
+    """Of the cgroup of this process and those around it, as far as they have a limit."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    mounted = root / "sys/fs/cgroup"
+    for own in [mounted / line.removeprefix("0::/") for line in lines if line.startswith("0::/")]:
+        for group in (own, *own.parents):
+            if group.is_relative_to(mounted) and (left := _left_in(group)) is not None:
+                yield left
+
+
+def _left_in(group: Path) -> int | None:
+    try:
+        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        rows = (line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        counted = {name: int(nbytes) for name, nbytes in rows}
+    except (OSError, ValueError):  # no limit is "max"
+        return None
+    return max(0, limit - used + counted.get("active_file", 0) + counted.get("inactive_file", 0))

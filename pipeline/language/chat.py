@@ -15,6 +15,7 @@ from pipeline.components import Llava, Tokenizer
 from pipeline.conditioning.encoders import image_features
 from pipeline.conditioning.plain_text import ids_of, plain_ids
 from pipeline.conditioning.prompt import END_OF_TURN
+from pipeline.memory.placement import onloaded
 
 _HEADER = "<|start_header_id|>{role}<|end_header_id|>"
 _YES, _NO = ("Yes", "yes", "YES"), ("No", "no", "NO")
@@ -45,8 +46,8 @@ class Answer:
 class ChatModel:
     """Answers with the weights of a pipeline's `text_encoder`, on `device`; it has none of its own.
 
-    The most likely token is taken every time, so a question has one answer. Call it within `onloaded(text_encoder)`:
-    around several questions the weights come to the device once.
+    The most likely token is taken every time, so a question has one answer. Each question brings the weights to the
+    device; several questions within `onloaded(text_encoder)` do so once.
     """
 
     def __init__(self, text_encoder: Llava, tokenizer: Tokenizer, device: torch.device) -> None:
@@ -70,23 +71,25 @@ class ChatModel:
         """
         ids: list[int] = []
         cache = DynamicCache()
-        logits = self._logits(self._embedded(question), cache)
-        forbidden = self._forbidden(len(logits))
-        while len(ids) < limit:
-            forbidden[self._ends] = len(ids) < minimum
-            chosen = int(logits.masked_fill(forbidden, -torch.inf).argmax())
-            on_token()
-            if chosen in self._ends:
-                break
-            ids.append(chosen)
-            if len(ids) < limit:
-                logits = self._logits(self._embedding([chosen]), cache)
+        with onloaded(self._model):
+            logits = self._logits(self._embedded(question), cache)
+            forbidden = self._forbidden(len(logits))
+            while len(ids) < limit:
+                forbidden[self._ends] = len(ids) < minimum
+                chosen = int(logits.masked_fill(forbidden, -torch.inf).argmax())
+                on_token()
+                if chosen in self._ends:
+                    break
+                ids.append(chosen)
+                if len(ids) < limit:
+                    logits = self._logits(self._embedding([chosen]), cache)
         return Answer(tuple(ids), self._text(ids), complete=len(ids) < limit)
 
     @torch.no_grad()
     def yes_or_no(self, question: Question) -> bool:
         """Whether "yes" is the likelier first word of the answer."""
-        logits = self._logits(self._embedded(question), DynamicCache())
+        with onloaded(self._model):
+            logits = self._logits(self._embedded(question), DynamicCache())
         yes, no = (logits[[ids_of(self._tokenizer, word)[0] for word in words]].logsumexp(0) for words in (_YES, _NO))
         return bool(yes > no)
 

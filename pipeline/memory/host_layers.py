@@ -32,9 +32,9 @@ def keep_modulation_on_host(transformer: nn.Module, dtype: torch.dtype | None = 
 
 
 def moved_tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers of `module` that go with it to a device: all but those of its host layers."""
+    """Parameters and buffers of `module` that go with it to a device, each once: all but those of its host layers."""
     within = [each for each in module.modules() if not isinstance(each, HostLayer)]
-    return [own for each in within for own in (*each.parameters(recurse=False), *each.buffers(recurse=False))]
+    return list(dict.fromkeys(own for each in within for own in (*each.parameters(False), *each.buffers(False))))
 
 
 class HostLayer(nn.Module):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, get_args
 
 from pipeline.memory.model_sizes import ModelSizes
-from pipeline.options import MEMORY_PLANS, MemoryPlan
+from pipeline.options import MEMORY_PLANS, MemoryPlan, StepCacheName
 
 Stage: TypeAlias = Literal["encode", "denoise", "decode"]
 Terms: TypeAlias = Mapping[str, int]
@@ -19,6 +19,8 @@ _GB: Final = 10**9
 _PIXELS_PER_TOKEN: Final = 16
 _FRAMES_PER_LATENT: Final = 4
 _TEXT_ROWS: Final = 831  # 256 - 1 tokens and 576 image rows; at most so many take part in attention
+_CACHED: Final[Mapping[StepCacheName | None, int]] = {None: 0, "reference": 2, "first_block": 8}
+"""What the step cache holds of two branches, in tensors of the size of the hidden states, while it decides."""
 _PROMPT_ROWS: Final = 927  # what LLaVA reads: 351 tokens, one of them an image of 576 rows, and the padding row
 
 
@@ -40,6 +42,7 @@ class Engine:
         fits into what the other left) and 1.2 times those of decoding. A GPU that is full gives them back, so that
         they count for what is taken, and not for what is needed.
     slack: of the activations, which the allocator loses to rounding.
+    step_cache: the setting of that name.
     """
 
     context: int = 600 * 10**6
@@ -52,6 +55,7 @@ class Engine:
     kept_of_denoising: float = 3.0
     kept_of_decoding: float = 1.2
     slack: float = 0.05
+    step_cache: StepCacheName | None = None
 
 
 TODAY: Final = Engine()
@@ -111,11 +115,11 @@ class Need:
         return max(sum(terms.values()) for terms in self.stages.values())
 
 
-def need(model: ModelSizes, plan: MemoryPlan, clip: Clip, *, engine: Engine = TODAY, step_cache: bool = False) -> Need:
+def need(model: ModelSizes, plan: MemoryPlan, clip: Clip, *, engine: Engine = TODAY) -> Need:
     """The memory that this clip takes."""
     work: dict[Stage, Terms] = {
         "encode": {"activations": encoding(model)},
-        "denoise": denoising(model, clip, engine, step_cache=step_cache),
+        "denoise": denoising(model, clip, engine),
         "decode": decoding(model, clip, engine),
     }
     weights = _weights(model, plan, engine)
@@ -161,14 +165,7 @@ def encoding(model: ModelSizes) -> int:
     return _PROMPT_ROWS * states * model.vae_itemsize
 
 
-def denoising(
-    model: ModelSizes,
-    clip: Clip,
-    engine: Engine = TODAY,
-    *,
-    text_rows: int = _TEXT_ROWS,
-    step_cache: bool = False,
-) -> dict[str, int]:
+def denoising(model: ModelSizes, clip: Clip, engine: Engine = TODAY, *, text_rows: int = _TEXT_ROWS) -> dict[str, int]:
     """One branch through a single block, when the input of its last Linear layer has been put together.
 
     There live: the block's input, its norm, the attention's output, the MLP's, both of these once more as one; and the
@@ -182,8 +179,8 @@ def denoising(
         "activations": int((tensors * rows + more) * model.hidden * model.itemsize),
         "rotary tables": 2 * rows * model.head * 4,
     }
-    if step_cache:
-        terms["step cache"] = 2 * rows * model.hidden * model.itemsize
+    if cached := _CACHED[engine.step_cache]:
+        terms["step cache"] = cached * rows * model.hidden * model.itemsize
     return terms
 
 
@@ -206,23 +203,27 @@ def _weights(model: ModelSizes, plan: MemoryPlan, engine: Engine) -> dict[Stage,
         everything = {"transformer": transformer, "encoders": model.encoders, "VAE": model.vae}
         return dict.fromkeys(get_args(Stage), everything)
     if plan == "offload_encoders":
+        # accelerate's hooks move off the model before, and nothing comes after the VAE.
         return {
-            "encode": {"encoders": model.text_encoder},
-            "denoise": {"transformer": transformer},
+            "encode": {"encoders": model.text_encoder, "VAE": model.vae},
+            "denoise": {"transformer": transformer, "VAE": model.vae},
             "decode": {"VAE": model.vae},
         }
     block = max(
         model.double + engine.modulation_stays * model.double_modulation,
         model.single + engine.modulation_stays * model.single_modulation,
     )
+    denoise = {"blocks": engine.streamed_blocks * block, "transformer": model.other}
+    if not engine.encoders_whole:
+        return {
+            "encode": {"encoders": 2 * model.largest_leaf, "VAE": model.vae},
+            "denoise": denoise,
+            "decode": {"VAE": model.vae},
+        }
     return {
-        "encode": (
-            {"LLaVA": model.text_encoder}
-            if engine.encoders_whole
-            else {"encoders": 2 * model.largest_leaf, "VAE": model.vae}
-        ),
-        "denoise": {"blocks": engine.streamed_blocks * block, "transformer": model.other},
-        "decode": {"VAE": model.vae},
+        "encode": {"LLaVA": model.text_encoder, "transformer": model.other},
+        "denoise": denoise,
+        "decode": {"VAE": model.vae, "transformer": model.other},
     }
 
 

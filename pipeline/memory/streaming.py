@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.memory.block_ring import BlockRing
 from pipeline.memory.device_copies import DeviceCopies
-from pipeline.memory.host_layers import HostLayer
+from pipeline.memory.host_layers import moved_tensors
 
 
 def stream_blocks(transformer: nn.Module, copies: DeviceCopies) -> BlockRing:
@@ -24,11 +24,11 @@ def stream_blocks(transformer: nn.Module, copies: DeviceCopies) -> BlockRing:
     81 frames, one H100). To share a block, the branches would have to run side by side through the whole transformer.
     """
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    ring = BlockRing([[tensor.data for tensor in streamed(block)] for block in blocks], copies)
+    ring = BlockRing([[tensor.data for tensor in moved_tensors(block)] for block in blocks], copies)
     for index, block in enumerate(blocks):
-        block._hf_hook = _StreamedBlock(ring, index, streamed(block))
-    within = {id(tensor) for block in blocks for tensor in _tensors(block)}
-    for tensor in _tensors(transformer):
+        block._hf_hook = _StreamedBlock(ring, index, moved_tensors(block))
+    within = {id(tensor) for block in blocks for tensor in moved_tensors(block)}
+    for tensor in moved_tensors(transformer):
         if id(tensor) not in within:
             tensor.data = copies.there(tensor.data)
     transformer._hf_hook = _Transformer(ring, copies.device)
@@ -36,16 +36,9 @@ def stream_blocks(transformer: nn.Module, copies: DeviceCopies) -> BlockRing:
     return ring
 
 
-def streamed(block: nn.Module) -> list[Tensor]:
-    """What of a transformer block comes to the device with it: all but the layers of its modulation, if those are kept
-    on the host.
-    """
-    return _tensors(block)
-
-
 def onload_while_used(model: nn.Module, copies: DeviceCopies, *, make_room: Callable[[], None]) -> None:
     """`model` is on the device as a whole while it works; `make_room` is called before."""
-    model._hf_hook = _WholeModel(copies, _tensors(model), make_room)
+    model._hf_hook = _WholeModel(copies, moved_tensors(model), make_room)
 
 
 class _Transformer(ModelHook):
@@ -109,10 +102,3 @@ class _WholeModel(ModelHook):
 def _exchange(tensors: Sequence[Tensor], data: Iterable[Tensor]) -> None:
     for tensor, new in zip(tensors, data, strict=True):
         tensor.data = new
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    """Weights and buffers, but for those whose place is the host."""
-    movable = [part for part in module.modules() if not isinstance(part, HostLayer)]
-    found = (tensor for part in movable for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)))
-    return list(dict.fromkeys(found))

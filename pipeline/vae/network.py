@@ -4,23 +4,38 @@ B C T H W. Driven here instead of through diffusers' forward for its middle atte
 (T*H*W)^2 entries, gigabytes per tile at full size, and cannot leave it out) and for the layers of `vae/streamed.py`.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.components import MiddleBlock, SpatialAttention, Vae
 from pipeline.vae.layers import Layers
+from pipeline.vae.passes import EAGER_PASSES
 from pipeline.vae.streamed import StreamedLayers
 
 
-def layers_on(device: torch.device) -> Layers:
-    """What is fastest there. On the CPU streamed layers win nothing."""
-    return Layers() if device.type == "cpu" else StreamedLayers()
+def layers_on(device: torch.device, *, compiled: bool = True) -> Layers:
+    """What is fastest there, with compiled passes or without. On the CPU streamed layers win nothing."""
+    if device.type == "cpu":
+        return Layers()
+    return StreamedLayers(passes=None if compiled else EAGER_PASSES)
+
+
+def use_layers(vae: Any, layers: Layers) -> None:
+    """From now on `vae` is computed in them; otherwise in what is fastest on its device."""
+    vae._layers = layers
+
+
+def _layers_of(vae: Vae, device: torch.device) -> Layers:
+    layers: Layers | None = getattr(vae, "_layers", None)
+    return layers or layers_on(device)
 
 
 def encode(vae: Vae, x: Tensor, *, causal: bool, layers: Layers | None = None) -> Tensor:
     """[B,3,F,H,W] in -1..1 -> moments [B,32,T,h,w] (mean, log variance)."""
-    encoder, layers = vae.encoder, layers or layers_on(x.device)
+    encoder, layers = vae.encoder, layers or _layers_of(vae, x.device)
     x = layers.conv(encoder.conv_in, x)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
@@ -33,7 +48,7 @@ def encode(vae: Vae, x: Tensor, *, causal: bool, layers: Layers | None = None) -
 
 def decode(vae: Vae, z: Tensor, *, causal: bool, layers: Layers | None = None) -> Tensor:
     """[B,16,T,h,w] in the VAE's own scale -> [B,3,F,H,W] in about -1..1."""
-    decoder, layers = vae.decoder, layers or layers_on(z.device)
+    decoder, layers = vae.decoder, layers or _layers_of(vae, z.device)
     x = layers.conv(decoder.conv_in, vae.post_quant_conv(z))
     x = _middle(layers, decoder.mid_block, x, causal=causal)
     for block in decoder.up_blocks:

@@ -65,7 +65,7 @@ def _look(settings: Settings, found: list["Card"], table: "MemoryTable | None") 
     from server.doctor import deployment, machine
 
     generator = settings.generator
-    yield from machine.check_gpu(generator.device, found, ranks=generator.ranks)
+    yield from machine.check_gpu(generator.device, found, ranks=generator.ranks, replicas=generator.replicas)
     yield machine.check_torch(generator.device)
     yield from machine.check_kernels(generator.device)
     if table is not None:
@@ -82,11 +82,13 @@ def _look(settings: Settings, found: list["Card"], table: "MemoryTable | None") 
 
 def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str | None) -> "MemoryTable | None":
     """None where nothing is to be placed: on a CPU, unless another machine is asked about."""
+    from pipeline.memory.planner import Engine
     from server.doctor.deployment import is_running
     from server.doctor.memory import MemoryTable, parse_memory, sizes_of
     from weights.disk import available_memory
 
-    here = found[: settings.generator.ranks] if settings.generator.device.startswith("cuda") else []
+    processes = settings.generator.ranks * settings.generator.replicas
+    here = found[:processes] if settings.generator.device.startswith("cuda") else []
     if gpu is None and not here:
         return None
     running = is_running(settings)  # then its own memory is among what is taken
@@ -95,8 +97,9 @@ def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str 
         gpu=parse_memory(gpu, option="--gpu-memory")
         if gpu
         else min(card.memory if running else card.free for card in here),
-        host=parse_memory(host, option="--host-memory") if host else available_memory() // settings.generator.ranks,
+        host=parse_memory(host, option="--host-memory") if host else available_memory() // processes,
         asked=gpu is not None,
+        engine=Engine(step_cache=settings.generator.step_cache_or_none),
     )
 
 

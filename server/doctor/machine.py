@@ -58,7 +58,7 @@ def _card(row: list[str]) -> Card:
     return Card(name, (int(major), int(minor)), int(total) * _MEBIBYTE, int(free) * _MEBIBYTE, driver)
 
 
-def check_gpu(device: str, found: list[Card], *, ranks: int) -> Iterator[Finding]:
+def check_gpu(device: str, found: list[Card], *, ranks: int, replicas: int) -> Iterator[Finding]:
     """Whether the GPUs are there, can do what the model needs, and have a driver for the installed torch."""
     built_for = _cuda_of_torch()
     if not device.startswith("cuda"):
@@ -68,10 +68,11 @@ def check_gpu(device: str, found: list[Card], *, ranks: int) -> Iterator[Finding
         remedy = "install NVIDIA's driver, or set generator.device; in a container pass the GPU (--gpus all)"
         yield Finding("gpu", "problem", "none: nvidia-smi is missing or cannot reach the driver", remedy)
         return
-    if len(found) < ranks:
-        text = f"generator.ranks is {ranks}, GPUs here: {len(found)}"
-        yield Finding("gpu", "problem", text, f"set generator.ranks to {len(found)} or less")
-    for card in found[:ranks]:
+    needed, setting = ranks * replicas, "generator.ranks" if replicas == 1 else "generator.ranks x generator.replicas"
+    if len(found) < needed:
+        text = f"{setting} is {needed}, GPUs here: {len(found)}"
+        yield Finding("gpu", "problem", text, f"set {setting} to {len(found)} or less")
+    for card in found[:needed]:
         major, minor = card.capability
         text = (
             f"{card.name}, compute capability {major}.{minor}, {card.free / 1e9:.1f} of {card.memory / 1e9:.1f} GB free"

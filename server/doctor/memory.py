@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.memory.model_sizes import PUBLISHED, ModelSizes
-from pipeline.memory.planner import CLIPS, LARGEST, SMALLEST, Clip, Need, choose, lacks, need
+from pipeline.memory.planner import CLIPS, LARGEST, SMALLEST, TODAY, Clip, Engine, Need, choose, lacks, need
 from server.doctor.finding import Finding
 from server.errors import SettingsError
-from server.settings import MEMORY_PLANS, GeneratorSettings
+from server.settings import MEMORY_PLANS, GeneratorSettings, MemoryPlan
 
 _UNITS: Final = {"": 10**9, "GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
 _GB: Final = 10**9
@@ -36,23 +36,30 @@ class MemoryTable:
     gpu: int
     host: int
     asked: bool
+    engine: Engine = TODAY
 
     def finding(self, generator: GeneratorSettings) -> Finding:
         """What the configured plan means here."""
-        best = choose(self.model, gpu=self.gpu, host=self.host)
+        best = choose(self.model, gpu=self.gpu, host=self.host, engine=self.engine)
         wanted = generator.memory_plan
         if wanted == "auto" or self.asked:
             if best.fits:
                 slow = self._slow(best.plan)
                 return Finding("memory", "warning" if slow else "ok", best.reason, slow)
-            refused = lacks(self.model, best.plan, gpu=self.gpu, host=self.host, clip=SMALLEST)
+            refused = self._lacks(best.plan, SMALLEST)
             return Finding("memory", "problem" if refused else "warning", best.reason, "ask for smaller clips")
         fits = f"generator.memory_plan = {best.plan!r}"
         for clip, state in ((SMALLEST, "problem"), (LARGEST, "warning")):
-            if reason := lacks(self.model, wanted, gpu=self.gpu, host=self.host, clip=clip):
+            if reason := self._lacks(wanted, clip):
                 return Finding("memory", "problem" if state == "problem" else "warning", f"{wanted!r} {reason}", fits)
         slow = self._slow(wanted)
         return Finding("memory", "warning" if slow else "ok", f"{wanted} holds {LARGEST}", slow)
+
+    def _lacks(self, plan: MemoryPlan, clip: Clip) -> str | None:
+        return lacks(self.model, plan, gpu=self.gpu, host=self.host, clip=clip, engine=self.engine)
+
+    def _need(self, plan: MemoryPlan, clip: Clip) -> Need:
+        return need(self.model, plan, clip, engine=self.engine)
 
     def _slow(self, plan: str) -> str:
         if plan == "stream_blocks" and self.host < self.model.total + _PAGE_CACHE:
@@ -65,14 +72,14 @@ class MemoryTable:
         head = f"{'plan':<17}" + "".join(f"{f'{clip.width}x{clip.height}x{clip.frames}':>15}" for clip in CLIPS)
         rows = []
         for plan in MEMORY_PLANS:
-            needs = [need(self.model, plan, clip) for clip in CLIPS]
+            needs = [self._need(plan, clip) for clip in CLIPS]
             cells = "".join(f"{_cell(one.peak, self.gpu):>15}" for one in needs)
             rows.append(f"{plan:<17}{cells}{_cell(needs[0].host, self.host):>12}")
         return [f"{head}{'host':>12}", *rows]
 
     def as_dict(self) -> dict[str, Any]:
         """Bytes by plan, clip, stage and term."""
-        plans = {plan: [_details(need(self.model, plan, clip), clip) for clip in CLIPS] for plan in MEMORY_PLANS}
+        plans = {plan: [_details(self._need(plan, clip), clip) for clip in CLIPS] for plan in MEMORY_PLANS}
         return {"gpu_free": self.gpu, "host_free": self.host, "plans": plans}
 
 

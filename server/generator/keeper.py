@@ -210,6 +210,7 @@ class GeneratorKeeper:
             safety=settings.safety,
             data_dir=str(settings.data_dir),
             log_format=settings.log.format,
+            made_room=self._plan != settings.generator.memory_plan,
         )
         try:
             channel.send(load)

@@ -31,7 +31,8 @@ class Rendezvous(_Message):
 
 
 class Load(_Message):
-    """The worker's first message: load the model. `data_dir` is where the demo model may be built.
+    """The worker's first message: load the model. `data_dir` is where the demo model may be built. `made_room`: the
+    memory plan is there because the one before it ran out of memory; where it has no room, a smaller one does.
 
     With several ranks the worker's message reaches rank 0, which passes it on with the `rank` and the rendezvous.
     """
@@ -44,6 +45,7 @@ class Load(_Message):
     safety: SafetySettings
     data_dir: str
     log_format: LogFormat = "text"
+    made_room: bool = False
     rank: int = 0
     rendezvous: Rendezvous | None = None
 

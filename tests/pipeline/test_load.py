@@ -9,8 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline import load
+from pipeline.fused.passes import EAGER_PASSES
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
+from pipeline.options import Fused
+from pipeline.vae import passes as vae_passes
+from pipeline.vae.network import layers_on
 from weights.errors import VerifyError
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -129,6 +133,28 @@ def test_fp8_layers_load_with_their_scales(
     close(piece, loaded("x", identity, **arguments).frames, frames, tolerance)
     loaded.save_pretrained(tmp_path / "again")
     close(piece, load_again(tmp_path / "again")("x", identity, **arguments).frames, frames, tolerance)
+
+
+@pytest.mark.parametrize("fused", ["eager", "compiled"])
+def test_the_vae_of_a_gpu_is_compiled_where_the_blocks_are(
+    fused: Fused, folder: Path, identity: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+
+    def compiled_passes(*kind: Any) -> Any:
+        compiled.append(kind)
+        return vae_passes.EAGER_PASSES
+
+    def layers_on_gpu(_device: torch.device, **options: Any) -> Any:
+        return layers_on(torch.device("cuda"), **options)
+
+    monkeypatch.setattr("pipeline.vae.streamed.compiled_passes", compiled_passes)
+    monkeypatch.setattr(load, "layers_on", layers_on_gpu)
+    monkeypatch.setattr(load, "compiled_passes", lambda *_: EAGER_PASSES)  # of the blocks
+    loaded = load_pipeline(folder, device="cpu", dtype="float32", fused=fused)
+    at_loading = len(compiled)
+    loaded("x", identity, **SMALL | {"output_type": "pt"})
+    assert (at_loading > 0, len(compiled) > at_loading) == ((True, True) if fused == "compiled" else (False, False))
 
 
 def test_progress_is_logged_unless_it_is_asked_for(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

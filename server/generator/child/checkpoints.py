@@ -30,8 +30,7 @@ class Checkpoints:
     def __init__(
         self, job: Generate, weights: str, settings: GeneratorSettings, ranks: Ranks | None, *, alpha: str
     ) -> None:
-        name = None if settings.step_cache == "none" else settings.step_cache
-        self._full_steps = full_steps(name, job.num_inference_steps)
+        self._full_steps = full_steps(settings.step_cache_or_none, job.num_inference_steps)
         self._ranks = ranks
         self._every = settings.checkpoint_every_steps if ranks is None or ranks.rank == 0 else 0
         self._path = Path(job.checkpoint)
@@ -46,7 +45,7 @@ class Checkpoints:
                 "device": torch.device(settings.device).type,
                 "ranks": settings.ranks,
                 "step_cache": settings.step_cache,
-                "kernels": [settings.fused, settings.mlp_chunk],
+                "kernels": [settings.attention, settings.fused, settings.mlp_chunk],
                 "step_cache_threshold": settings.step_cache_threshold,
                 "render_divisor": settings.render_divisor,
             }

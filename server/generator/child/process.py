@@ -56,6 +56,7 @@ class GeneratorProcess:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         load = self._requests.get()
         assert isinstance(load, Load)  # noqa: S101 - the worker's first message
+        keep_compiled_code(Path(load.data_dir))
         head_start.begin(load)
         others = None
         role = f"generator rank {load.rank}" if load.rank else "generator"
@@ -64,7 +65,6 @@ class GeneratorProcess:
             others = RankProcesses(load, self._channel)
             load = others.load
         started = time.perf_counter()
-        keep_compiled_code(Path(load.data_dir))
         try:
             renderer = _renderer_class(load.generator.renderer)(load, self._say_loading)
         except Exception as error:

@@ -52,7 +52,9 @@ class HunyuanCustomRenderer:
             device=device,
             dtype=settings.dtype,
             wanted=settings.memory_plan,
-            processes=settings.ranks,
+            or_smaller=load.made_room,
+            step_cache=settings.step_cache_or_none,
+            processes=settings.ranks * settings.replicas,
         )
         self._pipe = load_pipeline(
             folder,
@@ -135,7 +137,6 @@ class HunyuanCustomRenderer:
         self, job: Generate, words: Words, size: PixelShape, *, checkpoints: Checkpoints, eta: Eta, report: Report
     ) -> torch.Tensor:
         """The latents of the video, [1, 16, T, h, w]."""
-        step_cache = None if self._settings.step_cache == "none" else self._settings.step_cache
         # Drawn also when a checkpoint replaces it: what else the generator is asked for must not change.
         generator = torch.Generator().manual_seed(job.seed)
         noise = self._pipe.prepare_latents(size, generator, None, None)
@@ -168,7 +169,7 @@ class HunyuanCustomRenderer:
                 generator=generator,
                 latents=latents,
                 start_step=start_step,
-                step_cache=step_cache,
+                step_cache=self._settings.step_cache_or_none,
                 step_cache_threshold=self._settings.step_cache_threshold,
                 output_type="latent",
                 callback_on_step_end=on_step_end,

@@ -61,14 +61,15 @@ def _as_first(ranks: Ranks, decide: Callable[[], Words]) -> Words:
     """Rank 0's words, on all ranks.
 
     Raises:
-        Cancelled: on all ranks, if rank 0 was.
+        Exception: on rank 0 what it was ended by; Cancelled on the others, which would wait for it.
     """
-    text, stop = "", None
+    text = ""
+    stop: Exception | None = None
     if ranks.rank == 0:
         try:
             words = decide()
             text = json.dumps([words.prompt, words.subject_name])
-        except Cancelled as error:
+        except Exception as error:
             stop = error
     sent = torch.tensor(list(text.encode()), dtype=torch.uint8)
     length = int(ranks.as_first(torch.tensor(len(sent))))

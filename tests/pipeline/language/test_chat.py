@@ -1,9 +1,11 @@
 """Questions to the reference's tiny LLaVA: its words mean nothing, its arithmetic is that of the large one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook
 from transformers import GenerationConfig
 
 from pipeline.conditioning.identity_image import llava_view, rgb_pixels
@@ -105,3 +107,39 @@ def test_yes_or_no_is_the_likelier_word(
 ) -> None:
     with preferring(llava, llava_tokenizer(word, add_special_tokens=False).input_ids[:1]):
         assert chat.yes_or_no(Question(text="Is it?")) is expected
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda chat: chat.yes_or_no(Question(text="a?")), lambda chat: chat.generate(Question(text="a?"), limit=2)],
+    ids=["yes_or_no", "generate"],
+)
+def test_a_model_that_stays_elsewhere_is_there_while_it_answers(
+    ask: Callable[[ChatModel], Any], chat: ChatModel, llava: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the safety checker asks under `stream_blocks` and `offload_encoders`."""
+    there: list[bool] = []
+
+    class Hook(ModelHook):
+        here = False
+
+        def pre_forward(self, _module: Any, *args: Any, **kwargs: Any) -> Any:
+            self.here = True
+            return args, kwargs
+
+        def post_forward(self, _module: Any, output: Any) -> Any:
+            self.here = False
+            return output
+
+    hook = Hook()
+    monkeypatch.setattr(llava, "_hf_hook", hook, raising=False)
+    seen = [
+        llava.get_input_embeddings().register_forward_pre_hook(lambda *_: there.append(hook.here)),
+        llava.lm_head.register_forward_pre_hook(lambda *_: there.append(hook.here)),
+    ]
+    ask(chat)
+    for handle in seen:
+        handle.remove()
+    assert len(there) >= 2
+    assert all(there)
+    assert not hook.here

@@ -5,18 +5,24 @@ import logging
 import math
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from accelerate import cpu_offload_with_hook
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 
 from pipeline.demo.model import build_demo_model
 from pipeline.denoise import Sampling, denoise, sigma_schedule
+from pipeline.load import load_pipeline
 from pipeline.memory.block_ring import BUFFERS
 from pipeline.memory.decide import decided
+from pipeline.memory.device_copies import HostCopies
+from pipeline.memory.host_layers import keep_modulation_on_host, moved_tensors
 from pipeline.memory.model_sizes import PUBLISHED, ModelSizes
-from pipeline.memory.planner import CLIPS, LARGEST, MEASURED, TODAY, Clip, choose, decoding, denoising, need
+from pipeline.memory.placement import apply_memory_plan, onloaded
+from pipeline.memory.planner import CLIPS, LARGEST, MEASURED, TODAY, Clip, Stage, choose, decoding, denoising, need
+from pipeline.options import MemoryPlan, StepCacheName
 from pipeline.rope import rotary_tables
 from pipeline.shapes import TokenGrid
 from pipeline.share import Share
@@ -76,9 +82,15 @@ def test_the_largest_clip_stays_resident_on_80_gb() -> None:
     assert choose(PUBLISHED, gpu=81_559 * 2**20, host=8 * GB, clip=LARGEST).plan == "resident"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_denoising_holds_as_many_bytes_as_predicted(dtype: torch.dtype) -> None:
-    """Counted in one step of a small transformer whose activations outweigh everything else."""
+@pytest.mark.parametrize(
+    ("dtype", "step_cache"),
+    [(torch.float32, None), (torch.bfloat16, None), (torch.float32, "reference"), (torch.float32, "first_block")],
+)
+def test_denoising_holds_as_many_bytes_as_predicted(dtype: torch.dtype, step_cache: StepCacheName | None) -> None:
+    """Counted in a small transformer whose activations outweigh everything else: in one step, or in as many guided ones
+    as the step cache needs to have something.
+    """
+    steps, guidance = (1, 1.0) if step_cache is None else (6, 7.5)
     config = DIT_CONFIG | {"num_single_layers": 2, "text_embed_dim": 8}
     model = HunyuanVideoTransformer3DModel(**config).to(dtype).eval().requires_grad_(False)
     clip, rows = Clip(256, 192, 13), 20
@@ -92,22 +104,71 @@ def test_denoising_holds_as_many_bytes_as_predicted(dtype: torch.dtype) -> None:
         valid=rows,
     )
     noise = torch.randn(1, 16, 4, 24, 32)
-    sampling = Sampling(steps=1, guidance_scale=1.0, ip_cfg_scale=0.0, step_cache=None, start_step=0)
+    sampling = Sampling(
+        steps=steps, guidance_scale=guidance, ip_cfg_scale=0.0, step_cache=step_cache, step_cache_threshold=0.0
+    )
     with LiveBytes() as live:
         rope = rotary_tables(grid, config["rope_axes_dim"], 256.0, text_rows=rows)
         denoise(
             model,
             noise,
-            [branch],
+            [branch] if step_cache is None else [branch, branch],
             share=Share(rope),
-            schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), 1),
+            schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), steps),
             sampling=sampling,
             on_block=lambda: None,
             on_step=lambda _step, _timestep, latents: latents,
         )
     sizes = replace(PUBLISHED, hidden=64, mlp=256, head=32, itemsize=dtype.itemsize)
     assert clip.tokens == 5 * grid.per_frame
-    assert sum(denoising(sizes, clip, text_rows=rows).values()) == pytest.approx(live.peak, rel=0.1)
+    engine = replace(TODAY, step_cache=step_cache)
+    velocities = 0 if step_cache is None else 4 * noise.nbytes  # three of the step before; small at full size
+    assert sum(denoising(sizes, clip, engine, text_rows=rows).values()) + velocities == pytest.approx(
+        live.peak, rel=0.1
+    )
+
+
+@pytest.mark.parametrize("plan", ["offload_encoders", "stream_blocks"])
+def test_weights_are_on_the_device_as_predicted(plan: MemoryPlan, tmp_path: Path) -> None:
+    """In every stage of a request that follows on another."""
+    folder = build_demo_model(tmp_path / "demo")
+    pipe, sizes = load_pipeline(folder, device="cpu", dtype="float32"), ModelSizes.of(folder, "float32")
+    models = {name: pipe.components[name] for name in ("vae", "text_encoder", "text_encoder_2", "transformer")}
+    keep_modulation_on_host(models["transformer"])
+    home = {tensor.data_ptr() for model in models.values() for tensor in moved_tensors(model)}
+    if plan == "stream_blocks":
+        apply_memory_plan(pipe, plan, "cpu", Copies())
+    else:
+        before = None
+        for name in pipe.model_cpu_offload_seq.split("->"):  # as diffusers does, with meta for the GPU
+            models[name].to = lambda device, model=models[name]: model.to_empty(device=device)
+            _, before = cpu_offload_with_hook(models[name], torch.device("meta"), prev_module_hook=before)
+
+    def on_device() -> int:
+        tensors = [tensor for model in models.values() for tensor in moved_tensors(model)]
+        if plan == "offload_encoders":
+            return sum(tensor.nbytes for tensor in tensors if tensor.device.type == "meta")
+        return sum(tensor.nbytes for tensor in tensors if tensor.data_ptr() not in home)
+
+    found: dict[str, int] = {}
+    for name, stage in (("vae", "decode"), ("text_encoder", "encode"), ("text_encoder_2", ""), ("vae", "")):
+        with onloaded(models[name]):
+            found[stage] = on_device()
+    del found[""]  # smaller than LLaVA, but for the demo's CLIP
+    if plan == "offload_encoders":
+        with onloaded(models["transformer"]):
+            found["denoise"] = on_device()
+    for stage, held in found.items():
+        terms = need(sizes, plan, SHORT).stages[cast(Stage, stage)]
+        weights = [terms.get(model, 0) for model in ("transformer", "encoders", "LLaVA", "VAE")]
+        assert sum(weights) == pytest.approx(held, rel=0.1), stage
+
+
+class Copies(HostCopies):
+    """What is there is another tensor than what is here."""
+
+    def there(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone()
 
 
 def test_a_converted_folder_is_measured_by_its_headers(tmp_path: Path) -> None:
@@ -186,6 +247,26 @@ def test_a_named_plan_with_room_for_short_clips_is_taken_and_warned_of(
 ) -> None:
     assert decided(full_size, dtype="bfloat16", wanted="resident", gpu=465 * GB // 10, host=64 * GB) == "resident"
     assert "'offload_encoders' fits" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("gpu", "host", "plan"), [(48, 64, "offload_encoders"), (48, 16, "stream_blocks"), (4, 16, "stream_blocks")]
+)
+def test_after_an_out_of_memory_a_plan_without_room_is_passed_over(
+    gpu: int, host: int, plan: str, full_size: Path
+) -> None:
+    chosen = decided(
+        full_size, dtype="bfloat16", wanted="offload_encoders", or_smaller=True, gpu=gpu * GB, host=host * GB
+    )
+    assert chosen == plan
+
+
+def test_auto_counts_what_the_step_cache_keeps(full_size: Path) -> None:
+    def plan(step_cache: StepCacheName | None) -> str:
+        return decided(full_size, dtype="bfloat16", wanted="auto", step_cache=step_cache, gpu=50 * GB, host=64 * GB)
+
+    assert plan(None) == plan("reference") == "resident"
+    assert plan("first_block") == "offload_encoders"
 
 
 def test_auto_says_why(full_size: Path, caplog: pytest.LogCaptureFixture) -> None:

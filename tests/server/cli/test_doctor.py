@@ -137,11 +137,20 @@ def test_a_gpu_that_can_be_used(doctor: Doctor, nvidia_smi: Callable[[str], None
     assert "84.9 of 85.5 GB free" in found["gpu"]["text"]
 
 
-def test_more_ranks_than_gpus(nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("RANKS", "set generator.ranks to 1 or less"),
+        ("REPLICAS", "set generator.ranks x generator.replicas to 1 or less"),
+    ],
+)
+def test_more_processes_than_gpus(
+    setting: str, remedy: str, nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     nvidia_smi(card())
-    monkeypatch.setenv("HUNYUAN_CUSTOM_GENERATOR__RANKS", "2")
+    monkeypatch.setenv(f"HUNYUAN_CUSTOM_GENERATOR__{setting}", "2")
     result = CliRunner().invoke(app, ["doctor", "--config", str(GPU)])
-    assert "set generator.ranks to 1 or less" in result.stdout
+    assert remedy in result.stdout
 
 
 def test_a_database_that_is_away(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from server.bench.waiting import LIMIT_S
 from server.generator.keeper import GeneratorKeeper
-from server.generator.messages import Ready
+from server.generator.messages import Channel, FromGenerator, Load, Ready
 from server.generator.parent import Generator
 from server.generator.state import Phase
 from server.settings_loader import load_settings
@@ -84,3 +84,21 @@ def test_a_model_that_runs_out_of_memory_goes_on_below_what_auto_had_chosen(tmp_
     generator = Generator(load_settings(None, {"data_dir": tmp_path, "generator": {"memory_plan": "auto"}}))
     generator._keeper._receive(Ready(model="m", seconds=1.0, memory_plan="offload_encoders"), pid=1)
     assert [generator.shrink(), generator.shrink()] == ["stream_blocks", None]
+
+
+def test_the_next_plan_may_be_passed_over_where_it_has_no_room(tmp_path: Path) -> None:
+    """A plan that was only taken for want of memory must not fail to load: the server would make no more videos."""
+    generator = Generator(load_settings(None, {"data_dir": tmp_path, "generator": {"memory_plan": "resident"}}))
+    loads: list[Load] = []
+
+    class Pipe:
+        def send(self, message: Load) -> None:
+            loads.append(message)
+
+    for _ in range(2):
+        generator._keeper._begin_loading(cast(Channel[FromGenerator], Pipe()))
+        generator.shrink()
+    assert [(load.generator.memory_plan, load.made_room) for load in loads] == [
+        ("resident", False),
+        ("offload_encoders", True),
+    ]

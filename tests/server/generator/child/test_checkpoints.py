@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from server.settings import GeneratorSettings
 WORDS = Words(prompt="p. The light is soft. 漢", subject_name="dog")
 
 
-def checkpoints_of(path: Path, *, alpha: str = "white") -> Checkpoints:
+def checkpoints_of(path: Path, *, alpha: str = "white", **generator: Any) -> Checkpoints:
     job = Generate(
         request_id="x",
         prompt="p",
@@ -37,7 +38,7 @@ def checkpoints_of(path: Path, *, alpha: str = "white") -> Checkpoints:
         guidance_scale=7.5,
         seed=1,
     )
-    return Checkpoints(job, "weights", GeneratorSettings(device="cpu"), None, alpha=alpha)
+    return Checkpoints(job, "weights", GeneratorSettings(device="cpu", **generator), None, alpha=alpha)
 
 
 def test_a_checkpoint_belongs_to_its_settings_and_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +50,8 @@ def test_a_checkpoint_belongs_to_its_settings_and_its_code(tmp_path: Path, monke
     assert checkpoints_of(path).words == WORDS
     assert checkpoints_of(path, alpha="drop").words is None
     assert checkpoints_of(path, alpha="drop").start(noise) == (0, noise)
+    assert checkpoints_of(path, attention="sage").start(noise) == (0, noise)
+    assert checkpoints_of(path, fused="eager").start(noise) == (0, noise)
     monkeypatch.setattr(checkpoints, "version", lambda _: "0.0.1")
     assert checkpoints_of(path).start(noise) == (0, noise)
 

@@ -61,6 +61,10 @@ def cancelled(_progress: Progress) -> None:
     raise Cancelled
 
 
+def without_memory(_progress: Progress) -> None:
+    raise MemoryError
+
+
 class TwoRanks:
     """Two threads in place of two processes; what the first one shares waits for the second."""
 
@@ -77,9 +81,9 @@ class TwoRanks:
         return first
 
 
-@pytest.mark.parametrize("on_progress", [reported, cancelled])
+@pytest.mark.parametrize("on_progress", [reported, cancelled, without_memory])
 @pytest.mark.parametrize("kept", [None, KEPT])
-def test_the_first_rank_decides_for_all_and_none_waits_when_it_is_cancelled(
+def test_the_first_rank_decides_for_all_and_none_waits_when_it_ends_early(
     kept: Words | None, on_progress: ProgressCallback
 ) -> None:
     shared: SimpleQueue[Tensor] = SimpleQueue()
@@ -90,13 +94,14 @@ def test_the_first_rank_decides_for_all_and_none_waits_when_it_is_cancelled(
         try:
             own = kept if rank == 0 else None  # the first alone reads checkpoints
             made = words.decide(JOB, kept=own, report=lambda _: None, on_progress=on_progress)
-        except Cancelled:
+        except (MemoryError, Cancelled) as error:
+            assert isinstance(error, MemoryError) == (rank == 0 and on_progress is without_memory)
             return None
         return [made.prompt, made.subject_name]
 
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(decide, range(2))
-    asked = None if on_progress is cancelled else ["漢 of rank 0", "dog"]
+    asked = ["漢 of rank 0", "dog"] if on_progress is reported else None
     assert first == second == (asked if kept is None else [KEPT.prompt, "dog"])
 
 
