@@ -1,6 +1,5 @@
 """One tile of the VAE at full size: its memory, counted without computing it, and what a bench has to time."""
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -8,9 +7,8 @@ from typing import Any, Final
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from pipeline.checks.live_bytes import LiveBytes
 from pipeline.components import Vae
 from pipeline.vae import network
 from pipeline.vae.layers import Layers
@@ -49,31 +47,6 @@ def count_tile_bytes(
         vae = AutoencoderKLHunyuanVideo(**config)
         latents = torch.empty(1, 16, *tile, dtype=dtype)
     torch.nn.Module.to(vae, dtype)  # diffusers' own warns of models that keep some weights in fp32; this keeps none
-    with _LiveBytes() as live:
+    with LiveBytes() as live:
         network.decode(vae, latents, causal=True, layers=layers)
-    return live.most + sum(weight.nbytes for weight in vae.parameters())
-
-
-class _LiveBytes(TorchDispatchMode):
-    """Counts the storages that operations make, from their making to their end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.most = self._now = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self, operation: Any, _types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
-    ) -> Any:
-        result = operation(*arguments, **(options or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self._known:
-                self._known.add(storage._cdata)
-                self._now += storage.nbytes()
-                self.most = max(self.most, self._now)
-                weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
-        return result
-
-    def _forget(self, key: int, nbytes: int) -> None:
-        self._known.remove(key)
-        self._now -= nbytes
+    return live.peak + sum(weight.nbytes for weight in vae.parameters())

@@ -20,7 +20,7 @@ class ModelSizes:
     """Bytes of the weights as they are loaded, and the widths that activations depend on.
 
     double, single: one transformer block of each kind, without its `*_modulation`; other: the rest of the transformer.
-    `largest_leaf` is LLaVA's largest single layer, its token embedding; `fp8`: the blocks are stored in eight bits.
+    `largest_leaf` is LLaVA's largest single layer, its token embedding.
     """
 
     doubles: int
@@ -44,7 +44,6 @@ class ModelSizes:
     vae_tile: tuple[int, int]
     itemsize: int
     vae_itemsize: int
-    fp8: bool = False
 
     @property
     def modulation(self) -> int:
@@ -78,12 +77,10 @@ class ModelSizes:
         transformer, text, vae = (_config(folder / name) for name in ("transformer", "text_encoder", "vae"))
         hidden = transformer["num_attention_heads"] * transformer["attention_head_dim"]
         parts = dict.fromkeys(("double", "double_modulation", "single", "single_modulation", "other"), 0)
-        fp8 = False
         for name, count, stored in _tensors(folder / "transformer"):
             kind = {"transformer_blocks": "double", "single_transformer_blocks": "single"}.get(name.split(".")[0])
             modulates = any(part in name for part in _MODULATION)
             eight_bit = stored == "F8_E4M3"
-            fp8 |= eight_bit
             parts[f"{kind}{'_modulation' * modulates}" if kind else "other"] += count * (1 if eight_bit else wide)
         doubles, singles = transformer["num_layers"], transformer["num_single_layers"]
         llava = [(name, count * small) for name, count, _ in _tensors(folder / "text_encoder")]
@@ -110,7 +107,6 @@ class ModelSizes:
             vae_tile=(vae.get("sample_size", 256), vae.get("sample_tsize", 64)),
             itemsize=wide,
             vae_itemsize=small,
-            fp8=fp8,
         )
 
 

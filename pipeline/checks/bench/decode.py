@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from pipeline.checks.bench.stopwatch import Case, Stopwatch
 from pipeline.checks.bench.subject import Subject
 from pipeline.checks.bench.table import Row
+from pipeline.checks.vae_tile import tile_cases
 from pipeline.shapes import PixelShape
 from pipeline.vae.codec import decode_stream, decode_tile_count, decode_tiling
 
@@ -22,25 +24,21 @@ def decode(subject: Subject, size: PixelShape, stopwatch: Stopwatch) -> Iterator
         for side, tile in zip(latents.shape[2:], (tiling.time.tile, tiling.space.tile, tiling.space.tile), strict=True)
     )
     tile = latents[:, :, :frames, :height, :width].contiguous()
-    (timed,) = stopwatch.minima([Case("", lambda: decoded(subject, tile))]).values()
-    yield Row(
-        stage=STAGE,
-        what="one tile",
-        size=f"{frames} x {height} x {width} latents",
-        seconds=timed.seconds,
-        peak_bytes=timed.peak_bytes,
-        error=timed.error,
-    )
+    kinds = tile_cases(subject.vae, tile.to(subject.vae.dtype))
+    cases = [Case("", lambda: decoded(subject, tile)), *(Case(f", {name}", run) for name, run in kinds.items())]
+    with torch.no_grad():
+        timed_by_name = stopwatch.minima(cases)
+    size_of_tile = f"{frames} x {height} x {width} latents"
+    for name, timed in timed_by_name.items():
+        yield Row(stage=STAGE, what=f"one tile{name}", size=size_of_tile, **asdict(timed))
     firsts: list[float] = []
     (timed,) = stopwatch.minima([Case("", lambda: firsts.append(_until_first(subject, latents)))]).values()
     yield Row(
         stage=STAGE,
         what="the whole clip",
         size=f"{size.height}x{size.width}, {size.frames} frames",
-        seconds=timed.seconds,
-        peak_bytes=timed.peak_bytes,
         note=f"{decode_tile_count(subject.vae, latents)} tiles, first frames after {min(firsts, default=0):.3g} s",
-        error=timed.error,
+        **asdict(timed),
     )
 
 

@@ -1,6 +1,7 @@
 """Everything before the first step: both prompts through LLaVA and CLIP, the identity image through the VAE."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,7 @@ def encode(subject: Subject, size: PixelShape, stopwatch: Stopwatch) -> Iterator
         stage=STAGE,
         what="two prompts and the identity image",
         size=f"{size.height}x{size.width}",
-        seconds=timed.seconds,
-        peak_bytes=timed.peak_bytes,
-        error=timed.error,
+        **asdict(timed),
     )
 
 

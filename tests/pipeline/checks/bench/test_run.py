@@ -45,6 +45,8 @@ def test_every_stage_has_its_rows_and_none_failed(measured: ModelBench) -> None:
         ("options", "mlp_chunk = 1/8 of the tokens"),
         ("options", "attention = sdpa"),
         ("decode", "one tile"),
+        ("decode", "one tile, diffusers' layers"),
+        ("decode", "one tile, streamed, eager"),
         ("decode", "the whole clip"),
         ("encode", "two prompts and the identity image"),
         ("reuse", "no cache"),
