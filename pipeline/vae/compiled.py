@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from pipeline.fused.agreement import PassesDiffer
 from pipeline.vae.passes import EAGER_PASSES, Passes, Positions
 
 logger = logging.getLogger(__name__)
@@ -23,10 +24,6 @@ sides for one and the same. They are large enough for it to choose the blocks of
 _FP32_ULPS: Final = 64
 """By how many units in the last place fp32 results may differ: sums are made in another order, products and sums at
 once. 16-bit results are such values rounded, and differ by one."""
-
-
-class PassesDiffer(ArithmeticError):
-    """A compiled pass does not compute what the eager one computes."""
 
 
 @cache
