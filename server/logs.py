@@ -72,8 +72,9 @@ def end_exchange(before: Token[FindId | None]) -> None:
 
 
 def name_request(request_id: str) -> None:
-    """From here to the end of the exchange it is about that request."""
-    _about.set(lambda: request_id)
+    """From here to the end of the exchange it is about that request; outside one, nothing would end it."""
+    if _about.get() is not None:
+        _about.set(lambda: request_id)
 
 
 def _current_request() -> str | None:
