@@ -33,6 +33,12 @@ _STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX request_deadline ON request (start_deadline) "
         "WHERE status = 'IN_QUEUE' AND start_deadline IS NOT NULL",
     ),
+    # 4: a picture and the trace of a request; an owner's history costs the same however much is kept.
+    (
+        "ALTER TABLE request ADD COLUMN thumbnail_key TEXT",
+        "ALTER TABLE request ADD COLUMN traceparent VARCHAR(64)",
+        "CREATE INDEX request_of_owner ON request (owner, seq)",
+    ),
 )
 CURRENT: Final = _FIRST + len(_STEPS)
 

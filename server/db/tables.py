@@ -53,6 +53,8 @@ request_table = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("webhook_url", sa.Text),
     sa.Column("engine_forgotten", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("thumbnail_key", sa.Text),  # beside the video, in the same folder
+    sa.Column("traceparent", sa.String(64)),  # W3C Trace Context of the submit
     sqlite_autoincrement=True,
 )
 _priority, _place = request_table.c.priority, request_table.c.queue_order
@@ -75,6 +77,7 @@ _index_of(
 sa.Index("request_idempotency", request_table.c.owner, request_table.c.idempotency_key, unique=True)
 sa.Index("request_by_video", request_table.c.video_key)
 sa.Index("request_finished", request_table.c.finished_at)
+sa.Index("request_of_owner", request_table.c.owner, request_table.c.seq)  # a page of an owner's history
 
 log_table = sa.Table(
     "request_log",
@@ -87,6 +90,20 @@ log_table = sa.Table(
     sqlite_autoincrement=True,
 )
 sa.Index("request_log_by_request", log_table.c.request_id, log_table.c.id)
+
+# How far a running job is (`jobs/progress.py`): written about once a second, gone when the job ends or waits again.
+progress_table = sa.Table(
+    "progress",
+    metadata,
+    sa.Column("request_id", sa.String(36), primary_key=True),
+    sa.Column("stage", sa.String(16), nullable=False),
+    sa.Column("done", sa.Integer, nullable=False),
+    sa.Column("total", sa.Integer, nullable=False),
+    sa.Column("seconds_left", sa.Float),
+    sa.Column("preview", sa.LargeBinary),  # a WebP
+    sa.Column("preview_version", sa.Integer, nullable=False, default=0),  # 0: there is none
+    sa.Column("at", sa.Float, nullable=False),
+)
 
 worker_table = sa.Table(
     "worker",

@@ -182,10 +182,11 @@ def test_queued_jobs_of_an_older_version_run_after_the_upgrade(
     database = opened(f"sqlite:///{old.data_dir / 'hunyuan-custom.sqlite'}")
     with database.begin() as transaction:
         transaction.execute(sa.text("DROP TABLE schema_version"))
-        transaction.execute(sa.text("ALTER TABLE request DROP COLUMN engine_forgotten"))
         transaction.execute(sa.text("ALTER TABLE upload DROP COLUMN sha256"))
-        for index in ("request_waiting_of_owner", "request_rendering", "request_deadline"):
+        for index in ("request_waiting_of_owner", "request_rendering", "request_deadline", "request_of_owner"):
             transaction.execute(sa.text(f"DROP INDEX {index}"))
+        for column in ("engine_forgotten", "thumbnail_key", "traceparent"):
+            transaction.execute(sa.text(f"ALTER TABLE request DROP COLUMN {column}"))
     new = start_server()
     new.until_running(running)
     assert scalar(database, "SELECT version FROM schema_version") == migrations.CURRENT
