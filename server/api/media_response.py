@@ -1,4 +1,4 @@
-"""A stored file as an answer: public to all who know its URL, from any page, and only as its declared type."""
+"""A stored file as an answer, and only as its declared type: most are public to all who know the URL, from any page."""
 
 from pathlib import Path
 
@@ -11,17 +11,20 @@ _REFUSALS = {400, 416}
 
 
 class MediaResponse(FileResponse):
-    """Inline, with ranges; `policy` is its Content-Security-Policy."""
+    """Inline, with ranges; `policy` is its Content-Security-Policy. `any_page`: whether every web page may read it."""
 
     chunk_size = 512 * 1024  # Starlette's 64 KiB a read cost a thread switch each
 
-    def __init__(self, path: Path, *, media_type: str | None, max_age_s: int, policy: str) -> None:
+    def __init__(
+        self, path: Path, *, media_type: str | None, max_age_s: int, policy: str, any_page: bool = True
+    ) -> None:
         headers = {
             "Cache-Control": f"private, max-age={max_age_s}, immutable",
             "X-Content-Type-Options": "nosniff",
             "Content-Security-Policy": policy,
-            "Access-Control-Allow-Origin": "*",
         }
+        if any_page:
+            headers["Access-Control-Allow-Origin"] = "*"
         super().__init__(
             path, media_type=media_type, filename=path.name, content_disposition_type="inline", headers=headers
         )

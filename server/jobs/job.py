@@ -20,6 +20,8 @@ from server.fal.schemas import HunyuanCustomInput
 from server.fal.submit_headers import Priority
 
 LOCAL_OWNER: Final = "local"  # of all requests while there are no keys, then of the first key
+_VIDEO: Final = ".mp4"
+_THUMBNAIL: Final = ".webp"
 
 
 class Status(StrEnum):
@@ -76,7 +78,8 @@ class Job:
     """One row of the `request` table. Times are Unix seconds.
 
     `source_key` is the image as it was sent, `image_key` the checked one. `video_key` is where the video of this
-    attempt is or will be: a job in progress that has one is rendered, and its `publish` is under way.
+    attempt is or will be: a job in progress that has one is rendered, and its `publish` is under way. A finished video
+    may have a thumbnail. With `media_deleted` the time of both is over.
     """
 
     id: str
@@ -109,6 +112,8 @@ class Job:
     error_type: str | None
     error: str | None
     webhook_url: str | None
+    media_deleted: bool
+    thumbnail_key: str | None
 
     @property
     def input(self) -> HunyuanCustomInput:
@@ -129,6 +134,16 @@ class Rendered:
     path: str
     worker_id: str
     inference_time: float
+
+
+def thumbnail_of(video_key: str) -> str:
+    """The key of a video's thumbnail, if there is one: both have one folder, whose name nobody can guess."""
+    return video_key.removesuffix(_VIDEO) + _THUMBNAIL
+
+
+def video_of(key: str) -> str:
+    """The key of a video from its own or its thumbnail's."""
+    return key.removesuffix(_THUMBNAIL) + _VIDEO if key.endswith(_THUMBNAIL) else key
 
 
 @dataclass(frozen=True, slots=True)

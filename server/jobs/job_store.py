@@ -21,9 +21,10 @@ from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_re
 from server.jobs.fair_queue import Caps, enforce_caps, next_queue_order, queue_position
 from server.jobs.job import Accepted, CancelOutcome, Job, LogLine, NewJob, Rendered, Status
 from server.jobs.outcomes import CANCELLED, START_TIMEOUT
+from server.jobs.progress import ProgressTable, forget_progress
 
 _SUCCESS = 200
-_job_columns = [request_table.c[name] for name in Job.__slots__]
+job_columns = [request_table.c[name] for name in Job.__slots__]
 # X-Fal-Store-IO: 0 asks that the input is forgotten when the job ends; its result stays.
 _kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_="null")
 
@@ -43,6 +44,7 @@ class JobStore:
         self._dbos = dbos
         self._clock = clock
         self._caps = caps
+        self.progress = ProgressTable(database, clock)
 
     def add(self, job: NewJob, *, max_queue_length: int | None = None) -> Accepted:
         """Accept a valid request: its row and its workflow appear together or not at all.
@@ -63,8 +65,8 @@ class JobStore:
         """Accept a request that is over already (an invalid body): it has an id and a result, and never runs."""
         with self._database.begin() as transaction:
             row = {**self._new_row(job), **self._error_values(error), "status": Status.COMPLETED}
-            added = transaction.execute(request_table.insert().values(**row).returning(*_job_columns)).one()
-            record_end(transaction, _job(added))
+            added = transaction.execute(request_table.insert().values(**row).returning(*job_columns)).one()
+            record_end(transaction, job_of(added))
         return Accepted(job.id, job.base_url, 0, error)
 
     def accepted_before(self, owner: str, idempotency_key: str) -> Accepted | None:
@@ -101,12 +103,12 @@ class JobStore:
 
     def get(self, request_id: str, *, owner: str | None = None) -> Job | None:
         """The job, or None when there is none of that id (for that owner)."""
-        query = sa.select(*_job_columns).where(request_table.c.id == request_id)
+        query = sa.select(*job_columns).where(request_table.c.id == request_id)
         if owner is not None:
             query = query.where(request_table.c.owner == owner)
         with self._database.connect() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else _job(row)
+        return None if row is None else job_of(row)
 
     def logs(self, request_id: str, *, after: int = 0) -> list[LogLine]:
         """The log of a job in order, optionally only the lines after a given line id."""
@@ -120,11 +122,11 @@ class JobStore:
 
     def open_jobs(self, *, older_than_s: float) -> list[Job]:
         """Jobs that are not over and were submitted at least so long ago."""
-        query = sa.select(*_job_columns).where(
+        query = sa.select(*job_columns).where(
             request_table.c.finished_at.is_(None), request_table.c.created_at <= self._clock() - older_than_s
         )
         with self._database.connect() as connection:
-            return [_job(row) for row in connection.execute(query)]
+            return [job_of(row) for row in connection.execute(query)]
 
     def is_over(self, request_id: str) -> bool:
         """Whether a job has its result."""
@@ -187,16 +189,17 @@ class JobStore:
                 worker_id=worker_id,
                 started_at=sa.func.coalesce(request_table.c.started_at, self._clock()),
             )
-            .returning(*_job_columns, request_table.c.cancel_requested)
+            .returning(*job_columns, request_table.c.cancel_requested)
         )
         with self._database.begin() as transaction:
             row = transaction.execute(starting).one_or_none()
             if row is None:
                 return None
+            forget_progress(transaction, [request_id])  # of an attempt whose worker was lost
             if row.cancel_requested:
                 _end(transaction, _update(request_id).values(**self._error_values(CANCELLED)))
                 return None
-        return _job(row)
+        return job_of(row)
 
     def release(self, job: Job, *, fault: bool = False) -> bool:
         """Give a running job back: it waits where it waited before. One that is cancelled ends instead.
@@ -210,7 +213,9 @@ class JobStore:
         back = {"status": Status.IN_QUEUE, "worker_id": None, "faults": request_table.c.faults + int(fault)}
         with self._database.begin() as transaction:
             released = transaction.execute(running.where(cancelled.is_(False)).values(**back)).rowcount
-            if not released:
+            if released:
+                forget_progress(transaction, [job.id])
+            else:
                 over = self._error_values(CANCELLED)
                 _end(transaction, running.where(cancelled.is_(True)).values(**over))
         return bool(released)
@@ -239,7 +244,7 @@ class JobStore:
             if transaction.execute(losing.values(video_key=None)).rowcount:
                 enqueue_render_again(self._dbos, transaction, job)
 
-    def complete(self, job: Job, *, video_bytes: int, inference_time: float) -> bool:
+    def complete(self, job: Job, *, video_bytes: int, inference_time: float, thumbnail_key: str | None = None) -> bool:
         """Record success, or the cancel that came first; False: the video belongs to no job any more.
 
         May be repeated when its answer was lost.
@@ -251,6 +256,7 @@ class JobStore:
             request_table.c.cancel_requested.is_(False),
             video_bytes=video_bytes,
             inference_time=inference_time,
+            thumbnail_key=thumbnail_key,
             response_status=_SUCCESS,
         )
         return finished or (not self.finish_cancelled(job) and self._is_done_by(job))
@@ -329,14 +335,16 @@ def _owned_by(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _end(transaction: sa.Connection, closing: sa.Update) -> int:
     """The only way to COMPLETED: once or not at all, and with its usage record and webhook."""
-    ended = transaction.execute(closing.values(status=Status.COMPLETED).returning(*_job_columns)).all()
+    ended = transaction.execute(closing.values(status=Status.COMPLETED).returning(*job_columns)).all()
     for row in ended:
-        record_end(transaction, _job(row))
+        record_end(transaction, job_of(row))
         transaction.execute(_update(row.id).values(input_json=_kept_input))
+    forget_progress(transaction, [row.id for row in ended])
     return len(ended)
 
 
-def _job(row: Any) -> Job:
-    values = {column.key: row._mapping[column] for column in _job_columns}
+def job_of(row: Any) -> Job:
+    """The record from `job_columns`."""
+    values = {column.key: row._mapping[column] for column in job_columns}
     values.update(status=Status(row.status), priority=Priority(row.priority), seed=int(row.seed))
     return Job(**values)

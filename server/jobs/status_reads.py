@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 
 import sqlalchemy as sa
 
-from server.jobs.job import LogLine, Status
+from server.jobs.job import LogLine, Status, video_of
 
 Row = tuple[Any, ...]
 
@@ -74,6 +74,15 @@ class SqliteRows:
         return self._connection.execute(sql, parameters).fetchall()
 
 
+def open_rows(database: sa.Engine) -> Rows:
+    """For one event loop."""
+    if database.dialect.name == "sqlite":
+        return SqliteRows(database.url.database or ":memory:")
+    from server.db.async_rows import PostgresRows
+
+    return PostgresRows(database.url)
+
+
 class StatusReads:
     """Read access of the hot routes."""
 
@@ -86,11 +95,7 @@ class StatusReads:
     @classmethod
     def open(cls, database: sa.Engine) -> Self:
         """Reads of this database."""
-        if database.dialect.name == "sqlite":
-            return cls(SqliteRows(database.url.database or ":memory:"))
-        from server.db.async_rows import PostgresRows
-
-        return cls(PostgresRows(database.url))
+        return cls(open_rows(database))
 
     async def state(self, request_id: str, *, owner: str) -> JobState | None:
         """The state of a job of this owner."""
@@ -122,9 +127,9 @@ class StatusReads:
         return bool(await self._rows(sql, {"now": now}))
 
     async def video_is_known(self, video_key: str) -> bool:
-        """Whether a finished job points to this video, be it there or not."""
+        """Whether a finished job points to this video, or to the one beside this thumbnail, be it there or not."""
         sql = "SELECT 1 FROM request WHERE video_key = :key AND status = 'COMPLETED'"
-        return bool(await self._rows(sql, {"key": video_key}))
+        return bool(await self._rows(sql, {"key": video_of(video_key)}))
 
     async def watched(self, after: Mapping[str, int]) -> dict[str, tuple[JobState, list[LogLine]]]:
         """State and new log lines (those after the given id) of many jobs, in one query and so consistent."""

@@ -63,6 +63,11 @@ class Scratch:
         return _remove((path for path in files_below(self._data_dir) if path.suffix == ".part"), older_than_s)
 
 
+def scratch_thumbnail(rendering: Path) -> Path:
+    """Where a generator leaves a picture of the clip that it has rendered."""
+    return rendering.with_suffix(".webp")
+
+
 def files_below(root: Path) -> Iterator[Path]:
     """All files of a tree, whose directories may come and go meanwhile (with `Path.rglob` that is an error)."""
     for folder, _, names in os.walk(root):

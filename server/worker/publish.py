@@ -1,10 +1,15 @@
 """The last workflow of a job: its video goes from the worker's disk into storage while the GPU does other work."""
 
+import logging
 from pathlib import Path
 
 from server.db.outage import GivenUp
-from server.jobs.job import Job, Status
+from server.errors import StorageAway
+from server.jobs.job import Job, Status, thumbnail_of
+from server.storage.scratch import scratch_thumbnail
 from server.worker.workflow import Workflow, unexpected_error
+
+logger = logging.getLogger(__name__)
 
 
 class PublishWorkflow(Workflow):
@@ -37,7 +42,8 @@ class PublishWorkflow(Workflow):
             self._log(job, "The video was lost with the machine that rendered it")
             self._store.render_again(job)
         else:
-            self._store.complete(job, video_bytes=size, inference_time=inference_time)
+            thumbnail = self._keep_thumbnail(job, path, thumbnail_of(key))
+            self._store.complete(job, video_bytes=size, inference_time=inference_time, thumbnail_key=thumbnail)
 
     def _keep_cut_out(self, job: Job) -> None:
         """The identity image that is kept is the one the video was made from; its text chunk says what was done."""
@@ -45,8 +51,16 @@ class PublishWorkflow(Workflow):
         if key is not None and path.exists():
             self._with_storage(job, lambda: self._storage.put(path, key))
 
+    def _keep_thumbnail(self, job: Job, video: Path, key: str) -> str | None:
+        """The key of the picture that the generator left beside the video; a video is worth having without one."""
+        try:
+            return None if self._put_once(scratch_thumbnail(video), key) is None else key
+        except (OSError, StorageAway) as error:
+            logger.warning("request %s: its thumbnail could not be stored: %s", job.id, error)
+            return None
+
     def _put_once(self, path: Path, key: str) -> int | None:
-        """Bytes of the stored video; None when it is neither here nor, put by an earlier try, in storage."""
+        """Bytes of the stored file; None when it is neither here nor, put by an earlier try, in storage."""
         try:
             return self._storage.put(path, key)
         except FileNotFoundError:  # asking first would be of no use: a frozen publisher may do this at the same time
@@ -55,8 +69,12 @@ class PublishWorkflow(Workflow):
     def _tidy_up(self, request_id: str, video_key: str, path: Path) -> None:
         """Remove what no result names: a key belongs to one attempt, so nothing else can need it."""
         path.unlink(missing_ok=True)
+        scratch_thumbnail(path).unlink(missing_ok=True)
         job = self._store.get(request_id)
         if job is None or job.video_key != video_key or job.video_bytes is None:
             self._storage.discard(video_key)
+        thumbnail = thumbnail_of(video_key)
+        if job is None or job.thumbnail_key != thumbnail:
+            self._storage.discard(thumbnail)
         if job is not None:
             self._forget_checkpoint_if_over(job)

@@ -28,6 +28,7 @@ from server.jobs.job_store import JobStore
 from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
 from server.settings import Settings
 from server.storage.files import Storage
+from server.storage.scratch import scratch_thumbnail
 from server.worker.attempt import (
     Again,
     Ended,
@@ -41,6 +42,7 @@ from server.worker.attempt import (
 )
 from server.worker.claims import Claims
 from server.worker.job_log import JobLog
+from server.worker.job_progress import JobProgress
 from server.worker.measuring import WORKER_LOST, Measuring
 from server.worker.workflow import Workflow, unexpected_error
 
@@ -182,8 +184,9 @@ class RenderWorkflow(Workflow):
             def on_message(heard: JobMessage) -> None:
                 times.on_message(heard)
                 log.on_message(heard)
+                progress.on_message(heard)
 
-            with self._measuring.attempt() as times:
+            with self._measuring.attempt() as times, JobProgress(self._store.progress, job) as progress:
                 finished = self._generator.run(
                     message, on_message=on_message, cancel_requested=lambda: self._store.is_unwanted(job)
                 )
@@ -205,6 +208,7 @@ class RenderWorkflow(Workflow):
         rendered = Rendered(key, made.path, self._settings.worker_id, made.inference_time)
         if not self._store.rendered(job, rendered):
             Path(made.path).unlink(missing_ok=True)
+            scratch_thumbnail(Path(made.path)).unlink(missing_ok=True)
 
     @contextmanager
     def _local_image(self, job: Job) -> Iterator[Path]:
@@ -225,6 +229,7 @@ class RenderWorkflow(Workflow):
     def _message(self, job: Job, image: Path) -> Generate:
         wanted = job.input
         width, height = video_size(wanted)
+        output = self._storage.scratch.rendering(f"{job.id}-{job.attempt}.mp4")
         return Generate(
             request_id=job.id,
             prompt=wanted.prompt,
@@ -232,7 +237,8 @@ class RenderWorkflow(Workflow):
             log_prompt=job.store_io,
             negative_prompt=wanted.negative_prompt,
             image=str(image),
-            output=str(self._storage.scratch.rendering(f"{job.id}-{job.attempt}.mp4")),
+            output=str(output),
+            thumbnail=str(scratch_thumbnail(output)),
             checkpoint=str(self._storage.scratch.checkpoint(job.id)),
             cut_out=str(self._storage.scratch.cut_out(job.id)),
             check_safety=wanted.enable_safety_checker or self._settings.safety.required,

@@ -1,4 +1,4 @@
-"""Download of finished videos: public to all who know the URL, with Range for `<video>` and resumed downloads.
+"""Download of finished videos and their thumbnails: public to all who know the URL, with Range for `<video>`.
 
 From a bucket they come without passing through here: 302 to a link that is good for a few minutes.
 """
@@ -14,6 +14,7 @@ from server.api.middleware.head_requests import asked_method
 from server.api.route_docs import DOWNLOAD
 from server.api.services import services
 from server.errors import Gone, NotFound
+from server.jobs.job import video_of
 from server.storage.files import Storage
 
 router = APIRouter(tags=["files"])
@@ -23,7 +24,7 @@ _LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 @router.get("/files/{shard}/{token}/{name}", response_class=FileResponse, responses=DOWNLOAD.responses)
 async def download(request: Request, shard: str, token: str, name: str) -> Response:
-    """The MP4; 206 for a satisfiable Range, 416 for another one, 410 when its time is over."""
+    """The MP4 or its thumbnail; 206 for a satisfiable Range, 416 for another one, 410 when its time is over."""
     parts = services(request)
     key = f"files/{shard}/{token}/{name}"
     stored = await find_stored(parts.storage, key, asked_method(request.scope))
@@ -31,7 +32,8 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
         raise Gone if await parts.reads.video_is_known(key) else NotFound("File not found")
     if isinstance(stored, Response):
         return stored
-    return MediaResponse(stored, media_type="video/mp4", max_age_s=365 * 86400, policy="sandbox")
+    kind = "video/mp4" if video_of(key) == key else "image/webp"
+    return MediaResponse(stored, media_type=kind, max_age_s=365 * 86400, policy="sandbox")
 
 
 async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:

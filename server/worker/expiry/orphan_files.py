@@ -71,6 +71,6 @@ class OrphanFiles:
         """Which of these belong to a request. A video that its request has not ended with belongs to none."""
         ids = {key.rpartition("/")[2].partition(".")[0] for key in keys}
         video = sa.case((sa.or_(_row.status != Status.COMPLETED, _row.response_status == _SUCCESS), _row.video_key))
-        query = sa.select(_row.source_key, _row.image_key, video).where(_row.id.in_(ids))
+        query = sa.select(_row.source_key, _row.image_key, video, _row.thumbnail_key).where(_row.id.in_(ids))
         with self._database.connect() as connection:
             return {key for row in connection.execute(query) for key in row if key is not None}

@@ -13,9 +13,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from server.db.tables import log_table, request_table, webhook_table
+from server.db.tables import progress_table, request_table
 from server.jobs.dbos_queues import forget_workflows
 from server.jobs.job import Status
+from server.jobs.progress import forget_progress
+from server.jobs.records import delete_records
 from server.settings import RetentionSettings
 from server.storage.files import Storage
 
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200  # requests per transaction: a sweep never holds the writer for long
 _row = request_table.c
-_KEYS: Final = (_row.source_key, _row.image_key, _row.video_key)
+_KEYS: Final = (_row.source_key, _row.image_key, _row.thumbnail_key, _row.video_key)
 
 
 class Retention:
@@ -47,6 +49,7 @@ class Retention:
         """One round; returns how many requests lost something that a user could see."""
         lost = self._forget_private_inputs() + self._delete_media() + self._delete_records()
         self._forget_workflows()
+        self._forget_progress()
         return lost
 
     def _forget_private_inputs(self) -> int:
@@ -68,7 +71,7 @@ class Retention:
         deleted = 0
         for found in self._find((_row.media_deleted.is_(False), _row.finished_at + kept_s < self._clock()), *_KEYS):
             ids = self._delete_files(found)
-            self._update(ids, source_key=None, image_key=None, media_deleted=True)
+            self._update(ids, source_key=None, image_key=None, thumbnail_key=None, media_deleted=True)
             deleted += len(ids)
         return deleted
 
@@ -81,9 +84,7 @@ class Retention:
             if ids:
                 forget_workflows(self._dbos, ids)
                 with self._database.begin() as transaction:
-                    transaction.execute(log_table.delete().where(log_table.c.request_id.in_(ids)))
-                    transaction.execute(webhook_table.delete().where(webhook_table.c.request_id.in_(ids)))
-                    transaction.execute(request_table.delete().where(_row.id.in_(ids)))
+                    delete_records(transaction, ids)
             deleted += len(ids)
         return deleted
 
@@ -94,6 +95,15 @@ class Retention:
             ids = [row.id for row in found]
             forget_workflows(self._dbos, ids)
             self._update(ids, engine_forgotten=True)
+
+    def _forget_progress(self) -> None:
+        """Of requests that a worker of an earlier version has ended, while a cluster is upgraded."""
+        over = sa.select(progress_table.c.request_id).join(request_table, _row.id == progress_table.c.request_id)
+        with self._database.connect() as connection:
+            ids = list(connection.execute(over.where(_row.status == Status.COMPLETED)).scalars())
+        if ids:
+            with self._database.begin() as transaction:
+                forget_progress(transaction, ids)
 
     def _find(
         self, conditions: Sequence[sa.ColumnElement[bool]], *columns: sa.ColumnElement[Any]
