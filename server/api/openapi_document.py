@@ -34,7 +34,7 @@ _SECURITY_SCHEMES = {
     },
     "cdnToken": {"type": "http", "scheme": "bearer", "description": "From `POST /rest/storage/auth/token`."},
 }
-_PUBLIC = ("/files/", "/cdn/", "/health/", "/.well-known/", "/api/openapi/")  # no key needed
+_PUBLIC = ("/files/", "/cdn/", "/health/", "/.well-known/", "/api/openapi/", "/playground/session")  # no key needed
 
 
 def document(app: FastAPI) -> dict[str, Any]:

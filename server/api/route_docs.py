@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from server.api.playground_models import ProgressAnswer, SessionInfo
 from server.fal.queue_models import CancelAnswer, QueueStatus
 from server.fal.schemas import HunyuanCustomOutput
 from server.fal.upload_models import AccessUrl, CdnToken, StoredUrl, UploadDescription, UploadUrls
+from server.jobs.history import HistoryEntry, HistoryPage
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -100,10 +102,11 @@ RESULT = RouteDoc(
 )
 CANCEL = RouteDoc({202: _json("Accepted.", CancelAnswer)})
 _ELSEWHERE = {"description": "From a bucket: where the file is, for a few minutes."}
+_MEDIA: dict[str, Any] = {"video/mp4": {}, "image/webp": {}}
 DOWNLOAD = RouteDoc(
     {
-        200: {"description": "The file.", "content": {"video/mp4": {}}},
-        206: {"description": "The asked range.", "content": {"video/mp4": {}}},
+        200: {"description": "The file.", "content": _MEDIA},
+        206: {"description": "The asked range.", "content": _MEDIA},
         302: _ELSEWHERE,
         410: _json("The file's time is over.", Problem),
         416: _json("The range lies outside the file.", Problem),
@@ -145,6 +148,21 @@ IMAGE_DOWNLOAD = RouteDoc(
         416: _json("The range lies outside the file.", Problem),
     }
 )
+SESSION = RouteDoc({200: _json("What the playground needs to begin.", SessionInfo)})
+HISTORY = RouteDoc({200: _json("The newest first.", HistoryPage)})
+HISTORY_ENTRY = RouteDoc({200: _json("The request.", HistoryEntry)})
+PROGRESS = RouteDoc({200: _json("How far it is.", ProgressAnswer)})
+PREVIEW = RouteDoc({200: {"description": "The picture.", "content": {"image/webp": {}}}})
+STORED_IMAGE = RouteDoc(
+    {
+        200: {"description": "The image.", "content": _IMAGES},
+        206: {"description": "The asked range.", "content": _IMAGES},
+        302: _ELSEWHERE,
+        410: _json("Its time is over.", Problem),
+        416: _json("The range lies outside the file.", Problem),
+    }
+)
+DELETE = RouteDoc({204: {"description": "Nothing is left of it but its usage record."}})
 READY = RouteDoc({200: _json("A video can be made.", Readiness), 503: _json("Not now.", Readiness)})
 METRICS = RouteDoc(
     {

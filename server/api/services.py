@@ -6,6 +6,7 @@ from fastapi import Request
 
 from server.api.access.key_ring import KeyRing
 from server.api.access.rate_limit import RateLimit
+from server.api.deletion import Deletion
 from server.api.event_stream import Tail
 from server.api.intake import Intake
 from server.api.metrics import Metrics
@@ -13,8 +14,10 @@ from server.db.connection import create_engine
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.fair_queue import Caps
+from server.jobs.history import History
 from server.jobs.job_store import JobStore
-from server.jobs.status_reads import StatusReads
+from server.jobs.progress import ProgressReads
+from server.jobs.status_reads import StatusReads, open_rows
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings, is_reached_from_elsewhere
 from server.storage.files import Storage
@@ -39,6 +42,9 @@ class Services:
     intake: Intake
     store: JobStore
     reads: StatusReads
+    progress: ProgressReads
+    history: History
+    deletion: Deletion
     tail: Tail
     workers: WorkerRegistry
 
@@ -54,8 +60,10 @@ class Services:
         """Connect to the database and the storage; the schema must exist."""
         database, storage = create_engine(settings.database_url), open_storage(settings)
         caps = Caps(settings.limits.max_queue, settings.limits.max_queue_per_owner)
-        store = JobStore(database, dbos_client(database), caps=caps)
-        reads = StatusReads.open(database)
+        dbos = dbos_client(database)
+        store = JobStore(database, dbos, caps=caps)
+        rows, uploads = open_rows(database), Uploads(database, storage, settings.limits)
+        reads = StatusReads(rows)
         return cls(
             settings=settings,
             keys=KeyRing(
@@ -69,10 +77,13 @@ class Services:
             intake=Intake(store, storage, settings),
             store=store,
             reads=reads,
+            progress=ProgressReads(rows),
+            history=History(database),
+            deletion=Deletion(database, storage, uploads, dbos),
             tail=Tail(reads, poll_s=settings.api.tail_poll_s),
             workers=WorkerRegistry(database),
             storage=storage,
-            uploads=Uploads(database, storage, settings.limits),
+            uploads=uploads,
             webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
             metrics=Metrics(database, free_bytes=storage.scratch.free_bytes, stale_s=settings.jobs.heartbeat_stale_s),
         )

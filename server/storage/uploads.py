@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import sqlalchemy as sa
 
 from server.db.locks import lock_uploads
-from server.db.tables import upload_table
+from server.db.tables import request_table, upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.settings import LimitSettings
 from server.storage.files import Storage
@@ -66,6 +66,29 @@ class Uploads:
         with self._database.connect() as connection:
             expires_at = connection.execute(query).scalar_one_or_none()
         return expires_at is not None and expires_at < self._clock()
+
+    def delete_unused(self, owner: str, key: str) -> None:
+        """Delete an upload of this owner, unless a request names it that is kept.
+
+        A submit at the same moment may lose its image; it then ends as with an upload whose time is over.
+        """
+        mine = sa.select(upload_table.c.expires_at).where(upload_table.c.key == key, upload_table.c.owner == owner)
+        with self._database.connect() as connection:
+            expires_at = connection.execute(mine).scalar_one_or_none()
+            if expires_at is None or self._is_used(connection, key, since=expires_at - self._limits.upload_ttl_s):
+                return
+        self._storage.delete(key)
+        with self._database.begin() as transaction:
+            transaction.execute(upload_table.delete().where(upload_table.c.key == key))
+
+    def _is_used(self, connection: sa.Connection, key: str, *, since: float) -> bool:
+        """`since`: a request that was over before the upload was there cannot name it, and the index leaves it out."""
+        finished_at, token = request_table.c.finished_at, key.split("/")[2]
+        naming = sa.select(1).where(
+            sa.or_(finished_at.is_(None), finished_at >= since),
+            request_table.c.input_json.contains(token, autoescape=True),
+        )
+        return connection.execute(naming.limit(1)).first() is not None
 
     def sweep(self) -> int:
         """Delete what has expired; returns how many files."""
