@@ -1,4 +1,4 @@
-"""Works: a few quick steps, then a small real MP4 of the requested size, without torch.
+"""Works: a few quick steps, then a small real MP4 of the requested size and a thumbnail, without torch.
 
 Each kind of video is encoded once in a run of the tests, in the folder that `FAKE_VIDEOS` names, and copied after that:
 encoding costs more than all the rest of a job.
@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.mp4 import write_mp4
 from server.generator.child.contract import OnLoading, Report
 from server.generator.messages import Generate, Load, Log, Working
+from tests.harness.pictures import webp
 
 STEP_S = 0.02
 _COLOURS = 4
@@ -38,6 +39,8 @@ class Renderer:
             _encode(job, colour, unfinished)
             unfinished.replace(encoded)
         shutil.copyfile(encoded, job.output)
+        if job.thumbnail is not None:
+            Path(job.thumbnail).write_bytes(webp(colour))
 
 
 def _encode(job: Generate, colour: int, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""PNG files that tests send: one that is fine, one that is a decompression bomb."""
+"""Pictures that tests send, a PNG that is fine and a decompression bomb, and one that fake generators make."""
 
 import io
 import struct
@@ -10,6 +10,12 @@ from PIL import Image
 def png(size: tuple[int, int] = (100, 90)) -> bytes:
     content = io.BytesIO()
     Image.effect_noise(size, 50).save(content, "PNG")
+    return content.getvalue()
+
+
+def webp(grey: int = 0) -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (16, 9), grey).save(content, "WEBP", lossless=True)
     return content.getvalue()
 
 

@@ -120,6 +120,7 @@ class Generator:
         if self._mood == "raises":
             raise GenerationError("wrong")
         Path(job.output).write_bytes(b"video of " + job.request_id.encode())
+        Path(job.thumbnail or "").write_bytes(b"picture of " + job.request_id.encode())
         self._wire.step()
         return Finished(seconds=1.0)
 
@@ -234,6 +235,9 @@ class World:
                 assert path is not None, "a result without its file"
                 assert path.read_bytes() == b"video of " + job.id.encode()
                 assert job.video_bytes == path.stat().st_size
+                thumbnail = self.storage.find(job.thumbnail_key or "")
+                assert thumbnail is not None, "a result without its thumbnail"
+                assert thumbnail.read_bytes() == b"picture of " + job.id.encode()
         line = [job for job in self.current() if job.status is Status.IN_QUEUE]
         positions = [self.positions.position(job.id) for job in sorted(line, key=lambda job: job.dbos_priority)]
         assert positions == list(range(len(line)))
@@ -242,9 +246,11 @@ class World:
         """When nothing waits any more."""
         self.check()
         assert all(job.status is Status.COMPLETED for job in self.current()), "a job was lost"
-        results = {job.video_key for job in self.current() if job.response_status == 200}
+        ended = [job for job in self.current() if job.response_status == 200]
+        results = {key for job in ended for key in (job.video_key, job.thumbnail_key)}
         orphans = set(self.storage.stored("files", older_than_s=-1)) - results
         assert {Path(key).stem for key in orphans} <= self.crashed, "a file without a result, and nobody died"
+        assert not list((self.folder / "tmp").glob("*.webp")) or self.crashed, "a thumbnail left over, and nobody died"
         for path in self.folder.rglob("*"):
             os.utime(path, (0, 0))
         OrphanFiles(self.database, self.storage, RetentionSettings()).sweep()

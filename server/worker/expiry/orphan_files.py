@@ -11,7 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from server.db.tables import request_table
-from server.jobs.job import Status
+from server.jobs.job import Status, thumbnail_of
 from server.settings import RetentionSettings
 from server.storage.files import Storage
 
@@ -71,6 +71,11 @@ class OrphanFiles:
         """Which of these belong to a request. A video that its request has not ended with belongs to none."""
         ids = {key.rpartition("/")[2].partition(".")[0] for key in keys}
         video = sa.case((sa.or_(_row.status != Status.COMPLETED, _row.response_status == _SUCCESS), _row.video_key))
-        query = sa.select(_row.source_key, _row.image_key, video, _row.thumbnail_key).where(_row.id.in_(ids))
+        publishing = sa.case((_row.status != Status.COMPLETED, _row.video_key))
+        query = sa.select(publishing, _row.source_key, _row.image_key, video, _row.thumbnail_key).where(
+            _row.id.in_(ids)
+        )
         with self._database.connect() as connection:
-            return {key for row in connection.execute(query) for key in row if key is not None}
+            rows = connection.execute(query).all()
+        coming = {thumbnail_of(row[0]) for row in rows if row[0] is not None}
+        return coming | {key for row in rows for key in row if key is not None}

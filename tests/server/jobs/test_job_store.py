@@ -10,12 +10,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from server.db.tables import progress_table
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import CancelOutcome, Job, Rendered, Status
 from server.jobs.job_store import JobStore
 from server.jobs.outcomes import RUNNER_DISCONNECTED
+from server.jobs.progress import Progress
 from tests.harness.new_job import new_job
 from tests.harness.queue_positions import QueuePositions
 
@@ -97,6 +99,11 @@ class Lives(RuleBasedStateMachine):
             failed = self.store.fail(attempt.id, RUNNER_DISCONNECTED, attempt=attempt.attempt)
             assert failed == (before.status is not Status.COMPLETED and before.attempt == attempt.attempt)
 
+    @rule(attempt=attempts, picture=st.sampled_from([None, b"picture"]))
+    def report(self, attempt: Job | None, picture: bytes | None) -> None:
+        if attempt:
+            self.store.progress.write(attempt, Progress("denoise", attempt.attempt, 30, preview=1), picture)
+
     @rule(attempt=attempts)
     def stop_cancelled(self, attempt: Job | None) -> None:
         if attempt:
@@ -126,6 +133,13 @@ class Lives(RuleBasedStateMachine):
                 assert job.finished_at is not None
             else:
                 assert job.response_status is None
+
+    @invariant()
+    def progress_is_that_of_the_running_attempt(self) -> None:
+        running = {job.id: job.attempt for job in map(self.current, self.ids) if job.status is Status.IN_PROGRESS}
+        with self.database.connect() as connection:
+            rows = {row.request_id: row.done for row in connection.execute(sa.select(progress_table))}
+        assert rows.items() <= running.items()
 
     @invariant()
     def positions_are_a_permutation(self) -> None:

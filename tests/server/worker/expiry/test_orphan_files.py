@@ -18,7 +18,7 @@ from server.api.intake import Intake, Submission
 from server.bench.object_store import ObjectStore
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import SubmitOptions
-from server.jobs.job import Accepted, Rendered
+from server.jobs.job import Accepted, Rendered, thumbnail_of
 from server.jobs.job_store import JobStore
 from server.settings import ObjectStorageSettings, RetentionSettings
 from server.storage.files import Storage
@@ -74,10 +74,15 @@ def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DB
         assert claimed is not None
         video = Rendered(put(f"{name}: video", "files", f"{job.id}.mp4"), "/tmp/x.mp4", "w", 1.0)
         assert store.rendered(claimed, video)
+        keys[f"{name}: thumbnail"] = thumbnail_of(video.video_key)
+        storage.put_bytes(b"x", keys[f"{name}: thumbnail"])
         return replace(claimed, video_key=video.video_key)
 
     submitted("running")
-    assert store.complete(submitted("done"), video_bytes=1, inference_time=1.0)
+    done = submitted("done")
+    thumbnail = keys["done: thumbnail"]
+    assert store.complete(done, video_bytes=1, inference_time=1.0, thumbnail_key=thumbnail)
+    assert store.complete(submitted("bare"), video_bytes=1, inference_time=1.0)
     assert store.fail(submitted("failed").id, INTERNAL_ERROR)
     put("killed between file and row", "inputs", new_job().id)
     put("an upload", "uploads", "x.png")
@@ -85,16 +90,21 @@ def test_files_that_no_request_names_are_removed(database: sa.Engine, engine: DB
     put("young", "inputs", new_job().id)
 
     orphans = OrphanFiles(database, storage, RetentionSettings(scratch_s=DAY))
-    assert orphans.sweep() == 5
+    assert orphans.sweep() == 8
     left = {what for what, key in keys.items() if storage.size(key) is not None}
     assert left == {
         "young",
         "running: source",
         "running: image",
         "running: video",
+        "running: thumbnail",
         "done: source",
         "done: image",
         "done: video",
+        "done: thumbnail",
+        "bare: source",
+        "bare: image",
+        "bare: video",
         "failed: source",
         "failed: image",
         "an upload",

@@ -39,7 +39,7 @@ def make(database: sa.Engine, storage: LocalStorage) -> Make:
     """Writes a request that finished when the clock stood at its start."""
 
     def finished(request_id: str, **columns: object) -> dict[str, str]:
-        keys = {"source_key": "inputs", "image_key": "inputs", "video_key": "files"}
+        keys = {"source_key": "inputs", "image_key": "inputs", "video_key": "files", "thumbnail_key": "files"}
         keys = {column: storage.new_key(area, "x") for column, area in keys.items()}
         for key in keys.values():
             storage.put_bytes(b"x", key)
@@ -91,7 +91,7 @@ def test_media_end_before_the_record(
     assert retention.sweep() == 0
     clock.now = Clock.now + 61
     assert retention.sweep() == 1
-    assert (len(_left(storage, keys)), len(_left(storage, short))) == (3, 0)
+    assert (len(_left(storage, keys)), len(_left(storage, short))) == (4, 0)
     clock.now = Clock.now + DAY + 1
     assert retention.sweep() == 2
     assert (len(_left(storage, keys)), len(_left(storage, long))) == (0, 0), "a header shortens, it never lengthens"
@@ -99,7 +99,7 @@ def test_media_end_before_the_record(
     clock.now = Clock.now + 3 * DAY + 1
     assert retention.sweep() == 3
     assert _records(database) == {"running"}
-    assert len(_left(storage, running)) == 3
+    assert len(_left(storage, running)) == 4
     assert retention.sweep() == 0
 
 
@@ -118,7 +118,7 @@ def test_zero_keeps_for_ever(database: sa.Engine, storage: LocalStorage, engine:
     keys, asked = make("a"), make("b", media_ttl_s=60.0)
     clock.now = Clock.now + 10_000 * DAY
     Retention(database, storage, engine, RetentionSettings(media_s=0, records_s=0), clock).sweep()
-    assert (len(_left(storage, keys)), len(_left(storage, asked))) == (3, 0)
+    assert (len(_left(storage, keys)), len(_left(storage, asked))) == (4, 0)
     assert _records(database) == {"a", "b"}
 
 
@@ -127,7 +127,7 @@ def test_a_private_image_does_not_outlive_its_job(
 ) -> None:
     keys = make("a", store_io=False)
     assert Retention(database, storage, engine, RetentionSettings(), Clock()).sweep() == 1
-    assert _left(storage, keys) == {"video_key"}
+    assert _left(storage, keys) == {"video_key", "thumbnail_key"}
 
 
 def test_a_file_that_cannot_be_removed_keeps_no_other(
