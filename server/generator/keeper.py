@@ -20,10 +20,12 @@ from server.generator.messages import (
     Finished,
     FromGenerator,
     Generate,
+    JobMessage,
     Load,
     LoadFailed,
     Loading,
     Log,
+    Preview,
     Ready,
     Working,
 )
@@ -49,7 +51,7 @@ class Died:
         return f"ended with exit code {self.exit_code}"
 
 
-Answer: TypeAlias = Working | Log | Finished | Failed | Died
+Answer: TypeAlias = JobMessage | Finished | Failed | Died
 
 
 class GeneratorKeeper:
@@ -238,7 +240,7 @@ class GeneratorKeeper:
                 if message.last:
                     self._usable.clear()  # the next request must not be given to a process that ends
                 self._answers.put(message)
-            case Working() | Log():
+            case Working() | Log() | Preview():
                 self._answers.put(message)
             case _:
                 assert_never(message)

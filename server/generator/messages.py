@@ -55,7 +55,8 @@ class Generate(_Message):
 
     A checkpoint that is there is where an earlier attempt got to, and has the words it used. `log_prompt`: whether the
     job's log, which outlives its input, may repeat them. `cut_out` is the local path for a picture of the subject on
-    white; one that is there is what the earlier attempt used.
+    white; one that is there is what the earlier attempt used. `thumbnail`, if given, is the local path for a picture of
+    the clip; a clip may end without one, and one that is not finished leaves none.
     """
 
     kind: Literal["generate"] = "generate"
@@ -68,6 +69,7 @@ class Generate(_Message):
     output: str
     checkpoint: str
     cut_out: str
+    thumbnail: str | None = None
     check_safety: bool
     width: int
     height: int
@@ -114,12 +116,25 @@ class LoadFailed(_Message):
 
 
 class Working(_Message):
-    """A sign of life: a token of a prompt, an encoder stage, a transformer block or a VAE tile is done."""
+    """A sign of life: a token of a prompt, an encoder stage, a transformer block or a VAE tile is done.
+
+    `seconds_left`: what is known of the rest of the job; before the first decode of a process without the decode.
+    """
 
     kind: Literal["working"] = "working"
     stage: Literal["expand", "encode", "denoise", "decode"]
     done: int
     total: int
+    seconds_left: float | None = None
+
+
+class Preview(_Message):
+    """What the clip will about look like, after `step` of `total` steps: an animated WebP in base64."""
+
+    kind: Literal["preview"] = "preview"
+    step: int
+    total: int
+    picture: str
 
 
 class Log(_Message):
@@ -153,7 +168,10 @@ class Failed(_Message):
     last: bool = False
 
 
-FromGenerator: TypeAlias = Ready | Loading | LoadFailed | Working | Log | Finished | Failed
+JobMessage: TypeAlias = Working | Log | Preview
+"""What a job reports while it runs."""
+
+FromGenerator: TypeAlias = Ready | Loading | LoadFailed | JobMessage | Finished | Failed
 from_generator: TypeAdapter[FromGenerator] = TypeAdapter(Annotated[FromGenerator, Field(discriminator="kind")])
 
 

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 from server.errors import ServerError
 from server.generator.keeper import Died, GeneratorKeeper
-from server.generator.messages import Cancel, Failed, Finished, Generate, Log, Where, Working
+from server.generator.messages import Cancel, Failed, Finished, Generate, JobMessage, Log, Preview, Where, Working
 from server.generator.state import GeneratorState
 from server.generator.watchdog import Watchdog
 from server.settings import MEMORY_PLANS, MemoryPlan, Settings
@@ -107,7 +107,7 @@ class Generator:
         self,
         job: Generate,
         *,
-        on_message: Callable[[Working | Log], None],
+        on_message: Callable[[JobMessage], None],
         cancel_requested: Callable[[], bool],
     ) -> Finished:
         """Have the process make one video.
@@ -127,7 +127,7 @@ class Generator:
                 continue
             watchdog.heard(answer)
             match answer:
-                case Working() | Log():
+                case Working() | Log() | Preview():
                     on_message(answer)
                 case Finished():
                     return answer

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from server.db.outage import OUTAGES, is_outage, ride_out
-from server.generator.messages import Log, Working
+from server.generator.messages import JobMessage, Log
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 
@@ -38,8 +38,8 @@ class JobLog:
         """Write what is left, whenever that is possible."""
         ride_out(self.write)
 
-    def on_message(self, message: Working | Log) -> None:
-        """Take what the generator reports; `Working` adds nothing, but messages that wait may be written."""
+    def on_message(self, message: JobMessage) -> None:
+        """Take what the generator reports; the rest adds nothing, but messages that wait may be written."""
         if isinstance(message, Log):
             self.add(message.message, message.level)
         elif self._clock() - self._written_at >= _BATCH_S:

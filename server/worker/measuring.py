@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from server.db.outage import GivenUp
-from server.generator.messages import Log, Working
+from server.generator.messages import JobMessage, Log, Working
 from server.generator.parent import (
     ContentFlagged,
     DiskError,
@@ -94,16 +94,16 @@ class AttemptTimes:
         self._stage: str | None = None
         self._began = self._heard = clock()
 
-    def on_message(self, message: Working | Log) -> None:
+    def on_message(self, message: JobMessage) -> None:
         """Take what the generator reports."""
         if isinstance(message, Log):
             if message.step_seconds is not None:
                 self._measuring.step_took(message.step_seconds)
-            return
-        if message.stage != self._stage:
-            self._close(self._heard)
-            self._stage = message.stage
-        self._heard = self._clock()
+        elif isinstance(message, Working):
+            if message.stage != self._stage:
+                self._close(self._heard)
+                self._stage = message.stage
+            self._heard = self._clock()
 
     def end(self) -> None:
         """The video is there: writing it belongs to the last stage."""

@@ -12,7 +12,7 @@ from dbos import DBOSClient
 from server.db.outage import GivenUp, ride_out
 from server.errors import ContentPolicyViolation, ErrorResponse, TryAgainLater
 from server.fal.video_size import video_size
-from server.generator.messages import Generate, Log, Where, Working
+from server.generator.messages import Generate, JobMessage, Where
 from server.generator.parent import (
     ContentFlagged,
     DiskError,
@@ -179,7 +179,7 @@ class RenderWorkflow(Workflow):
                 log.add(notice, "WARN")
             message = self._message(job, image)
 
-            def on_message(heard: Working | Log) -> None:
+            def on_message(heard: JobMessage) -> None:
                 times.on_message(heard)
                 log.on_message(heard)
 

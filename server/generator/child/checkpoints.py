@@ -20,7 +20,7 @@ from server.settings import GeneratorSettings
 logger = logging.getLogger(__name__)
 
 # Of a request: the paths, and what does not change its frames.
-_NOT_IN_FRAMES = {"image", "output", "checkpoint", "cut_out", "check_safety", "log_prompt"}
+_NOT_IN_FRAMES = {"image", "output", "checkpoint", "cut_out", "thumbnail", "check_safety", "log_prompt"}
 
 
 class Checkpoints:

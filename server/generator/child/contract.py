@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from server.generator.messages import Generate, Load, Log, Working
+from server.generator.messages import Generate, JobMessage, Load
 
-Report: TypeAlias = Callable[[Working | Log], None]
+Report: TypeAlias = Callable[[JobMessage], None]
 OnLoading: TypeAlias = Callable[[str], None]  # told what is being loaded
 
 

@@ -34,12 +34,20 @@ class Eta:
             stage.seconds_per_unit = (now - stage.started) / (progress.done - 1)
             self.learned[progress.stage] = stage.seconds_per_unit
 
-    def describe(self) -> str:
-        """What is left of denoising and decoding, for the job's log; empty before anything was measured."""
+    def seconds_left(self) -> float | None:
+        """What is known of denoising and decoding; None before anything was measured."""
         denoise = self._stages.get("denoise")
         if denoise is None or denoise.seconds_per_unit is None:
-            return ""
+            return None
         left = denoise.left * denoise.seconds_per_unit
         if "decode" not in self.learned:
-            return f"about {left:.0f} s and the decoding left"
-        return f"about {left + self.decode_units * self.learned['decode']:.0f} s left"
+            return left or None
+        decode = self._stages.get("decode")
+        return left + (self.decode_units if decode is None else decode.left) * self.learned["decode"]
+
+    def describe(self) -> str:
+        """The same for the job's log; empty before anything was measured."""
+        left = self.seconds_left()
+        if left is None:
+            return ""
+        return f"about {left:.0f} s left" if "decode" in self.learned else f"about {left:.0f} s and the decoding left"

@@ -28,13 +28,12 @@ from server.generator.messages import (
     Failed,
     Finished,
     Generate,
+    JobMessage,
     Load,
     LoadFailed,
     Loading,
-    Log,
     Ready,
     ToGenerator,
-    Working,
     to_generator,
 )
 from server.logs import about_request, configure_logging
@@ -105,7 +104,7 @@ class GeneratorProcess:
     def _handle(self, renderer: Renderer, job: Generate) -> Finished | Failed:
         started = time.perf_counter()
 
-        def report(message: Working | Log) -> None:
+        def report(message: JobMessage) -> None:
             if self._cancelled == job.request_id:
                 raise Cancelled
             self._channel.send(message)

@@ -23,6 +23,7 @@ from server.generator.messages import (
     LoadFailed,
     Loading,
     Log,
+    Preview,
     Ready,
     Rendezvous,
     ToGenerator,
@@ -92,7 +93,7 @@ class RankProcesses:
                     if not self._rank_0_ended.wait(grace_s):
                         self._end_all(message.model_copy(update={"last": True}))
                     self._answers.put(message)
-                case Loading() | Working() | Log():
+                case Loading() | Working() | Log() | Preview():
                     pass  # the worker gets it from rank 0
                 case _:
                     assert_never(message)

@@ -181,6 +181,7 @@ class HunyuanCustomRenderer:
 def _progress(eta: Eta, report: Report) -> ProgressCallback:
     def on_progress(progress: Progress) -> None:
         eta.update(progress)
-        report(Working(stage=progress.stage, done=progress.done, total=progress.total))
+        left = eta.seconds_left()
+        report(Working(stage=progress.stage, done=progress.done, total=progress.total, seconds_left=left))
 
     return on_progress

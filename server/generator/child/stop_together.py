@@ -2,7 +2,7 @@
 
 from pipeline.parallel.ranks import Ranks
 from server.generator.child.contract import Cancelled, Report
-from server.generator.messages import Log, Working
+from server.generator.messages import JobMessage, Working
 
 # Seldom enough that no GPU runs dry while its CPU waits for the other ranks (`pipeline/pacing.py` keeps two blocks
 # queued), and often enough that a cancel waits for two blocks at most: about 0.7 s of a 720p video on two H100s, by
@@ -19,7 +19,7 @@ class StopTogether:
         self._units = 0
         self._stop: Cancelled | None = None
 
-    def __call__(self, message: Working | Log) -> None:
+    def __call__(self, message: JobMessage) -> None:
         """Rank 0 reports for all; every rank counts its units, which are as many on each."""
         if self._ranks.rank == 0 and self._stop is None:
             try:

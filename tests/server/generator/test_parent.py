@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.fal.example import PHOTO
-from server.generator.messages import Generate, Log, Working
+from server.generator.messages import Generate, JobMessage, Working
 from server.generator.parent import GenerationCancelled, Generator
 from server.generator.state import Phase
 from server.settings_loader import load_settings
@@ -58,7 +58,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
 def test_a_cancel_is_seen_between_encoders_and_between_tiles(real: Generator, tmp_path: Path, stage: str) -> None:
     seen: list[Working] = []
 
-    def on_message(message: Working | Log) -> None:
+    def on_message(message: JobMessage) -> None:
         if isinstance(message, Working):
             seen.append(message)
 

@@ -18,7 +18,7 @@ from pipeline.safety.flagged import Flagged
 from server.generator.child.checkpoints import Checkpoints
 from server.generator.child.renderer import HunyuanCustomRenderer
 from server.generator.child.screening import Screening
-from server.generator.messages import Generate, Load, Log, Working
+from server.generator.messages import Generate, JobMessage, Load, Log
 from server.settings import GeneratorSettings, ImageSettings, PromptSettings, SafetySettings, VideoSettings
 from tests.harness.explicit_picture import explicit_pixels, explicit_png
 from tests.harness.tiny_segmenter import write_segmenter
@@ -73,7 +73,7 @@ class Said:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def __call__(self, message: Working | Log) -> None:
+    def __call__(self, message: JobMessage) -> None:
         assert isinstance(message, Log)
         self.lines.append(message.message)
 

@@ -14,7 +14,7 @@ from pipeline.progress import Progress, ProgressCallback
 from server.fal.example import PHOTO
 from server.generator.child.contract import Cancelled
 from server.generator.child.words import JobWords
-from server.generator.messages import Generate, Log, Working
+from server.generator.messages import Generate, JobMessage, Log
 
 JOB = Generate(
     request_id="x",
@@ -114,13 +114,13 @@ def test_the_first_rank_decides_for_all_and_none_waits_when_it_ends_early(
     ],
 )
 def test_the_job_s_log_says_what_became_of_the_prompt(outcome: dict[str, Any], lines: list[str]) -> None:
-    words, said = Words(subject_name="dog", **outcome), list[Working | Log]()
+    words, said = Words(subject_name="dog", **outcome), list[JobMessage]()
     assert JobWords(Writer(words), None).decide(JOB, kept=None, report=said.append, on_progress=reported) == words
     assert [line.message for line in said if isinstance(line, Log)] == ["Subject: dog", *lines]
 
 
 def test_an_input_that_is_to_be_forgotten_stays_out_of_the_log() -> None:
-    words, said = Words(prompt="a dog. Soft light.", subject_name="dog", expanded=True), list[Working | Log]()
+    words, said = Words(prompt="a dog. Soft light.", subject_name="dog", expanded=True), list[JobMessage]()
     job = JOB.model_copy(update={"log_prompt": False})
     JobWords(Writer(words), None).decide(job, kept=None, report=said.append, on_progress=reported)
     assert [line.message for line in said if isinstance(line, Log)] == ["Prompt expanded by LLaVA"]
