@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +17,9 @@ from pipeline.shapes import whole_number
 from pipeline.share import Share
 from pipeline.step_cache import FirstBlock, FirstBlockCache, StepCache, can_start_at, full_steps
 from pipeline.transformer import Branch, Context, OnBlock, first_block, head, trunk
+
+OnStep: TypeAlias = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""After a step: its number, timestep, latents, and the velocity they came along -> the latents to go on with."""
 
 
 class Interrupted(Exception):
@@ -95,7 +99,7 @@ def denoise(
     schedule: tuple[Tensor, Tensor],
     sampling: Sampling,
     on_block: OnBlock,
-    on_step: Callable[[int, Tensor, Tensor], Tensor],
+    on_step: OnStep,
     kernels: Kernels = EAGER,
     cache: StepCache | None = None,
 ) -> Tensor:
@@ -125,7 +129,7 @@ def denoise(
         if sampling.ip_cfg_scale > 0:
             velocity = velocity + sampling.ip_scale(step) * (v[2] - v[1])
         latents = latents + (sigmas[step + 1] - sigmas[step]).item() * velocity
-        latents = on_step(step, timesteps[step], latents)
+        latents = on_step(step, timesteps[step], latents, velocity)
     return latents
 
 

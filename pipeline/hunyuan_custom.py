@@ -54,7 +54,7 @@ class HunyuanCustomPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->transformer->vae"
-    _callback_tensor_inputs = ("latents",)
+    _callback_tensor_inputs = ("latents", "velocity")
 
     def __init__(
         self,
@@ -150,7 +150,8 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         by the identity, off at 0. latents: the initial noise [1,16,T,h,w], or with a `start_step` what an interrupted
         run had before that step; ref_latents: the encoded identity image [1,16,1,h,w], already scaled. step_cache:
         "reference" reuses the blocks in 8 steps of 30; "first_block" decides by how the first one changes, against
-        `step_cache_threshold`. callback_on_step_end: diffusers' protocol, over "latents".
+        `step_cache_threshold`. callback_on_step_end: diffusers' protocol, over "latents" and "velocity", what the step
+        predicted; `pipeline.preview.LatentPreviews` is one.
         callback_on_progress: called after every encoder pass, block and tile; an exception it raises
         ends the call and leaves the pipeline usable.
         """
@@ -180,7 +181,14 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         try:
             noise = self.prepare_latents(size, generator, latents, ref_latents)
             branches = self.encode(subject, size, generator, callback_on_progress)
-            denoised = self.denoise(noise, branches, sampling, callback_on_step_end, callback_on_progress)
+            denoised = self.denoise(
+                noise,
+                branches,
+                sampling,
+                callback_on_step_end,
+                callback_on_progress,
+                tensor_inputs=callback_on_step_end_tensor_inputs,
+            )
             frames = self.decode(denoised, output_type, callback_on_progress)
         finally:
             self.maybe_free_model_hooks()
@@ -225,6 +233,8 @@ class HunyuanCustomPipeline(DiffusionPipeline):
         sampling: Sampling,
         on_step_end: StepEndCallback | None = None,
         callback: ProgressCallback | None = None,
+        *,
+        tensor_inputs: Sequence[str] = ("latents",),
     ) -> Tensor:
         """Noise [1,16,T,h,w] -> latents of the video; up to the last whole step if interrupted."""
         pacer = Pacer(noise.device)
@@ -238,10 +248,12 @@ class HunyuanCustomPipeline(DiffusionPipeline):
             if self._interrupt:
                 raise Interrupted
 
-        def on_step(step: int, timestep: Tensor, latents: Tensor) -> Tensor:
+        def on_step(step: int, timestep: Tensor, latents: Tensor, velocity: Tensor) -> Tensor:
             if on_step_end is None:
                 return latents
-            return on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
+            tensors = {"latents": latents, "velocity": velocity}
+            asked = {name: tensors[name] for name in tensor_inputs}
+            return on_step_end(self, step, timestep, asked).get("latents", latents)
 
         return denoise(
             self.transformer,
@@ -296,5 +308,6 @@ def _check_shape(name: str, tensor: Tensor | None, expected: tuple[int, ...]) ->
 def _check_names(output_type: str, tensor_inputs: Sequence[str]) -> None:
     if output_type not in get_args(OutputType):
         raise ValueError(f"`output_type` must be one of {get_args(OutputType)}, got {output_type!r}")
-    if unknown := set(tensor_inputs) - {"latents"}:
-        raise ValueError(f"`callback_on_step_end_tensor_inputs` may name 'latents' only, got {sorted(unknown)}")
+    known = HunyuanCustomPipeline._callback_tensor_inputs
+    if unknown := set(tensor_inputs) - set(known):
+        raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, got {sorted(unknown)}")

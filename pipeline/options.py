@@ -49,5 +49,6 @@ BUNDLED_CLASSIFIER: Final = "bundled"
 """The image classifier that is part of the package: see `safety/bundled.py`."""
 EXPLICIT_SCORE: Final = 0.8
 """From this probability a picture counts as explicit."""
+PREVIEW_EVERY_S: Final = 3.0
 CRF: Final = 18
 """x264's constant rate factor, 0..51, lower is better: visually close to lossless."""

@@ -202,10 +202,13 @@ class PromptSettings(Section):
 
 
 class VideoSettings(Section):
-    """The MP4 encoder."""
+    """The MP4 encoder, and what is seen of a video before it is there."""
 
     crf: int = Field(default=options.CRF, ge=0, le=51, description="x264 quality, lower is better")
     encoder_threads: int = Field(default=2, ge=1, description="of ffmpeg; pinned, for the same bytes everywhere")
+    preview_every_s: float = Field(
+        default=options.PREVIEW_EVERY_S, ge=0, description="at most one small preview in so long; 0 makes none"
+    )
 
 
 class ImageSettings(Section):

@@ -192,6 +192,6 @@ def _one_step(transformer: Transformer, kernels: Kernels) -> Tensor:
         schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=SHIFT), 1),
         sampling=Sampling(steps=1, guidance_scale=1.0, ip_cfg_scale=0.0, step_cache=None),
         on_block=lambda: None,
-        on_step=lambda _step, _timestep, result: result,
+        on_step=lambda _step, _timestep, result, _velocity: result,
         kernels=kernels,
     )

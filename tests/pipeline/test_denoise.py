@@ -42,7 +42,7 @@ def _run(
         schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), steps),
         sampling=Sampling(steps=steps, step_cache=None, **scales),
         on_block=lambda: None,
-        on_step=options.get("on_step", lambda _step, _timestep, latents: latents),
+        on_step=options.get("on_step", lambda _step, _timestep, latents, _velocity: latents),
     )
 
 
@@ -52,7 +52,7 @@ def test_euler_steps_equal_the_reference(
     sample, velocity = schedules["step.in.sample_fp16"].float(), schedules["step.in.model_bf16"].float()
     seen: list[Tensor] = []
 
-    def on_step(_step: int, _timestep: Tensor, latents: Tensor) -> Tensor:
+    def on_step(_step: int, _timestep: Tensor, latents: Tensor, _velocity: Tensor) -> Tensor:
         seen.append(latents)
         return latents
 
@@ -74,7 +74,7 @@ def test_guidance_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupt_gives_back_the_last_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
     finished: list[Tensor] = []
 
-    def on_step(_step: int, _timestep: Tensor, latents: Tensor) -> Tensor:
+    def on_step(_step: int, _timestep: Tensor, latents: Tensor, _velocity: Tensor) -> Tensor:
         finished.append(latents)
         if len(finished) == 2:
             monkeypatch.setattr(module, "_predict", _interrupt)

@@ -310,7 +310,7 @@ class TestBadInput:
             ({"ip_cfg_scale": 2.0, "guidance_scale": 1.0}, "needs a `guidance_scale` above 1"),
             ({"latents": torch.zeros(1, 16, 2, 4, 7)}, "`latents` must have shape"),
             ({"ref_latents": torch.zeros(1, 16, 2, 4, 6)}, "`ref_latents` must have shape"),
-            ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "'latents' only"),
+            ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "'latents', 'velocity'"),
             ({"subject_name": "very " * 400}, "`subject_name` is too long"),
         ],
     )

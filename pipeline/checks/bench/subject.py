@@ -185,7 +185,7 @@ class Request:
             kernels=self.kernels,
             cache=cache,
             on_block=self._pacer,
-            on_step=lambda _step, _timestep, latents: latents,
+            on_step=lambda _step, _timestep, latents, _velocity: latents,
         )
 
     @torch.no_grad()

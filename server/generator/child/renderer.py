@@ -17,12 +17,15 @@ from pipeline.load import load_pipeline
 from pipeline.memory.decide import decide_plan
 from pipeline.mp4 import write_mp4
 from pipeline.parallel.tiles import send_tiles, tiles_of_ranks
+from pipeline.preview import ColourMap, LatentPreviews, fit_colour_map
 from pipeline.progress import Progress, ProgressCallback, Stage, StageProgress
 from pipeline.shapes import LatentShape, PixelShape, Strides
+from pipeline.thumbnail import Thumbnail
 from pipeline.vae.codec import decode_stream, decode_tiling
 from server.generator.child.checkpoints import Checkpoints
 from server.generator.child.contract import DeviceLost, OnLoading, OutOfMemory, Report
 from server.generator.child.eta import Eta
+from server.generator.child.previews import JobPreviews
 from server.generator.child.rendezvous import connected_ranks, own_device
 from server.generator.child.screening import Screening
 from server.generator.child.stop_together import StopTogether
@@ -70,6 +73,10 @@ class HunyuanCustomRenderer:
             self._pipe.enable_ranks(self._ranks)
         self._pipe.register_to_config(alpha=load.image.alpha)
         self._strides = Strides.of(self._pipe.vae.config, self._pipe.transformer.config)
+        self._colour_map: ColourMap | None = None
+        if load.video.preview_every_s and load.rank == 0:
+            self._colour_map = fit_colour_map(self._pipe.vae, device)
+            self._pipe.maybe_free_model_hooks()
         self._settings = settings
         self._video = load.video
         self._alpha = load.image.alpha
@@ -103,16 +110,20 @@ class HunyuanCustomRenderer:
         words = self._words.decide(job, kept=checkpoints.words, report=report, on_progress=_progress(eta, report))
         self._screening.check_expanded(job, words.prompt)
         report_all = report if self._ranks is None else StopTogether(self._ranks, report)
-        latents = self._denoise(job, words, size, checkpoints=checkpoints, eta=eta, report=report_all)
+        previews = self._previews(job)
+        latents = self._denoise(
+            job, words, size, checkpoints=checkpoints, eta=eta, previews=previews, report=report_all
+        )
         if self._ranks is not None and self._ranks.rank > 0:
             send_tiles(self._pipe.vae, latents, self._ranks)
             return
         with tiles_of_ranks(self._pipe.vae, latents, self._ranks) as elsewhere:
             report(Log(message=f"Decoding {eta.decode_units} tiles"))
-            tiles = StageProgress("decode", eta.decode_units, _progress(eta, report))
+            tiles = StageProgress("decode", eta.decode_units, _progress(eta, report, previews))
             frames = decode_stream(self._pipe.vae, latents, on_tile=tiles.advance, elsewhere=elsewhere)
+            thumbnail = Thumbnail(num_frames=job.num_frames, width=job.width, height=job.height)
             written = write_mp4(
-                self._screening.passed(frames, job, report),
+                thumbnail.taken_from(self._screening.passed(frames, job, report)),
                 Path(job.output),
                 fps=job.fps,
                 num_frames=job.num_frames,
@@ -122,6 +133,13 @@ class HunyuanCustomRenderer:
                 crf=self._video.crf,
             )
         report(Log(message=f"Wrote {job.num_frames} frames, {written} bytes"))
+        if job.thumbnail is not None:
+            _write_thumbnail(thumbnail, Path(job.thumbnail), report)
+
+    def _previews(self, job: Generate) -> JobPreviews | None:
+        if self._colour_map is None:
+            return None
+        return JobPreviews(self._colour_map, job, every_s=self._video.preview_every_s)
 
     def _render_size(self, job: Generate) -> PixelShape:
         """What the pipeline makes of the delivered size: fewer pixels for the demo, and the next 4n+1 frames."""
@@ -134,7 +152,15 @@ class HunyuanCustomRenderer:
         return decode_tiling(self._pipe.vae).count(latents.frames, latents.height, latents.width)
 
     def _denoise(
-        self, job: Generate, words: Words, size: PixelShape, *, checkpoints: Checkpoints, eta: Eta, report: Report
+        self,
+        job: Generate,
+        words: Words,
+        size: PixelShape,
+        *,
+        checkpoints: Checkpoints,
+        eta: Eta,
+        previews: JobPreviews | None,
+        report: Report,
     ) -> torch.Tensor:
         """The latents of the video, [1, 16, T, h, w]."""
         # Drawn also when a checkpoint replaces it: what else the generator is asked for must not change.
@@ -145,13 +171,15 @@ class HunyuanCustomRenderer:
             report(Log(message=f"Going on at step {start_step + 1} from a checkpoint"))
         step_started = time.perf_counter()
 
-        def on_step_end(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        def on_step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             nonlocal step_started
             now = time.perf_counter()
             took = now - step_started
             line = f"Denoising step {step + 1}/{job.num_inference_steps}: {took:.2f} s"
             report(Log(message=", ".join(filter(None, (line, eta.describe()))), step_seconds=took))
             checkpoints.keep(step + 1, tensors["latents"], words)
+            if previews is not None:
+                previews.on_step_end(pipe, step, timestep, tensors)
             step_started = now
             return tensors
 
@@ -173,15 +201,25 @@ class HunyuanCustomRenderer:
                 step_cache_threshold=self._settings.step_cache_threshold,
                 output_type="latent",
                 callback_on_step_end=on_step_end,
-                callback_on_progress=_progress(eta, report),
+                callback_on_step_end_tensor_inputs=LatentPreviews.tensor_inputs,
+                callback_on_progress=_progress(eta, report, previews),
             ).frames
         return denoised
 
 
-def _progress(eta: Eta, report: Report) -> ProgressCallback:
+def _write_thumbnail(thumbnail: Thumbnail, path: Path, report: Report) -> None:
+    try:
+        thumbnail.write(path)
+    except (OSError, ValueError) as error:  # costs the picture, not the job
+        report(Log(message=f"No thumbnail: {error}", level="WARN"))
+
+
+def _progress(eta: Eta, report: Report, previews: JobPreviews | None = None) -> ProgressCallback:
     def on_progress(progress: Progress) -> None:
         eta.update(progress)
         left = eta.seconds_left()
         report(Working(stage=progress.stage, done=progress.done, total=progress.total, seconds_left=left))
+        if previews is not None:
+            previews.send(report)
 
     return on_progress

@@ -117,7 +117,7 @@ def test_denoising_holds_as_many_bytes_as_predicted(dtype: torch.dtype, step_cac
             schedule=sigma_schedule(FlowMatchEulerDiscreteScheduler(shift=13.0), steps),
             sampling=sampling,
             on_block=lambda: None,
-            on_step=lambda _step, _timestep, latents: latents,
+            on_step=lambda _step, _timestep, latents, _velocity: latents,
         )
     sizes = replace(PUBLISHED, hidden=64, mlp=256, head=32, itemsize=dtype.itemsize)
     assert clip.tokens == 5 * grid.per_frame

@@ -1,0 +1,47 @@
+"""Previews of one job on their way to the worker."""
+
+import base64
+import logging
+import queue
+from typing import Final
+
+from pipeline.preview import ColourMap, LatentPreviews, Preview
+from pipeline.webp import encode_webp
+from server.generator.child.contract import Report
+from server.generator.messages import Generate
+from server.generator.messages import Preview as PreviewMessage
+
+logger = logging.getLogger(__name__)
+
+SIDE: Final = 160
+"""Pixels of the longer side, at most."""
+MAX_BYTES: Final = 64_000
+
+
+class JobPreviews:
+    """`on_step_end` has them made, on a thread of their own; `send` reports those that are done.
+
+    The thread that reports everything else sends them: they arrive in order, and none after the job's end.
+    """
+
+    def __init__(self, colour_map: ColourMap, job: Generate, *, every_s: float) -> None:
+        self.on_step_end = LatentPreviews(colour_map, self._encode, every_s=every_s)
+        self._clip_s = job.num_frames / job.fps
+        self._done: queue.SimpleQueue[PreviewMessage] = queue.SimpleQueue()
+
+    def send(self, report: Report) -> None:
+        """Never waits."""
+        while not self._done.empty():
+            report(self._done.get())
+
+    def _encode(self, preview: Preview) -> None:
+        try:
+            frames = preview.frames
+            for frame in frames:
+                frame.thumbnail((SIDE, SIDE))
+            frame_ms = round(1000 * self._clip_s / len(frames))
+            picture = base64.b64encode(encode_webp(frames, max_bytes=MAX_BYTES, frame_ms=frame_ms)).decode()
+        except Exception as error:  # costs the picture, not the job
+            logger.warning("no preview of step %d: %s: %s", preview.step, type(error).__name__, error)
+            return
+        self._done.put(PreviewMessage(step=preview.step, total=preview.total, picture=picture))
