@@ -1,6 +1,7 @@
 """Service logs: one line per event on stderr, with the process's role. Secrets in any line are struck out.
 
-A line about a request has the request's id, in all processes: `about_request` says which one the code inside works on.
+A line about a request has the request's id, in all processes: `about_request` says which one the code inside works on,
+and `about_trace` in which trace.
 The log of a job is different: it belongs to its user and keeps the user's text.
 """
 
@@ -49,6 +50,7 @@ def _without_query(url: re.Match[str]) -> str:
 
 
 _about: ContextVar[FindId | None] = ContextVar("about", default=None)
+_trace: ContextVar[str | None] = ContextVar("trace", default=None)
 
 
 @contextmanager
@@ -59,6 +61,16 @@ def about_request(request_id: str) -> Iterator[None]:
         yield
     finally:
         end_exchange(before)
+
+
+@contextmanager
+def about_trace(trace_id: str | None) -> Iterator[None]:
+    """Lines that are written inside, by this thread or task, belong to that trace."""
+    before = _trace.set(trace_id)
+    try:
+        yield
+    finally:
+        _trace.reset(before)
 
 
 def begin_exchange(find_id: FindId) -> Token[FindId | None]:
@@ -88,14 +100,16 @@ class RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line as it is written."""
         message, request_id = record.getMessage(), _current_request()
-        if request_id is not None and request_id not in message:
-            message = f"{message} (request {request_id})"
+        about = [f"request {request_id}"] if request_id is not None and request_id not in message else []
+        about += [f"trace {trace_id}"] if (trace_id := _trace.get()) is not None else []
+        if about:
+            message = f"{message} ({', '.join(about)})"
         message = message.replace("\n", "\\n")  # of a message; the lines of a traceback stay lines
         return redact(super().format(logging.makeLogRecord({**record.__dict__, "msg": message, "args": None})))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; `request_id` and `exception` only where there is one."""
+    """One JSON object a line; `request_id`, `trace_id` and `exception` only where there is one."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -103,7 +117,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line as it is written."""
-        request_id = _current_request()
+        request_id, trace_id = _current_request(), _trace.get()
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -111,6 +125,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": redact(record.getMessage()),
             **({} if request_id is None else {"request_id": redact(request_id)}),
+            **({} if trace_id is None else {"trace_id": trace_id}),
             **({"exception": redact(self.formatException(record.exc_info))} if record.exc_info else {}),
         }
         return json.dumps(fields, ensure_ascii=False)

@@ -16,6 +16,7 @@ from server.api.middleware.keep_alive import KeepAlive
 from server.db.outage import OUTAGES, is_outage
 from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
+from server.tracing.spans import stop_tracing
 
 _TICK_S: Final = 0.5
 
@@ -59,6 +60,7 @@ class _Server(uvicorn.Server):
         if app is not None:
             app.state.services.tail.close()
         await super().shutdown(sockets)
+        await asyncio.to_thread(stop_tracing)  # not after this: uvicorn raises the signal again
 
 
 def run_api(settings: Settings, open_app: Callable[[], FastAPI], listener: socket.socket | None) -> None:

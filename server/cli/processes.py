@@ -88,10 +88,12 @@ def api(
     """Run the API process alone (many per cluster)."""
     from server.api.app import create_app
     from server.api.process import run_api
+    from server.tracing.start import start_tracing
 
     _start_process("api", supervisor)
     settings = read_settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
     configure_logging("api", log_format=settings.log.format)
+    start_tracing("api")
 
     def open_app() -> "FastAPI":
         if listen_fd is None:
@@ -126,8 +128,10 @@ def worker(
     generator.start()  # before all else: it takes longer to start than the rest of the server together
 
     from server.db.outage import ride_out
+    from server.tracing.start import start_tracing
     from server.worker.process import run_worker
 
+    start_tracing(role)
     ride_out(_check, settings)
     with lock or nullcontext():
         run_worker(settings, generator, supervised=supervisor is not None)

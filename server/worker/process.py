@@ -32,6 +32,7 @@ from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 from server.storage.open import open_storage
 from server.storage.uploads import Uploads
+from server.tracing.spans import stop_tracing
 from server.webhooks.outbox import some_due
 from server.webhooks.sender import WebhookSender
 from server.worker.expiry.orphan_files import OrphanFiles
@@ -191,6 +192,7 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
         logger.info("stopping")
         tell(STOPPING)
         worker.finish(hurry)
+        stop_tracing()
     except Exception:
         logger.exception("this worker cannot go on")
         os._exit(1)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "diffusers", "transformers")
+HEAVY = ("torch", "diffusers", "transformers", "opentelemetry.sdk", "opentelemetry.exporter", "google.protobuf")
 PROCESSES = ("server.api.app", "server.worker.process", "server.cli.main", "server.serve.supervisor", "pipeline")
 
 # One interpreter for all: what the first loads, the others need not load again.
@@ -19,7 +19,7 @@ for module in modules:
 """
 
 
-def test_torch_lives_in_the_generator_alone() -> None:
+def test_torch_lives_in_the_generator_alone_and_tracing_is_loaded_when_asked_for() -> None:
     command = [sys.executable, "-c", IMPORT_EACH, *PROCESSES, ",".join(HEAVY)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from server.logs import JsonFormatter, RedactingFormatter, about_request, name_request, redact
+from server.logs import JsonFormatter, RedactingFormatter, about_request, about_trace, name_request, redact
 from tests.harness.keyed import client, create_key, use_key
 from tests.harness.live_server import APP, Server, example, until
 from tests.harness.pictures import png
@@ -86,6 +86,14 @@ def test_a_line_names_the_request_it_is_about_once() -> None:
     assert (line["process"], line["level"], line["message"]) == ("worker", "WARNING", 'a "quoted"\nline')
     assert _logged("no progress") == "WARNING no progress\n"
     assert "request_id" not in json.loads(_logged("no progress", formatter=JsonFormatter("worker")))
+
+
+def test_a_line_names_its_trace_where_there_is_one() -> None:
+    with about_request("r-1"), about_trace("4bf9"):
+        assert _logged("no progress") == "WARNING no progress (request r-1, trace 4bf9)\n"
+        assert _logged("request %s", "r-1") == "WARNING request r-1 (trace 4bf9)\n"
+        assert json.loads(_logged("no progress", formatter=JsonFormatter("worker")))["trace_id"] == "4bf9"
+    assert "trace" not in _logged("no progress") + _logged("no progress", formatter=JsonFormatter("worker"))
 
 
 def test_the_name_of_a_request_ends_with_its_exchange() -> None:
