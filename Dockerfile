@@ -19,7 +19,7 @@ print(*(name for name in project['dependencies'] if name.startswith('torch==')))
 RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
     python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extras = project['optional-dependencies']; \
-print(*project['dependencies'], *extras['cluster'], *extras['demo'], sep='\n')" > requirements.txt && \
+print(*project['dependencies'], *extras['cluster'], *extras['demo'], *extras['tracing'], sep='\n')" > requirements.txt && \
     pip --python /opt/venv/bin/python install ${PIP_ARGS} --requirement requirements.txt && \
     find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
 

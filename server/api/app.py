@@ -18,12 +18,14 @@ from server.api.middleware.http_metrics import HttpMetrics, RouteSeen
 from server.api.middleware.loopback_guard import LoopbackGuard
 from server.api.middleware.request_ids import RequestIds
 from server.api.middleware.security_headers import SecurityHeaders
+from server.api.middleware.submit_spans import SubmitSpans
 from server.api.middleware.unhandled_errors import UnhandledErrors
 from server.api.openapi_document import document
 from server.api.routes import fal_queue, fal_run, files, health, jwks, metrics, openapi, playground, uploads
 from server.api.services import Services
 from server.jobs.start_deadlines import keep_deadlines
 from server.settings import Settings
+from server.tracing.spans import is_tracing
 from server.version import VERSION
 
 
@@ -48,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         lifespan=_lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},  # ours has less in it
         routes=[fal_queue.STATUS_ROUTE],
         middleware=[  # the outermost first
             Middleware(EarlyAnswers),
@@ -60,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(HostRewrite),
             Middleware(BodyLimits, settings=settings.api, keys=services.keys),
             Middleware(HeadRequests),
+            *([Middleware(SubmitSpans)] if is_tracing() else []),
             Middleware(RouteSeen),
         ],
         exception_handlers=HANDLERS,

@@ -20,6 +20,7 @@ from server.jobs.job_store import JobStore
 from server.logs import name_request
 from server.settings import Settings
 from server.storage.files import Storage
+from server.tracing.spans import ERROR_TYPE, current_span
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Intake:
             body, source_key = self._detach_image(request_id, valid)
         except ModelError as error:
             refused = error.response()
+            current_span().note({ERROR_TYPE: refused.error_type})
         job = _new_job(request_id, submission, body, source_key)
         try:
             if refused is not None:
@@ -146,4 +148,5 @@ def _new_job(
         store_io=options.store_io,
         media_ttl_s=options.media_ttl_s,
         idempotency_key=options.idempotency_key,
+        traceparent=current_span().traceparent,
     )

@@ -8,7 +8,7 @@ import queue
 import subprocess
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
@@ -30,7 +30,7 @@ from server.generator.messages import (
     Working,
 )
 from server.generator.state import GeneratorState, Phase
-from server.logs import about_request
+from server.logs import about_request, about_trace
 from server.settings import MEMORY_PLANS, MemoryPlan, MemoryPlanChoice, Settings
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class GeneratorKeeper:
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[FromGenerator] | None = None
-        self._request_id: str | None = None  # what it works on
+        self._job: Generate | None = None  # what it works on
         # Processes are started by this thread alone, since the kernel ends them with the thread that started them.
         self._thread = threading.Thread(target=self._keep_running, name="generator-keeper", daemon=True)
 
@@ -128,7 +128,7 @@ class GeneratorKeeper:
     def send(self, message: Generate | Cancel) -> None:
         """Give the process a message; one that has ended does not get it."""
         if isinstance(message, Generate):
-            self._request_id = message.request_id
+            self._job = message
         try:
             if self._channel is not None:
                 self._channel.send(message)
@@ -196,9 +196,12 @@ class GeneratorKeeper:
                 self._last_failure = self._state.detail if failed else str(died)
             if not failed:
                 self._state = GeneratorState(Phase.LOADING, f"restarting: {died}")
-            with nullcontext() if self._request_id is None else about_request(self._request_id):
+            with ExitStack() as about:
+                if self._job is not None:
+                    about.enter_context(about_request(self._job.request_id))
+                    about.enter_context(about_trace(self._job.trace_id))
                 logger.warning("generator %d: %s", process.pid, died)
-            self._request_id = None
+            self._job = None
             self._answers.put(died)
         return was_loaded
 
@@ -234,7 +237,7 @@ class GeneratorKeeper:
                 logger.error("generator %d: %s", pid, message.message)
                 self._state = GeneratorState(Phase.FAILED, message.message)
             case Finished() | Failed():
-                self._request_id = None
+                self._job = None
                 if isinstance(message, Finished):
                     self._state = replace(self._state, gpu_memory=message.gpu_memory)
                 if message.last:

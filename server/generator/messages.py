@@ -56,7 +56,8 @@ class Generate(_Message):
     A checkpoint that is there is where an earlier attempt got to, and has the words it used. `log_prompt`: whether the
     job's log, which outlives its input, may repeat them. `cut_out` is the local path for a picture of the subject on
     white; one that is there is what the earlier attempt used. `thumbnail`, if given, is the local path for a picture of
-    the clip; a clip may end without one, and one that is not finished leaves none.
+    the clip; a clip may end without one, and one that is not finished leaves none. `trace_id`: for the lines of the
+    service log.
     """
 
     kind: Literal["generate"] = "generate"
@@ -78,6 +79,7 @@ class Generate(_Message):
     num_inference_steps: int
     guidance_scale: float
     seed: int
+    trace_id: str | None = None
 
 
 class Cancel(_Message):

@@ -61,6 +61,7 @@ class NewJob:
     store_io: bool = True  # False: the input is blanked when the job is over
     media_ttl_s: float | None = None  # None: the server's own retention
     idempotency_key: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class Job:
     webhook_url: str | None
     media_deleted: bool
     thumbnail_key: str | None
+    traceparent: str | None  # of the submit's span
 
     @property
     def input(self) -> HunyuanCustomInput:

@@ -98,6 +98,7 @@ class JobStore:
             "store_io": job.store_io,
             "media_ttl_s": job.media_ttl_s,
             "idempotency_key": job.idempotency_key,
+            "traceparent": job.traceparent,
             "created_at": self._clock(),
         }
 

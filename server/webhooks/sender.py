@@ -28,6 +28,7 @@ from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 from server.logs import about_request
 from server.settings import Settings, WebhookSettings
+from server.tracing.spans import REQUEST_ID, Attributes, continued, current_span, within
 from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
 from server.webhooks.outbox import DELIVERED, Webhook, WebhookOutbox
@@ -150,8 +151,12 @@ class WebhookSender:
         if job is None:
             ride_out(self._outbox.settle, webhook, FAILED, "the request is gone")
             return
-        outcome = self._attempt(webhook, job)
-        logger.info("webhook of request %s, attempt %d: %s", job.id, webhook.attempts + 1, outcome.words)
+        about: Attributes = {REQUEST_ID: job.id, "hc.attempt": webhook.attempts + 1}
+        with within(continued("webhook", about, traceparent=job.traceparent, kind="client")) as span:
+            outcome = self._attempt(webhook, job)
+            logger.info("webhook of request %s, attempt %d: %s", job.id, webhook.attempts + 1, outcome.words)
+            if outcome.state != DELIVERED:
+                span.failed(outcome.words.partition(":")[0])  # the rest may name addresses
         if outcome.state is None and webhook.attempts < len(self._settings.retry_delays_s):
             delay_s = pause_s(self._settings, webhook.attempts, retry_after_s=outcome.retry_after_s)
             ride_out(self._outbox.postpone, webhook, delay_s, outcome.words)
@@ -184,6 +189,8 @@ class WebhookSender:
             "Connection": "close",
             **self._signer.headers(body, request_id=job.id, owner=job.owner),
         }
+        if (traceparent := current_span().traceparent) is not None:
+            headers["traceparent"] = traceparent
         with (
             httpcore.ConnectionPool(
                 ssl_context=self._tls,

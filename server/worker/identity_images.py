@@ -9,6 +9,7 @@ from server.jobs.job import Job
 from server.settings import Settings
 from server.storage.files import Storage
 from server.storage.own_urls import stored_key
+from server.tracing.spans import step
 from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.image_decoder import ImageDecoder
 from server.untrusted.remote_image import ImageFetcher
@@ -30,8 +31,10 @@ class IdentityImages:
         """
         key = self._storage.new_key("inputs", f"{job.id}.png")
         with self._source(job) as source, self._storage.scratch.file("checked.png") as checked:
-            self._decoder.decode(source, checked)
-            self._storage.put(checked, key)
+            with step("decode image"):
+                self._decoder.decode(source, checked)
+            with step("store image"):
+                self._storage.put(checked, key)
         return key
 
     @contextmanager
@@ -40,7 +43,8 @@ class IdentityImages:
         key = job.source_key or stored_key(job.input.image_url, self._storage)
         if key is None:
             with self._storage.scratch.file("source") as fetched:
-                fetched.write_bytes(self._fetcher.fetch(job.input.image_url))
+                with step("fetch image"):
+                    fetched.write_bytes(self._fetcher.fetch(job.input.image_url))
                 yield fetched
             return
         with self._storage.local(key) as stored:

@@ -18,11 +18,12 @@ from server.generator.parent import (
 )
 from server.generator.state import GpuMemory
 from server.jobs.measurements import Measured, MeasurementTable, together
+from server.tracing.spans import current_span
 
-RENDERED, WORKER_LOST, FAILED = "rendered", "worker_lost", "failed"
+RENDERED, WORKER_LOST, FAILED, CANCELLED = "rendered", "worker_lost", "failed", "cancelled"
 _REASONS: Final[dict[type[Exception], str]] = {
-    GenerationCancelled: "cancelled",
-    GivenUp: "cancelled",
+    GenerationCancelled: CANCELLED,
+    GivenUp: CANCELLED,
     GeneratorDied: "generator_lost",
     GeneratorStalled: "generator_stalled",
     OutOfMemory: "out_of_memory",
@@ -79,7 +80,10 @@ class Measuring:
         try:
             yield times
         except Exception as error:
-            self.attempt_ended(_REASONS.get(type(error), FAILED))
+            reason = _REASONS.get(type(error), FAILED)
+            self.attempt_ended(reason)
+            if reason != CANCELLED:
+                current_span().failed(reason)
             raise
         times.end()
         self.attempt_ended(RENDERED)

@@ -8,7 +8,9 @@ from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.settings import Settings
 from server.storage.files import Storage
+from server.tracing.spans import current_span, within
 from server.worker.identity_images import IdentityImages
+from server.worker.job_spans import job_span
 from server.worker.measuring import Measuring
 from server.worker.workflow import Workflow, unexpected_error
 
@@ -30,7 +32,8 @@ class PrepareWorkflow(Workflow):
         try:
             job = self._store.get(request_id)
             if job is not None and job.status is not Status.COMPLETED:
-                self._prepare(job)
+                with within(job_span("prepare", job)):
+                    self._prepare(job)
         except GivenUp:
             logger.info("request %s was cancelled while its image was prepared", request_id)
         except Exception as error:
@@ -44,6 +47,7 @@ class PrepareWorkflow(Workflow):
                 key = job.image_key or self._with_storage(job, lambda: self._images.check_in(job))
         except ModelError as error:
             self._log(job, str(error), "ERROR")
+            current_span().failed(error.error_type)
             self._store.refuse(job, error.response())
             return
         kept = self._store.prepared(job, key)

@@ -7,6 +7,8 @@ from server.db.outage import GivenUp
 from server.errors import StorageAway
 from server.jobs.job import Job, Status, thumbnail_of
 from server.storage.scratch import scratch_thumbnail
+from server.tracing.spans import current_span, step, within
+from server.worker.job_spans import job_span
 from server.worker.workflow import Workflow, unexpected_error
 
 logger = logging.getLogger(__name__)
@@ -22,7 +24,8 @@ class PublishWorkflow(Workflow):
         try:
             job = self._store.get(request_id)
             if job is not None and job.status is not Status.COMPLETED and job.video_key == video_key:
-                self._publish(job, path, inference_time)
+                with within(job_span("publish", job)):
+                    self._publish(job, path, inference_time)
         except Exception as error:
             response = unexpected_error(request_id, error)
             if job is not None:
@@ -33,16 +36,19 @@ class PublishWorkflow(Workflow):
         key = job.video_key or ""
         try:
             self._keep_cut_out(job)
-            with self._measuring.timed("publish"):
+            with self._measuring.timed("publish"), step("store"):
                 size = self._with_storage(job, lambda: self._put_once(path, key))
         except GivenUp:
             self._store.finish_cancelled(job)
             return
         if size is None:
             self._log(job, "The video was lost with the machine that rendered it")
+            current_span().failed("video_lost")
             self._store.render_again(job)
-        else:
+            return
+        with step("store thumbnail"):
             thumbnail = self._keep_thumbnail(job, path, thumbnail_of(key))
+        with step("transaction"):
             self._store.complete(job, video_bytes=size, inference_time=inference_time, thumbnail_key=thumbnail)
 
     def _keep_cut_out(self, job: Job) -> None:

@@ -29,6 +29,7 @@ from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DI
 from server.settings import Settings
 from server.storage.files import Storage
 from server.storage.scratch import scratch_thumbnail
+from server.tracing.spans import Attributes, current_span, within
 from server.worker.attempt import (
     Again,
     Ended,
@@ -43,6 +44,7 @@ from server.worker.attempt import (
 from server.worker.claims import Claims
 from server.worker.job_log import JobLog
 from server.worker.job_progress import JobProgress
+from server.worker.job_spans import StageSpans, job_span, note_wait
 from server.worker.measuring import WORKER_LOST, Measuring
 from server.worker.workflow import Workflow, unexpected_error
 
@@ -116,11 +118,12 @@ class RenderWorkflow(Workflow):
             try:
                 if claimed.attempt == 1:
                     self._measuring.stage_took("wait", (claimed.started_at or 0.0) - claimed.created_at)
+                    note_wait(claimed)
                 if claimed.faults > job.faults:
                     self._measuring.attempt_ended(WORKER_LOST)
                     self._log(claimed, "The worker was lost")
                 not_started = reason_not_to_start(claimed, self._settings.jobs, now=self._clock())
-                outcome = self._render(claimed) if not_started is None else not_started
+                outcome = self._traced(claimed) if not_started is None else not_started
                 self._record(claimed, outcome)
             except Exception as error:
                 outcome = Ended(unexpected_error(job.id, error))
@@ -145,6 +148,19 @@ class RenderWorkflow(Workflow):
                 pass  # nothing was claimed
             case _:
                 assert_never(outcome)
+
+    def _traced(self, job: Job) -> Outcome:
+        """A span for each attempt; the one of an attempt whose worker is lost is lost with it."""
+        about: Attributes = {
+            "hc.attempt": job.attempt,
+            "hc.worker_id": self._settings.worker_id,
+            "hc.model": Path(self._settings.generator.model).name,
+        }
+        with within(job_span("render", job, about)) as span:
+            outcome = self._render(job)
+            if isinstance(outcome, Ended):
+                span.failed(outcome.response.error_type)
+        return outcome
 
     def _render(self, job: Job) -> Outcome:
         pause_s, self._pause_s = self._pause_s, 0.0
@@ -183,10 +199,15 @@ class RenderWorkflow(Workflow):
 
             def on_message(heard: JobMessage) -> None:
                 times.on_message(heard)
+                stages.on_message(heard)
                 log.on_message(heard)
                 progress.on_message(heard)
 
-            with self._measuring.attempt() as times, JobProgress(self._store.progress, job) as progress:
+            with (
+                self._measuring.attempt() as times,
+                StageSpans() as stages,
+                JobProgress(self._store.progress, job) as progress,
+            ):
                 finished = self._generator.run(
                     message, on_message=on_message, cancel_requested=lambda: self._store.is_unwanted(job)
                 )
@@ -241,6 +262,7 @@ class RenderWorkflow(Workflow):
             thumbnail=str(scratch_thumbnail(output)),
             checkpoint=str(self._storage.scratch.checkpoint(job.id)),
             cut_out=str(self._storage.scratch.cut_out(job.id)),
+            trace_id=current_span().trace_id,
             check_safety=wanted.enable_safety_checker or self._settings.safety.required,
             width=width,
             height=height,

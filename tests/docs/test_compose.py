@@ -21,6 +21,8 @@ OURS = {name: service for name, service in SERVICES.items() if "hunyuan-custom-s
 
 def test_every_variable_is_explained() -> None:
     used = set(re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)", COMPOSE))
+    for service in SERVICES.values():
+        used |= {name for name, value in service.get("environment", {}).items() if value is None}  # passed on if set
     assert used <= EXPLAINED
     assert EXPLAINED - used == set()
 
@@ -32,6 +34,13 @@ def test_settings_in_the_environment_exist(name: str) -> None:
             section, _, key = variable.removeprefix(ENV_PREFIX).lower().partition("__")
             field = Settings.model_fields[section]
             assert not key or key in field.annotation.model_fields  # type: ignore[union-attr]
+
+
+def test_variables_of_traces_reach_every_process_of_ours() -> None:
+    """An empty value would not do: OpenTelemetry's SDK takes that of some variables for a wrong one."""
+    for name in ("server", "demo", "api", "worker"):
+        passed = {key for key, value in OURS[name]["environment"].items() if key.startswith("OTEL_") and value is None}
+        assert {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_SDK_DISABLED"} <= passed
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -30,7 +30,9 @@ class Renderer:
         for step in range(job.num_inference_steps):
             time.sleep(STEP_S)
             report(Working(stage="denoise", done=step + 1, total=job.num_inference_steps))
-            report(Log(message=f"Denoising step {step + 1}/{job.num_inference_steps}: {STEP_S:.2f} s"))
+            report(
+                Log(message=f"Denoising step {step + 1}/{job.num_inference_steps}: {STEP_S:.2f} s", step_seconds=STEP_S)
+            )
         colour = job.seed % _COLOURS
         name = f"{job.width}x{job.height}-{job.num_frames}-{job.fps}-{colour}.mp4"
         encoded = Path(os.environ["FAKE_VIDEOS"]) / name

@@ -36,7 +36,7 @@ from server.generator.messages import (
     ToGenerator,
     to_generator,
 )
-from server.logs import about_request, configure_logging
+from server.logs import about_request, about_trace, configure_logging
 from server.parent_death import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class GeneratorProcess:
         while True:
             job = self._requests.get()
             assert isinstance(job, Generate)  # noqa: S101 - Load comes once
-            with about_request(job.request_id):
+            with about_request(job.request_id), about_trace(job.trace_id):
                 self._serve_one(renderer, others, job)
 
     def _say_loading(self, what: str) -> None:
