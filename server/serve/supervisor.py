@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,36 +30,45 @@ _SIGNAL_TICK_S = 0.5
 class WorkerGroup:
     """Context of the workers of one machine: their ids locked and the processes started on entry, ended on exit.
 
-    `arguments` are the command-line options that lead a child to the same settings.
+    `arguments` are the command-line options that lead a child to the same settings; `log` is where the processes write
+    their logs instead of stderr.
     """
 
-    def __init__(self, settings: Settings, arguments: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, arguments: Sequence[str], *, log: Path | None = None) -> None:
         self._settings = settings
-        self._children = Children(worker_starts(settings, arguments), stop_within_s=stop_within_s(settings))
+        self._workers = worker_starts(settings, arguments)
+        self._log = log
 
     def __enter__(self) -> Self:
         """Start them."""
-        self._locks = lock_worker_ids(self._settings)
-        self._children.start()
+        with ExitStack() as held:
+            held.enter_context(lock_worker_ids(self._settings))
+            starts = [*self._beside_workers(held), *self._workers]
+            self._children = Children(starts, stop_within_s=stop_within_s(self._settings), log=self._log)
+            self._children.start()
+            held.callback(self._children.stop)
+            self._held = held.pop_all()
         return self
+
+    def _beside_workers(self, held: ExitStack) -> list[Start]:  # noqa: ARG002
+        """Further processes; what they need is let go with `held`."""
+        return []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End them; running jobs continue at the next start."""
-        self._children.stop()
-        self._locks.close()
+        """End all processes: an API finishes its answers, running jobs continue at the next start."""
+        self._held.close()
 
     def run_until_signal(self) -> None:
         """Wait for SIGTERM or SIGINT; a second one ends the grace of running jobs."""
         _wait_for_signal(self._children)
 
 
-class Supervisor:
+class Supervisor(WorkerGroup):
     """Context of a running server: bound and migrated on entry, stopped on exit.
 
-    `arguments` are the command-line options that lead a child to the same settings, `api_arguments` those that only
-    the API knows; `log` is where the processes write their logs instead of stderr.
+    `api_arguments` are the options that only the API knows.
     """
 
     def __init__(
@@ -69,29 +79,14 @@ class Supervisor:
         api_arguments: Sequence[str] = (),
         log: Path | None = None,
     ) -> None:
-        self._settings = settings
-        self._log = log
+        super().__init__(settings, arguments, log=log)
         self._api_words = [*arguments, *api_arguments]
-        self._workers = worker_starts(settings, arguments)
 
-    def __enter__(self) -> Self:
-        """Bind, create the tables, start all processes."""
-        self._locks = lock_worker_ids(self._settings)
-        self._socket = _listen(self._settings.api.host, self._settings.api.port)
+    def _beside_workers(self, held: ExitStack) -> list[Start]:
+        self._socket = held.enter_context(_listen(self._settings.api.host, self._settings.api.port))
         migrate(self._settings.database_url, self._settings.data_dir / "migrate.lock")
         handle = self._socket.fileno()
-        api = Start("api", ["api", "--listen-fd", str(handle), *self._api_words], inherited=[handle])
-        self._children = Children([api, *self._workers], stop_within_s=stop_within_s(self._settings), log=self._log)
-        self._children.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End all processes: the API finishes its answers, running jobs continue at the next start."""
-        self._children.stop()
-        self._socket.close()
-        self._locks.close()
+        return [Start("api", ["api", "--listen-fd", str(handle), *self._api_words], inherited=[handle])]
 
     @property
     def url(self) -> str:
@@ -99,10 +94,6 @@ class Supervisor:
         host, port = self._socket.getsockname()[:2]
         scheme = "https" if self._settings.api.tls_cert else "http"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-    def run_until_signal(self) -> None:
-        """Wait for SIGTERM or SIGINT; a second one ends the grace of running jobs."""
-        _wait_for_signal(self._children)
 
 
 def _wait_for_signal(children: Children) -> None:

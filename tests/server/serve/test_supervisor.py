@@ -1,13 +1,16 @@
 """The supervisor restarts its processes whatever the machine lacks at the moment."""
 
 import errno
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.errors import SettingsError
 from server.serve import children
+from server.serve.replicas import lock_worker_ids
 from server.serve.supervisor import Supervisor
 from server.settings_loader import load_settings
 from tests.harness.live_server import until
@@ -30,3 +33,13 @@ def test_no_room_for_a_process_is_a_matter_of_time(tmp_path: Path, monkeypatch: 
     with Supervisor(load_settings(None, {"data_dir": tmp_path, "api": {"port": 0}}), []):
         until(lambda: roles.count("worker") == 1)
         assert next(refusals, None) is None
+
+
+def test_a_start_that_fails_holds_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = load_settings(None, {"data_dir": tmp_path, "api": {"port": taken.getsockname()[1]}})
+        supervisor = Supervisor(settings, [])
+        with pytest.raises(SettingsError, match=r"api\.port"):
+            supervisor.__enter__()
+    with lock_worker_ids(settings):
+        pass
