@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +14,7 @@ class Phase(StrEnum):
     READY = "ready"
     IDLE = "idle"  # unloaded: the next request loads the model again
     FAILED = "failed"  # the model cannot be loaded; it is tried again
+    STOPPED = "stopped"  # the worker has ended, or takes no jobs because it is about to
 
 
 class GpuMemory(BaseModel):
@@ -34,3 +36,7 @@ class GeneratorState:
     detail: str
     pid: int | None = None
     gpu_memory: tuple[GpuMemory, ...] = ()
+
+
+WORKER_STOPPED: Final = GeneratorState(Phase.STOPPED, "the worker has stopped")
+WORKER_STOPPING: Final = GeneratorState(Phase.STOPPED, "the worker is stopping")

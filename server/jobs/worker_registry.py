@@ -13,7 +13,7 @@ from server.jobs.job import Status
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One row. `state` is the generator's: loading, ready, idle or failed; `detail` says it in words."""
+    """One row. `state` is the generator's: loading, ready, idle, failed or stopped; `detail` says it in words."""
 
     id: str
     pid: int
@@ -49,6 +49,17 @@ class WorkerRegistry:
             if draining is None:
                 transaction.execute(worker_table.insert().values(id=worker_id, **values))
         return bool(draining)
+
+    def correct(self, worker_ids: Collection[str], *, state: str, detail: str, pid: int | None = None) -> None:
+        """Say what workers cannot say themselves, until they are heard of again; with a `pid`, of that process alone.
+
+        Heartbeats stay as they were: by them others notice that a worker is gone.
+        """
+        rows = worker_table.update().where(worker_table.c.id.in_(worker_ids))
+        if pid is not None:
+            rows = rows.where(worker_table.c.pid == pid)
+        with self._database.begin() as transaction:
+            transaction.execute(rows.values(state=state, detail=detail, generator_pid=None))
 
     def all(self) -> list[Worker]:
         """Every worker that has not been forgotten."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +39,19 @@ class Start:
 class Children:
     """One thread starts and watches them all: the kernel ends them with the thread that started them."""
 
-    def __init__(self, starts: Sequence[Start], *, stop_within_s: float, log: Path | None = None) -> None:
-        """`log` is where they write their logs instead of stderr; what has not ended `stop_within_s` is killed."""
+    def __init__(
+        self,
+        starts: Sequence[Start],
+        *,
+        stop_within_s: float,
+        log: Path | None = None,
+        on_end: Callable[[str, int], None] = lambda _role, _pid: None,
+    ) -> None:
+        """`log` is where they write their logs instead of stderr; what has not ended `stop_within_s` is killed.
+
+        `on_end` is told of each that has ended by itself, on the thread that starts the next: it must not wait.
+        """
+        self._on_end = on_end
         self._starts = starts
         self._stop_within_s = stop_within_s
         self._log = log
@@ -68,7 +79,9 @@ class Children:
         self._children = [_Child(start, log) for start in self._starts]
         while True:
             for child in self._children:
-                child.check()
+                ended = child.check()
+                if ended is not None:
+                    self._on_end(child.start.role, ended)
             if self._stopping.wait(_TICK_S):
                 break
         deadline = time.monotonic() + self._stop_within_s
@@ -92,8 +105,8 @@ class _Child:
         self._start_at: float | None = time.monotonic()  # None while it runs
         self._process: subprocess.Popen[bytes] | None = None
 
-    def check(self) -> None:
-        """Start the process if it is to start now; if it has ended, after a delay."""
+    def check(self) -> int | None:
+        """Start the process if it is to start now; if it has ended, after a delay. Returns the id of one that has."""
         now = time.monotonic()
         if self._start_at is not None and now >= self._start_at:
             self._start(now)
@@ -104,6 +117,8 @@ class _Child:
             logger.error(
                 "%s ended with %s; starting again in %.1f s", self._name, self._process.returncode, self._delay
             )
+            return self._process.pid
+        return None
 
     def _start(self, now: float) -> None:
         start = self.start

@@ -18,7 +18,8 @@ from typing import Self
 from server.db.migrations import migrate
 from server.errors import SettingsError
 from server.serve.children import Children, Start
-from server.serve.replicas import lock_worker_ids, stop_within_s, worker_starts
+from server.serve.replicas import lock_worker_ids, stop_within_s, worker_ids, worker_starts
+from server.serve.worker_rows import WorkerRows
 from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
 
@@ -43,8 +44,15 @@ class WorkerGroup:
         """Start them."""
         with ExitStack() as held:
             held.enter_context(lock_worker_ids(self._settings))
-            starts = [*self._beside_workers(held), *self._workers]
-            self._children = Children(starts, stop_within_s=stop_within_s(self._settings), log=self._log)
+            beside = self._beside_workers(held)
+            rows = WorkerRows(self._settings.database_url, worker_ids(self._settings))
+            rows.stopped()
+            self._children = Children(
+                [*beside, *self._workers],
+                stop_within_s=stop_within_s(self._settings),
+                log=self._log,
+                on_end=rows.on_end,
+            )
             self._children.start()
             held.callback(self._children.stop)
             self._held = held.pop_all()

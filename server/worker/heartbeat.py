@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from server.generator.parent import Generator
-from server.generator.state import GeneratorState
+from server.generator.state import WORKER_STOPPING, GeneratorState
 from server.jobs.worker_registry import WorkerRegistry
 
 
@@ -26,8 +26,13 @@ class Heartbeat:
         self._worker_id = worker_id
         self._every_s = every_s
         self._clock = clock
+        self._stopping = False
         self._reported: GeneratorState | None = None
         self._reported_at = -float("inf")
+
+    def stop(self) -> None:
+        """From now on this worker takes no jobs, whatever its generator could."""
+        self._stopping = True
 
     @property
     def due(self) -> bool:
@@ -36,7 +41,7 @@ class Heartbeat:
 
     def beat(self) -> bool:
         """Write the row; returns whether the worker has been asked to take no more jobs."""
-        state = self._generator.state
+        state = WORKER_STOPPING if self._stopping else self._generator.state
         draining = self._registry.beat(
             self._worker_id, pid=os.getpid(), generator_pid=state.pid, state=state.phase.value, detail=state.detail
         )

@@ -148,6 +148,9 @@ class WorkerProcess:
     def finish(self, hurry: threading.Event) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
         self._claims.allow(False)
+        self._heartbeat.stop()
+        with _unless_away():
+            self._heartbeat.beat()
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
         while self._generator.busy and time.monotonic() < deadline and not hurry.wait(_TICK_S):
             with _unless_away():

@@ -15,6 +15,7 @@ from server.db.connection import create_engine
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
+from server.jobs.worker_registry import WorkerRegistry
 from tests.harness.live_server import FAST, ROOT, Server, example, launch, until
 
 GRACE_S = 60.0
@@ -45,6 +46,13 @@ def left_behind(data_dir: Path, request_id: str) -> Job:
     return job
 
 
+def state_in_words(data_dir: Path) -> str:
+    database = create_engine(f"sqlite:///{data_dir / 'hunyuan-custom.sqlite'}")
+    (worker,) = WorkerRegistry(database).all()
+    database.dispose()
+    return worker.state
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_to_all_processes_lets_the_job_finish(
     waiting: tuple[Server, str], tmp_path: Path, number: signal.Signals
@@ -55,6 +63,7 @@ def test_one_signal_to_all_processes_lets_the_job_finish(
     os.killpg(server.process.pid, number)
     until(lambda: has_ended(api))
     assert worker.is_running()
+    until(lambda: state_in_words(tmp_path) == "stopped")  # it makes one more video, and takes no more
     (tmp_path / "go").touch()
     assert server.process.wait(60) == 0
     job = left_behind(tmp_path, request_id)

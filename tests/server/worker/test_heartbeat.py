@@ -42,6 +42,17 @@ def test_a_heartbeat_is_due_after_its_interval_and_with_every_new_state() -> Non
     assert registry.states == ["loading", "ready"]
 
 
+def test_a_worker_that_stops_is_not_ready_whatever_its_generator_is() -> None:
+    registry, generator = Registry(), Generator()
+    generator.state = GeneratorState(Phase.READY, "model", 7)
+    parts: Any = (registry, generator)
+    heartbeat = Heartbeat(*parts, worker_id="w", every_s=2)
+    heartbeat.beat()
+    heartbeat.stop()
+    heartbeat.beat()
+    assert registry.states == ["ready", "stopped"]
+
+
 def test_a_heartbeat_that_failed_stays_due() -> None:
     registry = Registry()
     parts: Any = (registry, Generator())
