@@ -126,13 +126,19 @@ class GeneratorKeeper:
             process.kill()
 
     def send(self, message: Generate | Cancel) -> None:
-        """Give the process a message; one that has ended does not get it."""
+        """Give the process a message; one that has ended does not get it, nor does the one that follows it.
+
+        That would render for a request that has gone on without it, and its answers would be taken for the next one's.
+        """
+        channel = self._channel  # before the question: it is of the process that was usable, or closed
+        if channel is None or not self.usable:
+            return
         if isinstance(message, Generate):
             self._job = message
         try:
-            if self._channel is not None:
-                self._channel.send(message)
+            channel.send(message)
         except OSError:
+            self._job = None
             logger.warning("the generator is gone; its end will be seen by the reader")
 
     def next_answer(self, timeout_s: float) -> Answer | None:

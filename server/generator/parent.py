@@ -80,8 +80,10 @@ class Generator:
     def reserved(self) -> Iterator[bool]:
         """No other request uses the process meanwhile, nor is it unloaded; yields whether its model is loaded."""
         with self._reservation:
-            yield self._keeper.usable
-            self._last_used = time.monotonic()
+            try:
+                yield self._keeper.usable
+            finally:
+                self._last_used = time.monotonic()
 
     def unload_if_idle(self) -> None:
         """End a process that has not been used for the configured time; the next request loads it again."""

@@ -1,5 +1,6 @@
 """The parent side of the generator alone, with a real child: what neither a request nor an answer shows."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 import pytest
 
 from server.fal.example import PHOTO
-from server.generator.messages import Generate, JobMessage, Working
-from server.generator.parent import GenerationCancelled, Generator
+from server.generator.messages import Channel, Generate, JobMessage, Working, from_generator
+from server.generator.parent import GenerationCancelled, Generator, GeneratorDied
 from server.generator.state import Phase
 from server.settings_loader import load_settings
 from tests.harness.live_server import until
@@ -84,3 +85,25 @@ def end_of(parent: Generator) -> Iterator[None]:
     finally:
         parent.unload_if_idle()
         until(lambda: parent.state.phase is Phase.IDLE)
+
+
+def test_a_request_ends_with_the_process_it_was_meant_for(tmp_path: Path) -> None:
+    """One that died since it was found usable is followed by another, which must not get what nobody waits for."""
+    parent = generator(tmp_path)
+    ours, next_process = socket.socketpair()
+    parent._keeper._channel = channel = Channel(ours, from_generator)
+    with pytest.raises(GeneratorDied):
+        parent.run(job(tmp_path), on_message=lambda _: None, cancel_requested=lambda: False)
+    channel.close()
+    with next_process:
+        assert next_process.recv(1) == b""
+
+
+def test_a_model_has_been_used_also_by_what_failed(tmp_path: Path) -> None:
+    parent = generator(tmp_path, idle_unload_s=1000)
+    parent._last_used = parent._keeper._loaded_at = -float("inf")
+    parent._keeper._usable.set()
+    with pytest.raises(KeyError), parent.reserved():
+        raise KeyError
+    parent.unload_if_idle()
+    assert parent._keeper.usable
