@@ -8,12 +8,15 @@ event is one write, because fal's JS client decodes each network chunk by itself
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from server.db.outage import OUTAGES, is_outage
 from server.jobs import views
@@ -141,9 +144,28 @@ class Tail:
         return [watch for watches in self._watches.values() for watch in watches]
 
 
+class EventResponse(StreamingResponse):
+    """Ends its events with the connection.
+
+    Starlette leaves a generator behind that was cancelled while its reader was slow: the tail would go on reading for
+    it until Python collects garbage.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until their end, or that of the connection."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._events.aclose()
+
+
 async def status_events(
     tail: Tail, request_id: str, *, logs: bool, after: int, is_allowed: Callable[[], bool]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """The events of one stream; it ends after COMPLETED, and when its caller may not read it any more."""
     with tail.watch(request_id, after=after if logs else NO_LOGS) as watch:
         silent_s = 0.0

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from server.api.auth import admit, current_owner, remains_owner
 from server.api.error_responses import to_response
-from server.api.event_stream import status_events
+from server.api.event_stream import EventResponse, status_events
 from server.api.intake import Submission
 from server.api.middleware.request_ids import REQUEST_ID
 from server.api.model_response import ModelResponse
@@ -88,10 +88,10 @@ STATUS_SCHEMA = APIRoute(
 @router.get(
     "/requests/{request_id}/status/stream",
     openapi_extra=STREAM.extra,
-    response_class=StreamingResponse,
+    response_class=StreamingResponse,  # FastAPI's schema asks its signature for a status
     responses=STREAM.responses,
 )
-async def status_stream(request: Request, request_id: str) -> StreamingResponse:
+async def status_stream(request: Request, request_id: str) -> EventResponse:
     """The same as events, one per change, until the request is over; `Accept` decides nothing."""
     owner = current_owner(request)
     state = await find_state(request, request_id)
@@ -104,8 +104,7 @@ async def status_stream(request: Request, request_id: str) -> StreamingResponse:
         after=after,
         is_allowed=lambda: remains_owner(request, owner),
     )
-    headers = {REQUEST_ID: state.id, **_NO_BUFFER}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return EventResponse(events, {REQUEST_ID: state.id, **_NO_BUFFER})
 
 
 @router.get("/requests/{request_id}", responses=RESULT.responses)

@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from starlette.types import Message
 
-from server.api.event_stream import Tail, Watch, status_events
+from server.api.event_stream import EventResponse, Tail, Watch, status_events
 from server.jobs.job import LogLine, Status
 from server.jobs.status_reads import JobState
 from tests.harness.live_server import APP, Server, example, until
@@ -211,5 +212,27 @@ def test_a_watch_of_a_record_that_expires_ends() -> None:
         tail = Tail(_Reads(), poll_s=0.01)  # type: ignore[arg-type]
         with tail.watch("gone") as watch:
             assert await watch.next() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_reader_that_is_gone_is_not_read_for() -> None:
+    """Also one that had not yet taken what was sent, and without waiting for Python to collect garbage."""
+
+    async def scenario() -> None:
+        tail, sending = Tail(_Reads(), poll_s=0.001), asyncio.Event()  # type: ignore[arg-type]
+
+        async def receive() -> Message:
+            await sending.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                sending.set()
+                await asyncio.Event().wait()
+
+        events = status_events(tail, "a", logs=False, after=0, is_allowed=lambda: True)
+        await EventResponse(events, {})({"type": "http"}, receive, send)
+        assert not tail._all()
 
     asyncio.run(scenario())
