@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import sqlalchemy as sa
 
 from server.db.locks import lock_uploads
+from server.db.outage import OUTAGES, is_outage
 from server.db.tables import request_table, upload_table
 from server.errors import BadRequest, BodyTooLarge, UnsupportedUpload
 from server.settings import LimitSettings
@@ -56,9 +57,14 @@ class Uploads:
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256")
         life = min(ttl_s or self._limits.upload_ttl_s, self._limits.upload_ttl_s)
-        self._register(owner, key, received.stat().st_size, digest.hexdigest(), self._clock() + life)
-        if self._storage.size(key) is None:
-            self._storage.put(received, key)
+        added = self._register(owner, key, received.stat().st_size, digest.hexdigest(), self._clock() + life)
+        try:
+            if self._storage.size(key) is None:
+                self._storage.put(received, key)
+        except Exception:
+            if added:
+                self._take_back(key)
+            raise
 
     def is_expired(self, key: str) -> bool:
         """Whether the time of an upload is over; its file is there until the next sweep."""
@@ -101,8 +107,8 @@ class Uploads:
                 transaction.execute(upload_table.delete().where(upload_table.c.key.in_(gone)))
         return len(gone)
 
-    def _register(self, owner: str, key: str, size: int, sha256: str, expires_at: float) -> None:
-        """The row comes first, and decides which of two files has the key.
+    def _register(self, owner: str, key: str, size: int, sha256: str, expires_at: float) -> bool:
+        """The row comes first, and decides which of two files has the key. Returns whether it is new.
 
         A crash in between leaves a row without a file, which a repetition or the sweep puts right.
         """
@@ -117,6 +123,18 @@ class Uploads:
         except sa.exc.IntegrityError:
             if self._sha256_of(key) != sha256:
                 raise BadRequest("This URL has been used for another file") from None
+            return False
+        return True
+
+    def _take_back(self, key: str) -> None:
+        """Its file was not stored: it must not count against its owner until it expires, once for every try."""
+        try:
+            with self._database.begin() as transaction:
+                transaction.execute(upload_table.delete().where(upload_table.c.key == key))
+        except sa.exc.SQLAlchemyError as error:
+            if not is_outage(error):
+                raise
+            OUTAGES.noticed(error)  # the sweep does it
 
     def _sha256_of(self, key: str) -> str | None:
         query = sa.select(upload_table.c.sha256).where(upload_table.c.key == key)

@@ -12,7 +12,7 @@ from server.db.connection import create_engine
 from server.db.locks import lock_queue
 from server.db.migrations import migrate
 from server.db.tables import upload_table
-from server.errors import BodyTooLarge
+from server.errors import BodyTooLarge, StorageAway
 from server.settings import LimitSettings
 from server.storage.local import LocalStorage
 from server.storage.uploads import Uploads
@@ -85,3 +85,19 @@ def test_an_upload_does_not_wait_for_submits(database: sa.Engine, tmp_path: Path
     with ThreadPoolExecutor(1) as pool, database.begin() as submit:
         lock_queue(submit)
         assert pool.submit(owners.may_keep, "a").result(timeout=20)
+
+
+def test_an_upload_that_was_not_stored_does_not_count(
+    database: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = Owners(database, tmp_path, files_each=1)
+
+    def away(_source: Path, _key: str) -> int:
+        raise StorageAway
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owners.storage, "put", away)
+        for _ in range(2):
+            with pytest.raises(StorageAway):
+                owners.keep("a")
+    assert [owners.may_keep("a"), owners.may_keep("a")] == [True, False]
