@@ -21,9 +21,12 @@ from pipeline.components import Scheduler, Vae
 from pipeline.memory.host_copy import HostCopy
 from pipeline.options import PREVIEW_EVERY_S
 from pipeline.vae.codec import encode_reference
+from pipeline.webp import encode_webp
 
 FRAMES: Final = 8
 """At most so many of a clip's latent frames, spread over it."""
+SIDE: Final = 160
+MAX_BYTES: Final = 64_000
 
 _PICTURE_SIDE: Final = 128  # pixels: 256 latent ones for 16 unknowns a colour, at the published stride of 8
 _DISCS: Final = 600  # leave nothing of the background
@@ -90,6 +93,13 @@ class Preview:
     step: int
     total: int
     frames: list[Image.Image]
+
+    def webp(self, *, seconds: float) -> bytes:
+        """An animation that takes `seconds`, in at most SIDE pixels a side and MAX_BYTES."""
+        small = [frame.copy() for frame in self.frames]
+        for frame in small:
+            frame.thumbnail((SIDE, SIDE))
+        return encode_webp(small, max_bytes=MAX_BYTES, frame_ms=round(1000 * seconds / len(small)))
 
 
 class Scheduled(Protocol):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.checks.bench.operations import Attention, Bare, Inputs, MatMul, Operation, flops, of_step
+from pipeline.checks.bench.preview import preview
 from pipeline.checks.bench.stopwatch import Case, Stopwatch, Timed
 from pipeline.checks.bench.subject import Request
 from pipeline.checks.bench.table import Row
@@ -46,6 +47,7 @@ def step(request: Request, stopwatch: Stopwatch) -> Iterator[Row]:
         base, of = ratios.get(name, ("", ""))
         yield _row(request, name, timed[name], operations, base=timed.get(base, Timed()), of=of)
     yield _equality(request, stock, timed[STOCK])
+    yield from preview(request, timed[STEP].seconds, stopwatch, stage=STAGE)
 
 
 def _row(request: Request, name: str, timed: Timed, operations: Sequence[Operation], *, base: Timed, of: str) -> Row:

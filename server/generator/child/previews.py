@@ -3,19 +3,13 @@
 import base64
 import logging
 import queue
-from typing import Final
 
 from pipeline.preview import ColourMap, LatentPreviews, Preview
-from pipeline.webp import encode_webp
 from server.generator.child.contract import Report
 from server.generator.messages import Generate
 from server.generator.messages import Preview as PreviewMessage
 
 logger = logging.getLogger(__name__)
-
-SIDE: Final = 160
-"""Pixels of the longer side, at most."""
-MAX_BYTES: Final = 64_000
 
 
 class JobPreviews:
@@ -36,11 +30,7 @@ class JobPreviews:
 
     def _encode(self, preview: Preview) -> None:
         try:
-            frames = preview.frames
-            for frame in frames:
-                frame.thumbnail((SIDE, SIDE))
-            frame_ms = round(1000 * self._clip_s / len(frames))
-            picture = base64.b64encode(encode_webp(frames, max_bytes=MAX_BYTES, frame_ms=frame_ms)).decode()
+            picture = base64.b64encode(preview.webp(seconds=self._clip_s)).decode()
         except Exception as error:  # costs the picture, not the job
             logger.warning("no preview of step %d: %s: %s", preview.step, type(error).__name__, error)
             return

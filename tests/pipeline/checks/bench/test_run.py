@@ -39,6 +39,8 @@ def test_every_stage_has_its_rows_and_none_failed(measured: ModelBench) -> None:
         ("step", "bare operations of the step"),
         ("step", "step of diffusers' class"),
         ("step", "one branch"),
+        ("step", "preview: what the loop and the device do"),
+        ("step", "preview: its thread encodes"),
         ("shares", "attention"),
         ("shares", "matrix products"),
         ("options", "defaults"),
