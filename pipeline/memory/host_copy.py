@@ -24,7 +24,8 @@ class HostCopy:
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=on_gpu)
             self._host.copy_(tensor, non_blocking=True)
             self._arrived = event()
-            self._arrived.record()
+            with torch.cuda.device_of(tensor):  # in the stream of this device, which need not be the current one
+                self._arrived.record()
 
     def wait(self) -> Tensor:
         """The tensor in host memory. Blocks until it is there; any thread may wait."""
