@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from server.fal.example import PHOTO
 from server.parent_death import tied
 from tests.harness.client_programs import clean_environment, missing
 from tests.harness.live_server import ROOT, Server, photo_uri
@@ -39,6 +41,28 @@ async function main() {
 }
 main().catch((error) => ({ error: `${error.name}: ${error.message}` }))
   .then((outcome) => fetch("/outcome", { method: "POST", body: JSON.stringify(outcome) }));
+"""
+# A visitor of the example page: first a good request, then one with a prompt that is too long.
+VISITOR = """
+const [form, video, words] = ["form", "video", "output"].map((name) => document.querySelector(name));
+const said = [];
+new MutationObserver(() => said.push(words.textContent)).observe(words, { childList: true });
+const spoken = (pattern) => new Promise((resolve) => {
+  const look = () => (pattern.test(words.textContent) ? resolve() : setTimeout(look, 20));
+  look();
+});
+const files = new DataTransfer();
+files.items.add(new File([await (await fetch("woman.jpg")).blob()], "woman.jpg"));
+form.photo.files = files.files;
+form.requestSubmit();
+await spoken(/^Seed/);
+await video.play();
+const width = video.videoWidth;
+form.prompt.removeAttribute("maxlength");
+form.prompt.value = "x".repeat(501);
+form.requestSubmit();
+await spoken(/characters/);
+fetch("/outcome", { method: "POST", body: JSON.stringify({ said, width }) });
 """
 CHROMIUM = [
     "--headless=new",
@@ -99,22 +123,47 @@ def test_a_page_subscribes_and_plays(
     script = script.replace("MODE", '"streaming"' if way.endswith("streaming") else '"polling"')
     (folder / "page.mjs").write_text(script)
     (folder / "index.html").write_text(PAGE)
-    bundle = ["node_modules/.bin/esbuild", str(folder / "page.mjs"), "--bundle", f"--outfile={folder / 'bundle.js'}"]
-    paths = clean_environment(NODE_PATH=str(node_packages / "node_modules"))
-    subprocess.run(bundle, cwd=node_packages, env=paths, check=True, capture_output=True)
+    bundle(node_packages, str(folder / "page.mjs"), f"--outfile={folder / 'bundle.js'}")
+    with browsing(chromium, folder, f"{url}/index.html"):
+        outcome = outcomes.get(timeout=60)
+    assert outcome.get("size") == [896, 512], outcome
+    assert len(outcome["requestId"]) == 36, "the id is in an exposed header"
+    assert outcome["statuses"][-1] == "COMPLETED"
 
-    profile = f"--user-data-dir={folder / 'profile'}"
+
+def test_the_example_page_makes_and_plays_a_video(
+    server: Server, node_packages: Path, chromium: str, website: tuple[str, Path, "queue.Queue[dict[str, Any]]"]
+) -> None:
+    url, folder, outcomes = website
+    bundle(node_packages, "./node_modules/current", "--global-name=falClient", f"--outfile={folder / 'fal_client.js'}")
+    page = (ROOT / "docs/examples/javascript/page.html").read_text()
+    (folder / "page.html").write_text(page.replace("</body>", f"<script type='module'>{VISITOR}</script></body>"))
+    shutil.copy(PHOTO, folder / "woman.jpg")
+    with browsing(chromium, folder, f"{url}/page.html?server={server.url}"):
+        outcome = outcomes.get(timeout=60)
+    assert outcome["width"] == 896, outcome
+    assert "In the queue" in outcome["said"][1]
+    assert any(words.startswith("Denoising step") for words in outcome["said"])
+    assert outcome["said"][-1] == "prompt: String should have at most 500 characters"
+
+
+def bundle(node_packages: Path, *arguments: str) -> None:
+    paths = clean_environment(NODE_PATH=str(node_packages / "node_modules"))
+    command = ["node_modules/.bin/esbuild", "--bundle", *arguments]
+    subprocess.run(command, cwd=node_packages, env=paths, check=True, capture_output=True)
+
+
+@contextmanager
+def browsing(chromium: str, folder: Path, url: str) -> Iterator[None]:
+    """A browser at that page, with a profile of its own in `folder`."""
     browser = subprocess.Popen(
-        tied([chromium, *CHROMIUM, profile, f"{url}/index.html"]),
+        tied([chromium, *CHROMIUM, f"--user-data-dir={folder / 'profile'}", url]),
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        outcome = outcomes.get(timeout=60)
+        yield
     finally:
         browser.terminate()
         browser.wait(60)
-    assert outcome.get("size") == [896, 512], outcome
-    assert len(outcome["requestId"]) == 36, "the id is in an exposed header"
-    assert outcome["statuses"][-1] == "COMPLETED"

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.harness.live_server import ROOT
 
 README = ROOT / "README.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "examples" / "README.md"]
 BASE = "http://127.0.0.1:8000"
 
 
