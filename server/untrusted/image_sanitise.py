@@ -12,10 +12,13 @@ from PIL import Image
 
 from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, ModelError, UnsupportedImageFormat
 from server.untrusted import jpeg_segments, png_chunks
+from server.untrusted.avif_colour import avif_colour
+from server.untrusted.colour import Colour
 from server.untrusted.media_types import HEAD_BYTES, is_other_image, media_type
 from server.untrusted.plain_pixels import plain_pixels
+from server.untrusted.png_colour import png_colour
 
-_PNG, _JPEG = "image/png", "image/jpeg"
+_PNG, _JPEG, _AVIF = "image/png", "image/jpeg", "image/avif"
 _FORMATS: Final = {
     _PNG: "PNG",
     _JPEG: "JPEG",
@@ -23,8 +26,9 @@ _FORMATS: Final = {
     "image/gif": "GIF",
     "image/bmp": "BMP",
     "image/tiff": "TIFF",
-    "image/avif": "AVIF",
+    _AVIF: "AVIF",
 }
+_DESCRIBED: Final = {_PNG: png_colour, _AVIF: avif_colour}  # beside an ICC profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,13 @@ def sanitise(source: BinaryIO, target: BinaryIO, limits: PixelLimits) -> None:
     kind = media_type(content[:HEAD_BYTES])
     if kind is None:
         raise UnsupportedImageFormat if is_other_image(content[:HEAD_BYTES]) else ImageLoadError
+    colour = _DESCRIBED[kind](content) if kind in _DESCRIBED else None
     if kind == _PNG:
         content = png_chunks.without_metadata(content)
     if kind == _JPEG:
         content = jpeg_segments.without_metadata(content)
     try:
-        plain = _decoded(content, kind, limits)
+        plain = _decoded(content, kind, limits, colour)
     except ImageLoadError:
         if kind != _JPEG:
             raise
@@ -61,13 +66,13 @@ def sanitise(source: BinaryIO, target: BinaryIO, limits: PixelLimits) -> None:
     plain.save(target, "PNG", compress_level=1)
 
 
-def _decoded(content: bytes, kind: str, limits: PixelLimits) -> Image.Image:
+def _decoded(content: bytes, kind: str, limits: PixelLimits, colour: Colour | None = None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=[_FORMATS[kind]]) as image:
             _check_size(image.size, limits)
             if kind == _PNG and not png_chunks.has_all_rows(content):
                 raise ImageLoadError
-            return plain_pixels(image)
+            return plain_pixels(image, colour)
     except ModelError:
         raise
     except Image.DecompressionBombError:

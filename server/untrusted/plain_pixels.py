@@ -6,6 +6,7 @@ from typing import Final
 from PIL import Image, ImageCms
 
 from server.errors import UnsupportedImageFormat
+from server.untrusted.colour import Colour, Hdr
 
 _ORIENTATION: Final = 0x0112  # of EXIF
 _UPRIGHT: Final = {
@@ -21,8 +22,10 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 _SPACES: Final = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}  # of modes, in the words of profiles
 
 
-def plain_pixels(image: Image.Image) -> Image.Image:
+def plain_pixels(image: Image.Image, colour: Colour | None = None) -> Image.Image:
     """The first frame as RGB, or RGBA where it is transparent, with nothing else attached.
+
+    `colour` is what the file says about its colours beside an ICC profile.
 
     Raises:
         UnsupportedImageFormat: numbers whose black and white are not known (32 bits a channel, 12, floating point).
@@ -30,7 +33,10 @@ def plain_pixels(image: Image.Image) -> Image.Image:
     image.load()
     orientation, profile = _orientation(image), image.info.get("icc_profile")
     image, alpha = _split(image)
-    image = _as_srgb(image, profile)
+    if colour is None or (isinstance(profile, bytes) and not colour.before_icc):
+        image = _as_srgb(image, profile)
+    else:
+        image = _from_described(image.convert("RGB"), colour)
     if alpha is not None:
         image.putalpha(alpha)
     if orientation in _UPRIGHT:
@@ -93,6 +99,18 @@ def _as_srgb(image: Image.Image, profile: object) -> Image.Image:
         except Exception:  # as above
             return image.convert("RGB")
     return image
+
+
+def _from_described(image: Image.Image, colour: Colour) -> Image.Image:
+    """RGB by what the file says; what makes no sense is ignored."""
+    if colour.is_srgb:
+        return image
+    try:
+        if isinstance(colour.curve, Hdr):
+            return colour.tone_mapped(image, colour.curve)
+        return _converted(image, colour.profile(colour.curve))
+    except (ValueError, ImageCms.PyCMSError):
+        return image
 
 
 def _converted(image: Image.Image, profile: bytes) -> Image.Image:

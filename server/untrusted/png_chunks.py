@@ -24,21 +24,21 @@ def without_metadata(content: bytes) -> bytes:
     kept = [SIGNATURE]
     seen: set[bytes] = set()
     header = b""
-    for kind, body, crc in _chunks(content):
+    for kind, body, crc in chunks(content):
         if kind == b"IHDR":
             header = body
         if kind in _ANCILLARY:
-            sound = kind not in seen and crc == _crc(kind, body)
+            sound = kind not in seen and crc == checksum(kind, body)
             seen.add(kind)
             rewritten = _ANCILLARY[kind](body, header) if sound else None
             if rewritten is not None:
-                kept.append(_chunk(kind, rewritten, _crc(kind, rewritten)))
+                kept.append(_chunk(kind, rewritten, checksum(kind, rewritten)))
         elif not kind[0] & 0x20:  # a capital first letter: critical
             kept.append(_chunk(kind, body, crc))
         if kind == b"IEND":
             break
     else:
-        kept.append(_chunk(b"IEND", b"", _crc(b"IEND", b"")))
+        kept.append(_chunk(b"IEND", b"", checksum(b"IEND", b"")))
     return b"".join(kept)
 
 
@@ -49,7 +49,7 @@ def has_all_rows(content: bytes) -> bool:
     """
     header, missing = b"", 0
     unpacking = zlib.decompressobj()
-    for kind, body, _ in _chunks(content):
+    for kind, body, _ in chunks(content):
         if kind == b"IHDR" and len(body) == 13 and not header:
             header, missing = body, _unpacked_bytes(body)
         packed = body if kind == b"IDAT" else b""
@@ -57,6 +57,20 @@ def has_all_rows(content: bytes) -> bool:
             missing -= len(unpacking.decompress(packed, _PIECE))
             packed = unpacking.unconsumed_tail
     return missing <= 0
+
+
+def chunks(content: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Kind, body and checksum; the last one may be cut off."""
+    at = len(SIGNATURE)
+    while at + 8 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        body, end = content[at + 8 : at + 8 + length], at + 8 + length
+        yield kind, body, int.from_bytes(content[end : end + 4], "big")
+        at = end + 4
+
+
+def checksum(kind: bytes, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(kind))
 
 
 def _unpacked_bytes(header: bytes) -> int:
@@ -68,22 +82,8 @@ def _unpacked_bytes(header: bytes) -> int:
     return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Kind, body and checksum; the last one may be cut off."""
-    at = len(SIGNATURE)
-    while at + 8 <= len(content):
-        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        body, end = content[at + 8 : at + 8 + length], at + 8 + length
-        yield kind, body, int.from_bytes(content[end : end + 4], "big")
-        at = end + 4
-
-
 def _chunk(kind: bytes, body: bytes, crc: int) -> bytes:
     return b"".join((len(body).to_bytes(4, "big"), kind, body, crc.to_bytes(4, "big")))
-
-
-def _crc(kind: bytes, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(kind))
 
 
 def _transparency(body: bytes, header: bytes) -> bytes | None:

@@ -9,9 +9,11 @@ from functools import partial
 
 from PIL import Image, ImageCms
 
+from server.untrusted.image_sanitise import PixelLimits, sanitise
 from tests.harness.pictures import chunk
 
 SIZE = (96, 80)
+LIMITS = PixelLimits(64, 8192, 8192 * 6144)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 def animation(form: str, **options: object) -> bytes:
     others = [Image.new("RGB", SIZE, colour) for colour in ("red", "blue")]
     return encoded(gradient(), form, save_all=True, append_images=others, **options)
+
+
+def sanitised(content: bytes) -> Image.Image:
+    """What the server keeps of a file."""
+    target = io.BytesIO()
+    sanitise(io.BytesIO(content), target, LIMITS)
+    return Image.open(target, formats=["PNG"])
 
 
 def with_chunks(png: bytes, *added: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """Pictures that cameras, phones and programs write: the stored identity image has the right pixels."""
 
 import base64
-import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,19 +9,11 @@ import pytest
 from PIL import Image, ImageChops
 
 from server.errors import ImageLoadError, ModelError
-from server.untrusted.image_sanitise import PixelLimits, sanitise
 from tests.harness.live_server import Server, example
 from tests.harness.pictures import chunk
-from tests.harness.real_pictures import PICTURES, SIZE, Picture, encoded, grey_png
+from tests.harness.real_pictures import PICTURES, SIZE, Picture, encoded, grey_png, sanitised
 
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
-LIMITS = PixelLimits(64, 8192, 8192 * 6144)
-
-
-def sanitised(content: bytes) -> Image.Image:
-    target = io.BytesIO()
-    sanitise(io.BytesIO(content), target, LIMITS)
-    return Image.open(target, formats=["PNG"])
 
 
 def shows(found: Image.Image, picture: Picture) -> None:
