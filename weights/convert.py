@@ -19,8 +19,9 @@ from weights.originals.plan_vae import plan_vae, vae_config
 from weights.originals.quiet import quiet_libraries
 from weights.originals.tokenizer_check import check_tokenizer
 from weights.reporter import SILENT, Reporter
-from weights.writing.component import Component, json_text, read_json
-from weights.writing.staging import MARKER, check_target
+from weights.writing.component import Component, json_text
+from weights.writing.record import Record
+from weights.writing.staging import check_target
 from weights.writing.write_components import write_components
 
 FORMAT = 1
@@ -100,20 +101,20 @@ def plan(files: OriginalFiles) -> list[Component]:
 def recorded_variant(folder: Path) -> Variant | None:
     """The precision that the conversion in `folder` was made in; None if there is none, or its record is damaged."""
     try:
-        return Variant(read_json(folder / MARKER)["variant"])
-    except (CheckpointError, KeyError, ValueError):
+        return Variant(str(Record.read(folder).variant))
+    except (CheckpointError, ValueError):
         return None
 
 
 def is_current(original: Path, target: Path, variant: Variant | None) -> bool:
     """Whether `target` was converted, by this version, from exactly the files that are in `original` now."""
     try:
-        record = read_json(target / MARKER)
+        record = Record.read(target)
     except CheckpointError:  # none there, or damaged: whatever it said no longer counts
         return False
     files = find_original(original, variant)
     stamps = source_stamps(files)
-    return (record.get("format"), record.get("variant"), record.get("sources")) == (FORMAT, files.variant, stamps)
+    return (record.format, record.variant, record.sources) == (FORMAT, files.variant, stamps)
 
 
 def source_stamps(files: OriginalFiles) -> dict[str, list[int]]:

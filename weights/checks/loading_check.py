@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weights.convert import MODEL_INDEX, recorded_variant
-from weights.errors import VerifyError, WeightsError
+from weights.errors import CheckpointError, VerifyError, WeightsError
 from weights.originals.layout import Variant
 from weights.writing.component import read_json
+from weights.writing.record import Record
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER
 
@@ -31,20 +32,28 @@ def prepare_command(folder: Path, variant: Variant | None) -> str:
 def _faults(folder: Path) -> Iterator[str]:
     try:
         if (folder / MARKER).is_file():
-            for file in read_json(folder / MARKER)["files"]:
-                path = folder / file["name"]
+            for file in Record.read(folder).files():
+                path = folder / file.name
                 if not path.is_file():
                     yield f"{path}: missing"
-                elif path.stat().st_size != file["size"]:
-                    yield f"{path}: {path.stat().st_size} bytes instead of {file['size']} (truncated?)"
+                elif path.stat().st_size != file.size:
+                    yield f"{path}: {path.stat().st_size} bytes instead of {file.size} (truncated?)"
         for name in (key for key in MODEL_INDEX if not key.startswith("_")):
             if not (folder / name).is_dir():
                 yield f"{folder / name}: missing"
             for index in sorted((folder / name).glob("*.safetensors.index.json")):
-                for shard in sorted(set(read_json(index)["weight_map"].values())):
+                for shard in _shards(index):
                     if not (folder / name / shard).is_file():
                         yield f"{folder / name / shard}: missing"
             for path in sorted((folder / name).glob("*.safetensors")):
                 list_safetensors(path)
-    except (WeightsError, KeyError, TypeError, AttributeError) as error:
-        yield str(error) if isinstance(error, WeightsError) else f"{folder / MARKER}: cannot be read ({error})"
+    except WeightsError as error:
+        yield str(error)
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of files. Raises `CheckpointError`."""
+    try:
+        return sorted(set(read_json(index)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: cannot be read ({error!r})") from error

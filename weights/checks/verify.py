@@ -5,7 +5,7 @@ Findings are collected, not raised: one line each, naming file and key, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from weights.originals.structure import Faults, differences, transformer_shapes,
 from weights.originals.tokenizer_check import check_clip_tokenizer, check_tokenizer
 from weights.reporter import SILENT, Progress, Reporter
 from weights.writing.component import read_json
+from weights.writing.record import Record
 from weights.writing.safetensors_file import list_safetensors
 from weights.writing.staging import MARKER, left_overs
 from weights.writing.stored_tensor import StoredTensor
-from weights.writing.written_file import checksum
+from weights.writing.written_file import WrittenFile, checksum
 
 
 def verify(
@@ -105,16 +106,16 @@ def _converted_faults(folder: Path, variant: Variant | None, *, contents: bool, 
         yield f"{folder}: is {made}, not {variant}; to replace it {again}"
         return
     try:
-        record = read_json(folder / MARKER)
-        files = {str(file["name"]): (int(file["size"]), int(file["crc32"])) for file in record["files"]}
-    except (WeightsError, KeyError, TypeError, ValueError) as error:
-        yield f"{folder / MARKER}: cannot be read ({error}); {again}"
+        record = Record.read(folder)
+        files = record.files()
+    except CheckpointError as error:
+        yield f"{error}; {again}"
         return
-    if made is None or record.get("format") != FORMAT:
-        found = f"format {record.get('format')} of {record.get('variant')}"
+    if made is None or record.format != FORMAT:
+        found = f"format {record.format} of {record.variant}"
         yield f"{folder / MARKER}: {found}, this version makes {FORMAT} of {' or '.join(Variant)}; {again}"
         return
-    reporter.start(sum(size for size, _ in files.values()) if contents else 0)
+    reporter.start(sum(file.size for file in files) if contents else 0)
     sound = True
     for fault in _file_faults(folder, files, contents, reporter.progress):
         sound = False
@@ -125,20 +126,20 @@ def _converted_faults(folder: Path, variant: Variant | None, *, contents: bool, 
         yield from faults
 
 
-def _file_faults(folder: Path, files: dict[str, tuple[int, int]], contents: bool, progress: Progress) -> Iterator[str]:
-    for name, (size, crc) in files.items():
-        path = folder / name
+def _file_faults(folder: Path, files: Sequence[WrittenFile], contents: bool, progress: Progress) -> Iterator[str]:
+    for file in files:
+        path = folder / file.name
         if not path.is_file():
-            yield f"{path}: missing ({size} bytes)"
-        elif path.stat().st_size != size:
-            yield f"{path}: {path.stat().st_size} bytes instead of {size}"
+            yield f"{path}: missing ({file.size} bytes)"
+        elif path.stat().st_size != file.size:
+            yield f"{path}: {path.stat().st_size} bytes instead of {file.size}"
         elif contents:
             try:
-                if checksum(path, progress) != crc:
+                if checksum(path, progress) != file.crc32:
                     yield f"{path}: its content has changed since the conversion; delete it and convert again"
             except CheckpointError as error:
                 yield str(error)
-    known = {*files, MARKER}
+    known = {file.name for file in files} | {MARKER}
     for path in sorted(folder.rglob("*.safetensors*")):
         if str(path.relative_to(folder)) not in known:
             yield f"{path}: left over ({path.stat().st_size} bytes), not part of the conversion"

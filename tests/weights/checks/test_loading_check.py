@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -57,3 +58,12 @@ def test_the_command_makes_the_same_variant_again(fp8_original: Path, tmp_path: 
     (out / MARKER).write_text('{"files": 7}')
     with pytest.raises(VerifyError, match=r"run: hunyuan-custom weights prepare --out .+/out"):
         check_loadable(out)
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"weight_map": 7}'])
+def test_a_damaged_file_of_names_is_the_one_that_is_named(converted: Path, damaged: str) -> None:
+    index = converted / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    for path in (index, converted / MARKER):  # the record is looked at first
+        path.write_text(damaged)
+        with pytest.raises(VerifyError, match=f"^{re.escape(str(path))}: "):
+            check_loadable(converted)
