@@ -7,7 +7,6 @@ be compiled (no C compiler, no Triton), run eagerly, with one warning: that cost
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pipeline.components import TransformerConfig
 from pipeline.fused.agreement import check_agreement
+from pipeline.fused.fallback import compiled_or_eager, one_line, plain
 from pipeline.fused.passes import EAGER_PASSES, Passes
 from pipeline.options import Fused
 
@@ -31,16 +31,14 @@ def is_compiled(name: Fused, device: torch.device) -> bool:
 
 def compiled_passes(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Passes:
     """Compiled and compared here, for a transformer of that config whose activations have that dtype and device."""
-    started = time.perf_counter()
-    passes = {field.name: CompiledPass(getattr(EAGER_PASSES, field.name)) for field in fields(Passes)}
-    try:
+
+    def warmed_up() -> Passes:
+        passes = {field.name: CompiledPass(getattr(EAGER_PASSES, field.name)) for field in fields(Passes)}
         for name, tensors in _inputs(config, dtype, device).items():
             passes[name].warm_up(*tensors)
-    except Exception as error:
-        logger.warning("fused passes are off, blocks run in eager torch: %s", _one_line(error))
-        return EAGER_PASSES
-    logger.info("fused passes: %d compiled in %.1f s", len(passes), time.perf_counter() - started)
-    return Passes(**passes)
+        return Passes(**passes)
+
+    return compiled_or_eager("the blocks' passes", eager=EAGER_PASSES, compiled=warmed_up)
 
 
 class CompiledPass:
@@ -71,18 +69,18 @@ class CompiledPass:
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except Exception as error:
-            logger.warning("pass `%s` runs in eager torch from now on: %s", self._eager.__name__, _one_line(error))
+            logger.warning("pass `%s` runs in eager torch from now on: %s", self._eager.__name__, one_line(error))
             self._works = False
             return self._eager(*tensors)
 
     @torch.no_grad()
     def _run(self, tensors: tuple[Tensor, ...]) -> Any:
-        plain = [tensor.detach() for tensor in tensors]  # parameters as well: the compiler tells them apart
+        detached = [plain(tensor) for tensor in tensors]
         if not self._compared:
-            for tensor in plain:
+            for tensor in detached:
                 if tensor.ndim > 1:
                     torch._dynamo.mark_dynamic(tensor, 0)
-        result = self._compiled(*plain)
+        result = self._compiled(*detached)
         if not self._compared:
             check_agreement(self._eager, tensors, result)
             self._compared = True
@@ -105,7 +103,3 @@ def _inputs(config: TransformerConfig, dtype: torch.dtype, device: torch.device)
         "gate": [drawn(rows, channels), drawn(channels), drawn(rows, channels)],
         "gelu_join": [drawn(rows, channels), drawn(rows, int(config.mlp_ratio * channels))],
     }
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -1,8 +1,5 @@
 """The passes of `vae/passes.py` compiled by `torch.compile`, each into one kernel for clips of any size."""
 
-import logging
-import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
@@ -12,9 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.fused.agreement import PassesDiffer
-from pipeline.vae.passes import EAGER_PASSES, Passes, Positions
-
-logger = logging.getLogger(__name__)
+from pipeline.fused.fallback import compiled_or_eager, plain
+from pipeline.vae.passes import EAGER_PASSES, Passes
 
 _CHANNELS: Final = 128
 _SIDES: Final = (6, 40, 96)
@@ -30,33 +26,21 @@ once. 16-bit results are such values rounded, and differ by one."""
 def compiled_passes(
     device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format, backend: Any = "inductor"
 ) -> Passes:
-    """Compiled for tensors of this kind and compared with the eager ones, which are the result where that fails (for
-    want of a C compiler or of Triton, say): a warning, and slower tiles, but no failed job.
-    """
-    started = time.perf_counter()
-    passes = Passes(**{field.name: _compiled(field.name, backend) for field in fields(Passes)})
-    try:
+    """Compiled for tensors of this kind and compared with the eager ones, which are the result where that fails."""
+
+    def compared() -> Passes:
+        passes = Passes(**{field.name: _compiled(field.name, backend) for field in fields(Passes)})
         with torch.no_grad():
             _compare(passes, device, dtype, memory_format)
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
-        raise
-    except (RuntimeError, ArithmeticError, ImportError, OSError, subprocess.SubprocessError) as error:
-        reason = " ".join(str(error).split())[:300]
-        logger.warning("the VAE's passes run in eager torch, slower: %s: %s", type(error).__name__, reason)
-        return EAGER_PASSES
-    logger.info("the VAE's passes for %s compiled in %.1f s", dtype, time.perf_counter() - started)
-    return passes
+        return passes
+
+    return compiled_or_eager(f"the VAE's passes for {dtype}", eager=EAGER_PASSES, compiled=compared)
 
 
 def _compiled(name: str, backend: Any) -> Callable[..., Any]:
     eager = getattr(EAGER_PASSES, name)
     run = torch.compile(eager, dynamic=True, fullgraph=True, isolate_recompiles=True, backend=backend)
-    return lambda *arguments: run(*map(_plain, arguments))
-
-
-def _plain(argument: Tensor | Positions) -> Any:
-    """Of a view or a parameter the compiler knows what it belongs to, and would compile again for each such kind."""
-    return argument.detach() if isinstance(argument, Tensor) else argument
+    return lambda *arguments: run(*map(plain, arguments))
 
 
 def _compare(passes: Passes, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> None:

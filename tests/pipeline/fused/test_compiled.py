@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from pipeline.fused import compiled
 from pipeline.fused.agreement import agree, check_agreement
 from pipeline.fused.compiled import CompiledPass, compiled_passes
+from pipeline.fused.fallback import compiled_or_eager
 from pipeline.fused.kernels import EAGER, Kernels
 from pipeline.fused.passes import EAGER_PASSES, Passes
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
@@ -146,7 +147,16 @@ def test_without_a_compiler_everything_is_eager_with_one_warning(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     assert compiled_passes(tiny_transformer().config, DTYPE, CPU) is EAGER_PASSES
-    assert _warnings(caplog) == ["fused passes are off, blocks run in eager torch: InductorError"]
+    assert _warnings(caplog) == ["the blocks' passes run in eager torch, slower: InductorError"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_what_is_not_the_compiler_s_fault_is_raised_when_it_compiles(error: type[Exception]) -> None:
+    def compile_() -> str:
+        raise error("no memory")
+
+    with pytest.raises(error, match="no memory"):
+        compiled_or_eager("passes", eager="eager", compiled=compile_)
 
 
 def test_agreement_is_one_rounding() -> None:
@@ -163,5 +173,6 @@ def test_agreement_is_one_rounding() -> None:
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Up to the second colon, behind which are torch's words."""
-    own = [record for record in caplog.records if record.name == compiled.__name__ and record.levelno > logging.INFO]
+    modules = (compiled.__name__, compiled_or_eager.__module__)
+    own = [record for record in caplog.records if record.name in modules and record.levelno > logging.INFO]
     return [":".join(record.getMessage().split(":")[:2]) for record in own]
