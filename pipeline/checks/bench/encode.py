@@ -1,7 +1,9 @@
 """Everything before the first step: both prompts through LLaVA and CLIP, the identity image through the VAE."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,13 @@ from pipeline.checks.bench.table import Row
 from pipeline.conditioning.encode import Subject as Conditioned
 from pipeline.demo.tokenizer import clip_tokenizer, llama_tokenizer
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
+from pipeline.memory.placement import apply_memory_plan, onloaded
 from pipeline.shapes import PixelShape
 from weights.convert import SHIFT
 from weights.originals.plan_encoders import CLIP, LLAVA
 
 STAGE = "encode"
+_OFFLOADED = ", memory_plan = offload_encoders"
 
 _SMALL_LLAVA: dict[str, Any] = {
     "text_config": LLAVA["text_config"] | {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 512},
@@ -41,16 +45,43 @@ def encode(subject: Subject, size: PixelShape, stopwatch: Stopwatch) -> Iterator
     )
 
     @torch.no_grad()
-    def run() -> None:
+    def resident() -> None:
         pipe.encode(given, size)
 
-    (timed,) = stopwatch.minima([Case("", run)]).values()
-    yield Row(
-        stage=STAGE,
-        what="two prompts and the identity image",
-        size=f"{size.height}x{size.width}",
-        **asdict(timed),
-    )
+    @torch.no_grad()
+    def offloaded() -> None:
+        pipe.encode(given, size)
+        with onloaded(pipe.transformer):
+            pass  # where it would denoise
+        pipe.maybe_free_model_hooks()
+
+    cases = [Case("", resident)]
+    if subject.device.type != "cpu":
+        cases.append(Case(_OFFLOADED, offloaded, partial(one_model_at_a_time, pipe, subject.device)))
+    timed_by_name = stopwatch.minima(cases)
+    base = timed_by_name[""].seconds
+    for name, timed in timed_by_name.items():
+        yield Row(
+            stage=STAGE,
+            what=f"two prompts and the identity image{name}",
+            size=f"{size.height}x{size.width}",
+            ratio=timed.seconds / base if name and timed.seconds and base else None,
+            of="resident" if name else "",
+            note="with the transformer moved on and off" if name else "",
+            **asdict(timed),
+        )
+
+
+@contextmanager
+def one_model_at_a_time(pipe: HunyuanCustomPipeline, device: torch.device) -> Iterator[None]:
+    """`offload_encoders` for models that are all on `device`, and are there again afterwards."""
+    apply_memory_plan(pipe, "offload_encoders", str(device))
+    try:
+        yield
+    finally:
+        pipe.remove_all_hooks()
+        for name in pipe.model_cpu_offload_seq.split("->"):
+            getattr(pipe, name).to(device)
 
 
 def _random_pipeline(subject: Subject) -> HunyuanCustomPipeline:

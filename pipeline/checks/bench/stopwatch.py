@@ -85,15 +85,18 @@ class Stopwatch:
 
     def _repeat(self, case: Case) -> float:
         with case.setting():
-            for _ in range(case.warm):
-                case.run()
-            return self.result(case.run)[0]
+            return self._seconds(case)
+
+    def _seconds(self, case: Case) -> float:
+        for _ in range(case.warm):
+            case.run()
+        return self.result(case.run)[0]
 
     def _first(self, case: Case) -> Timed:
         try:
-            _reset_peak(self.device)
-            seconds = self._repeat(case)
-            return Timed(seconds, _peak(self.device))
+            with case.setting():
+                _reset_peak(self.device)  # what a setting has moved away, or moves back, does not count
+                return Timed(self._seconds(case), _peak(self.device))
         except Exception as error:
             message = describe(error)
         self.free()
