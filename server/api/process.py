@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from server.api.http_protocol import limited_protocol
+from server.api.large_blocks import give_back_large_blocks
 from server.api.late_start import LateApi
 from server.api.middleware.keep_alive import KeepAlive
 from server.db.outage import OUTAGES, is_outage
@@ -65,6 +66,7 @@ class _Server(uvicorn.Server):
 
 def run_api(settings: Settings, open_app: Callable[[], FastAPI], listener: socket.socket | None) -> None:
     """Serve until SIGTERM or SIGINT, on the inherited socket if there is one."""
+    give_back_large_blocks()
     api = settings.api
     app = _open(settings, open_app)
     config = uvicorn.Config(

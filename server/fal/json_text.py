@@ -22,19 +22,30 @@ _REPLACED: Final = "\ufffd".encode()
 def parse_json(body: bytes | bytearray) -> Any:
     """Parse UTF-8, UTF-16 or UTF-32, with or without a byte order mark; lone surrogates become U+FFFD.
 
-    A bytearray of 30 MB is repaired where it is: its text may take 120 MB, and copies of it would come on top.
+    A bytearray is empty afterwards: the text of 30 MB may take 120 MB, and copies of the body would come on top.
 
     Raises:
         ValueError: not JSON. NaN, Infinity and deep nesting are not.
     """
+    content = _taken(body)
     try:
-        return from_json(body, allow_inf_nan=False)
+        return from_json(content, allow_inf_nan=False)
     except ValueError:
-        encoding = json.detect_encoding(body)
-        if encoding == "utf-8" and not _ENCODED.search(body) and not _ESCAPED.search(body):
+        encoding = json.detect_encoding(content)
+        if encoding == "utf-8" and not _ENCODED.search(content) and not _ESCAPED.search(content):
             raise
-        utf8 = body if encoding == "utf-8" else _as_utf8(body, encoding)
-    return from_json(_repaired(utf8 if isinstance(utf8, bytearray) else bytearray(utf8)), allow_inf_nan=False)
+        utf8 = bytearray(content if encoding == "utf-8" else _as_utf8(content, encoding))
+        del content
+    return from_json(_taken(_repaired(utf8)), allow_inf_nan=False)
+
+
+def _taken(body: bytes | bytearray) -> bytes:
+    """What was in it. The parser reads bytes where they are; of a bytearray it makes a copy and keeps that memory."""
+    if isinstance(body, bytes):
+        return body
+    content = bytes(body)
+    body.clear()
+    return content
 
 
 def _as_utf8(body: bytes | bytearray, encoding: str) -> bytes:

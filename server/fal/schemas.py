@@ -6,7 +6,7 @@ Source: the public page of fal-ai/hunyuan-custom.
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticKnownError
 
 from server.errors import InvalidInput
@@ -28,6 +28,8 @@ EXAMPLE_VIDEO = (
 )
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_LONGEST_PROMPT = 500
+_LONGEST_NEGATIVE = 10_000  # fal documents none; the text encoder reads a few hundred words
 _LONGEST_URL = 2048  # of http; the images in data: URIs are limited as files are
 
 
@@ -36,6 +38,17 @@ def _plain_text(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("contains control characters")
     return value
+
+
+def _at_most(length: int) -> BeforeValidator:
+    """The rule of `max_length`, asked before pydantic encodes the text to count its letters: it may have millions."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and len(value) > length:
+            raise PydanticKnownError("string_too_long", {"max_length": length})
+        return value
+
+    return BeforeValidator(check)
 
 
 def _not_blank(value: str) -> str:
@@ -58,18 +71,18 @@ class HunyuanCustomInput(BaseModel):
 
     model_config = ConfigDict(title="HunyuanCustomRequest", extra="ignore", frozen=True, allow_inf_nan=False)
 
-    prompt: Annotated[Text, AfterValidator(_not_blank)] = Field(
+    prompt: Annotated[Text, _at_most(_LONGEST_PROMPT), AfterValidator(_not_blank)] = Field(
         title="Prompt",
         description="Text prompt for video generation (max 500 characters).",
         min_length=1,
-        max_length=500,
+        max_length=_LONGEST_PROMPT,
         examples=[EXAMPLE_PROMPT],
     )
-    negative_prompt: Text = Field(
+    negative_prompt: Annotated[Text, _at_most(_LONGEST_NEGATIVE)] = Field(
         default=DEFAULT_NEGATIVE_PROMPT,
         title="Negative Prompt",
         description="Negative prompt for video generation.",
-        max_length=10_000,  # fal documents none; the text encoder reads a few hundred words
+        max_length=_LONGEST_NEGATIVE,
         examples=["Ugly, blurry."],
     )
     image_url: Annotated[str, AfterValidator(_not_blank), AfterValidator(str.strip), AfterValidator(_short_url)] = (
@@ -148,7 +161,7 @@ class HunyuanCustomOutput(BaseModel):
 
 
 def parse_json_object(body: bytes | bytearray) -> dict[str, Any]:
-    """Parse a request body.
+    """Parse a request body; a bytearray is empty afterwards.
 
     Raises:
         InvalidInput: not JSON (as NaN and Infinity are not), or JSON but not an object. Such a body is refused at

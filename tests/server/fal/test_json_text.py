@@ -36,7 +36,9 @@ def test_every_encoding_that_json_loads_knows(encoding: str, ascii_only: bool) -
 )
 def test_half_an_emoji_is_replaced_and_nothing_else(body: bytes, prompt: str) -> None:
     assert parse_json(body) == prompt
-    assert parse_json(bytearray(body)) == prompt
+    kept = bytearray(body)
+    assert parse_json(kept) == prompt
+    assert not kept, "it is not there twice"
 
 
 @pytest.mark.parametrize(
