@@ -3,7 +3,7 @@
 import asyncio
 import json
 import runpy
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,13 @@ def test_an_interrupted_workflow_cancels_the_request(
     server: Server, comfy: Comfy, node: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    exchange = node._exchange
+    call = node._call
 
-    def recorded(method: str, url: str, body: bytes | None) -> bytes:
+    def recorded(method: str, url: str, body: bytes | None = None) -> bytes:
         calls.append(url)
-        return bytes(exchange(method, url, body))
+        return bytes(call(method, url, body))
 
-    monkeypatch.setattr(node, "_exchange", recorded)
+    monkeypatch.setattr(node, "_call", recorded)
     comfy.interrupted = True
     with pytest.raises(Interrupted):
         asyncio.run(node.HunyuanCustomServer.execute(**workflow(server, "WORKS_SLOWLY")))
@@ -94,9 +94,10 @@ def workflow_inputs() -> set[str]:
 def test_the_cells_of_the_pipeline_make_a_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["pipeline_notebook.py", str(PHOTO), str(tmp_path / "out.mp4")])
+    shutil.copy(PHOTO, tmp_path / "woman.jpg")
+    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "python" / "pipeline_notebook.py"), run_name="__main__")
     assert "step 4/4" in capsys.readouterr().out
-    assert (tmp_path / "out.mp4").read_bytes()[4:8] == b"ftyp"
-    with Image.open(tmp_path / "out.seen.png") as seen, Image.open(tmp_path / "out.strip.png") as strip:
+    assert Path("notebook.mp4").read_bytes()[4:8] == b"ftyp"
+    with Image.open("notebook.seen.png") as seen, Image.open("notebook.strip.png") as strip:
         assert (seen.size, strip.size) == ((224, 128), (3 * 224, 128))

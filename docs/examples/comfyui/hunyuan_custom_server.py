@@ -12,6 +12,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import ComfyAPI, ComfyExtension, Input, InputImpl, io
 from PIL import Image
 
-POLL_S = 0.5
-TIMEOUT_S = 300.0
+POLL_S, TIMEOUT_S = 0.5, 300.0
 
 
 class HunyuanCustomServer(io.ComfyNode):
@@ -58,22 +58,25 @@ class HunyuanCustomServer(io.ComfyNode):
         cls, image: Input.Image, prompt: str, server: str, negative_prompt: str = "", **fields: Any
     ) -> io.NodeOutput:
         """Other nodes go on meanwhile; if ComfyUI is interrupted, or anything fails, the request is cancelled."""
-        body = {"prompt": prompt, "image_url": _png_uri(image[0]), **fields}
-        if negative_prompt:
-            body["negative_prompt"] = negative_prompt
+        negative = {"negative_prompt": negative_prompt} if negative_prompt else {}
+        body = {"prompt": prompt, "image_url": _png_uri(image[0]), **fields, **negative}
         queue = f"{server.rstrip('/')}/queue/fal-ai/hunyuan-custom"
-        submitted = json.loads(await _call("POST", queue, json.dumps(body).encode()))
+        submitted = json.loads(await asyncio.to_thread(_call, "POST", queue, json.dumps(body).encode()))
         request = f"{queue}/requests/{submitted['request_id']}"
         try:
-            while (status := json.loads(await _call("GET", f"{request}/status?logs=1")))["status"] != "COMPLETED":
+            while True:
+                status = json.loads(await asyncio.to_thread(_call, "GET", f"{request}/status?logs=1"))
+                if status["status"] == "COMPLETED":
+                    break
                 throw_exception_if_processing_interrupted()
                 await _show(status.get("logs") or [], fields["num_inference_steps"])
                 await asyncio.sleep(POLL_S)
         except BaseException:
-            await _call("PUT", f"{request}/cancel")
+            with suppress(OSError, RuntimeError):  # the server is gone, or the request is over
+                await asyncio.to_thread(_call, "PUT", f"{request}/cancel")
             raise
-        result = json.loads(await _call("GET", request))
-        video = streams.BytesIO(await _call("GET", result["video"]["url"]))
+        result = json.loads(await asyncio.to_thread(_call, "GET", request))
+        video = streams.BytesIO(await asyncio.to_thread(_download, result["video"]["url"]))
         return io.NodeOutput(InputImpl.VideoFromFile(video), result["seed"])
 
 
@@ -91,30 +94,26 @@ def _png_uri(image: torch.Tensor) -> str:
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
-async def _call(method: str, url: str, body: bytes | None = None) -> bytes:
+def _call(method: str, url: str, body: bytes | None = None) -> bytes:
     """What the server answers; its own words if it refuses."""
-    return await asyncio.to_thread(_exchange, method, url, body)
-
-
-def _exchange(method: str, url: str, body: bytes | None) -> bytes:
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("FAL_KEY"):
-        headers["Authorization"] = f"Key {key}"
-    request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310 - the user's server
+    key = os.environ.get("FAL_KEY")
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Key {key}"} if key else {})}
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return bytes(answer.read())
+        return _download(urllib.request.Request(url, data=body, headers=headers, method=method))  # noqa: S310
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"HTTP {error.code}: {error.read().decode(errors='replace')}") from None
 
 
-class Extension(ComfyExtension):
-    """What this file adds to ComfyUI."""
+def _download(request: urllib.request.Request | str) -> bytes:
+    """A video's URL needs no key, and may lead to an object store."""
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - the user's own server
+        return bytes(answer.read())
 
+
+class Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [HunyuanCustomServer]
 
 
 async def comfy_entrypoint() -> Extension:
-    """ComfyUI asks here."""
     return Extension()

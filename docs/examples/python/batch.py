@@ -51,7 +51,7 @@ async def make_all(photos: Path, videos: Path, prompt: str) -> dict[Path, Except
 
     found = sorted(path for path in photos.iterdir() if path.suffix.lower() in SUFFIXES)
     missing = [photo for photo in found if not (videos / f"{photo.name}.mp4").exists()]
-    async with httpx.AsyncClient() as http, asyncio.TaskGroup() as group:
+    async with httpx.AsyncClient(follow_redirects=True) as http, asyncio.TaskGroup() as group:
         for photo in missing:
             group.create_task(one(photo, http))
     return failures

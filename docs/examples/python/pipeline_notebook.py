@@ -1,12 +1,11 @@
 # %% [markdown]
 """The pipeline without a server, step by step: each `# %%` is a cell in VS Code, PyCharm, Spyder and Jupytext.
 
-Run it from the checkout, in its environment: `python docs/examples/python/pipeline_notebook.py PHOTO VIDEO`. The demo
-model is tiny and untrained and runs on any CPU; its clip shows the photo, not what HunyuanCustom can do.
+It runs as a script too, in the checkout's environment and a folder with a `woman.jpg`. The demo model is tiny and
+untrained and runs on any CPU; its clip shows the photo, not what HunyuanCustom can do.
 """
 
 # %% What goes in, and where the video goes
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,12 @@ from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
 from pipeline.mp4 import write_mp4
 
-photo, video = (Path(name) for name in sys.argv[1:3])
-image = Image.open(photo)
+image = Image.open("woman.jpg")
+video = Path("notebook.mp4")
 WIDTH, HEIGHT, FRAMES, STEPS, FPS = 224, 128, 9, 4, 25  # of the real model: 896, 512, 129, 30, 25
 
 # %% The model. The real one: load_pipeline(Path("models/bf16"), device="cuda", dtype="bfloat16")
-pipe = load_pipeline(build_demo_model(video.parent / "demo-model"), device="cpu", dtype="float32")
+pipe = load_pipeline(build_demo_model(Path("demo-model")), device="cpu", dtype="float32")
 
 # %% What the VAE will see of the photo: upright, without transparency, centred on white in the shape of the video
 seen = fit_on_white(rgb_pixels(image, alpha="white"), HEIGHT, WIDTH)

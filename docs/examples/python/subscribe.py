@@ -42,7 +42,7 @@ def main(photo: Path, prompt: str, video: Path) -> None:
         with_logs=True,
         on_queue_update=Progress(),
     )
-    with httpx.stream("GET", result["video"]["url"]) as answer, video.open("wb") as file:
+    with httpx.stream("GET", result["video"]["url"], follow_redirects=True) as answer, video.open("wb") as file:
         answer.raise_for_status()
         for chunk in answer.iter_bytes():
             file.write(chunk)

@@ -40,8 +40,11 @@ trap 'exit 130' INT TERM
 # 408, 429, 5xx with growing pauses.
 : >"$scratch/headers"
 if [ -n "${FAL_KEY:-}" ]; then printf 'Authorization: Key %s\n' "$FAL_KEY" >"$scratch/headers"; fi
+fetch() {
+  curl --silent --show-error --retry "$RETRIES" --retry-connrefused --max-time 300 "$@"
+}
 call() {
-  curl --silent --show-error --retry "$RETRIES" --retry-connrefused --max-time 300 -H @"$scratch/headers" "$@"
+  fetch -H @"$scratch/headers" "$@"
 }
 
 # An answer's body to a file, its status to stdout. What happens after an error is the caller's choice.
@@ -75,6 +78,6 @@ status=$(ask "$QUEUE/requests/$id")
 done_id=$id id= # it is over: nothing to cancel
 [ "$status" = 200 ] || fail 1 "$done_id: HTTP $status: $(reason)"
 url=$(jq -r .video.url "$scratch/answer")
-call --fail -o "$video.part" "$url" || fail 1 "$done_id: $url: the download failed"
+fetch --fail --location -o "$video.part" "$url" || fail 1 "$done_id: $url: the download failed"
 mv "$video.part" "$video"
 printf '%s, seed %s\n' "$video" "$(jq -r .seed "$scratch/answer")"

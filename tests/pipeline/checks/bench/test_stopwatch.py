@@ -11,7 +11,7 @@ LARGE = 256 * 2**20
 
 
 def _touched() -> bytearray:
-    return bytearray(LARGE).replace(b"\0", b"\1")
+    return bytearray(b"\1") * LARGE
 
 
 @contextmanager
