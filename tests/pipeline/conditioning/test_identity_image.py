@@ -10,6 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.conditioning.identity_image import fit_on_white, llava_view, rgb_pixels, vae_view, white_pixels
+from server.api.playground_models import Crop
+from server.settings import ImageSettings
 
 # The reference decodes with OpenCV; other JPEG and WebP decoders may differ by two levels.
 LOSSY = {"exif_rot6", "webp"}
@@ -110,3 +112,16 @@ class TestModes:
         image = Image.new("RGB", (4, 2))
         image.getexif()[0x0112] = 6
         assert rgb_pixels(image, alpha="white").shape == (4, 2, 3)
+
+
+def test_the_playground_draws_what_the_model_sees() -> None:
+    """By the description that the server gives to the page."""
+    crop = Crop.of(ImageSettings())
+    for width, height in crop.sizes["512p"].values():
+        for cols, rows in [(300, 100), (100, 300), (224, 128), (97, 55)]:
+            scale = min(width / cols, height / rows)
+            fitted_cols, fitted_rows = int(cols * scale + 1e-9), int(rows * scale + 1e-9)
+            left, top = (width - fitted_cols) // 2, (height - fitted_rows) // 2
+            expected = np.full((height, width, 3), int(crop.fill[1:3], 16), np.uint8)
+            expected[top : top + fitted_rows, left : left + fitted_cols] = 0
+            assert np.array_equal(fit_on_white(np.zeros((rows, cols, 3), np.uint8), height, width), expected)
