@@ -1,0 +1,3 @@
+import { openFrame } from "./frame.js";
+
+openFrame();
