@@ -40,11 +40,11 @@ const STEPS = [
   [Infinity, 86400, "day"],
 ];
 
-/** "3 minutes ago"; times are Unix seconds. */
+/** "3 min. ago"; times are Unix seconds. */
 export function ago(at, now, language = "en") {
   const past = Math.max(0, now - at);
   const [, size, unit] = STEPS.find(([limit]) => past < limit);
-  return new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(-Math.floor(past / size), unit);
+  return new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" }).format(-Math.floor(past / size), unit);
 }
 
 export function clock(at, language = "en") {

@@ -30,7 +30,7 @@ export class ImageField {
 
   #build() {
     this.input = el("input", { type: "file", accept: ACCEPTED, id: "f-image_url", className: "sr", "aria-describedby": "e-image_url image-hint" });
-    this.camera = el("input", { type: "file", accept: "image/*", id: "f-camera", className: "sr", tabIndex: -1 });
+    this.camera = el("input", { type: "file", accept: "image/*", id: "f-camera", className: "sr" });
     this.camera.setAttribute("capture", "environment");
     this.address = el("input", { type: "url", id: "f-url", inputMode: "url", autocomplete: "off", spellcheck: false, maxLength: 2048, "data-t-placeholder": "image.orUrl", placeholder: t("image.orUrl"), "aria-describedby": "e-image_url" });
     this.canvas = el("canvas", { role: "img", "aria-label": "" });
@@ -45,8 +45,7 @@ export class ImageField {
       { className: "row" },
       this.input,
       el("label", { for: "f-image_url", className: "button" }, icon("upload"), el("span", { t: "image.choose" })),
-      this.camera,
-      el("label", { for: "f-camera", className: "button camera" }, icon("camera"), el("span", { t: "image.camera" })),
+      el("span", { className: "camera" }, this.camera, el("label", { for: "f-camera", className: "button" }, icon("camera"), el("span", { t: "image.camera" }))),
     );
     this.empty = el("div", { className: "empty" }, el("p", { className: "hint", id: "image-hint", t: "image.drop" }));
     this.named = el("div", { className: "url" }, el("label", { for: "f-url", className: "sr", t: "image.url" }), this.address);

@@ -45,7 +45,7 @@ export class Stage {
     this.ended?.abort();
     this.ended = new AbortController();
     if (this.source) URL.revokeObjectURL(this.source);
-    this.source = null;
+    this.source = this.logBox = null;
   }
 
   /** Show a state; what is there already is kept, so that a video plays on and the focus stays. */
@@ -238,7 +238,7 @@ export class Stage {
   }
 
   #fillLog({ lines }) {
-    if (!this.logBox || lines.length === this.written) return;
+    if (!this.logBox || lines.length <= this.written) return;
     const isAtEnd = this.lines.scrollTop + this.lines.clientHeight >= this.lines.scrollHeight - 8;
     for (const line of lines.slice(this.written)) {
       const time = new Date(line.timestamp).toLocaleTimeString(language());
