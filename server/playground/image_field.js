@@ -216,7 +216,7 @@ export class ImageField {
     this.view.hidden = this.isEmpty;
     this.empty.hidden = !this.isEmpty;
     this.zone.classList.toggle("filled", !this.isEmpty);
-    this.named.classList.toggle("used", !this.file);
+    this.named.classList.toggle("used", !this.file && !isOwnUpload(this.url));
     this.canvas.hidden = !this.picture;
     this.remove.hidden = this.isEmpty;
     this.caption.textContent = this.#captionText();

@@ -70,7 +70,7 @@ function listen() {
   calls.addEventListener("key", async () => {
     if (isAsking) return;
     isAsking = true;
-    await enterKey(true);
+    await enterKey(Boolean(storedKey()));
     isAsking = false;
     showSession();
     history.refresh();
