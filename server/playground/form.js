@@ -78,13 +78,20 @@ export class Form {
 
   reset() {
     this.#write(valuesOf(this.fields, {}, null));
-    this.image.clear();
+    this.image.clear(); // is a change
+  }
+
+  /** Take over values that `values` gave. */
+  restore(values) {
+    this.#write(valuesOf(this.fields, values, values.seed));
+    if (values.image_url) this.image.takeUrl(values.image_url);
   }
 
   /** Take over the settings, the seed and the picture of an earlier request. */
   async fill(request) {
     this.#write(valuesOf(this.fields, request.input, request.seed));
     await this.image.takeFrom(request);
+    this.#changed("image_url", false);
   }
 
   #write(values) {
@@ -93,8 +100,8 @@ export class Form {
     this.#describe();
   }
 
-  #changed(name) {
-    this.#showError(name, "");
+  #changed(name, isFixed = true) {
+    if (isFixed) this.#showError(name, "");
     this.#describe();
     if (name === "aspect_ratio" || name === "resolution") this.image.draw();
     this.root.dispatchEvent(new Event("changed", { bubbles: true }));

@@ -88,7 +88,7 @@ export function showOwner(owner) {
   button.hidden = !storedKey();
   button.title = owner ? t("key.owner", { owner }) : "";
   button.onclick = () => {
-    keepKey("");
+    sessionStorage.clear(); // what was entered goes with the key
     location.reload();
   };
 }

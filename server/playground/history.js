@@ -114,7 +114,8 @@ function makeTile(id) {
 function fillTile(tile, request, isSelected, isAnew) {
   const now = Date.now() / 1000;
   tile.time.textContent = ago(request.created_at, now, language());
-  tile.link.toggleAttribute("aria-current", isSelected);
+  if (isSelected) tile.link.setAttribute("aria-current", "true");
+  else tile.link.removeAttribute("aria-current");
   const what = JSON.stringify([request.status, request.thumbnail_url, request.expired, request.cancelled, Boolean(request.error)]);
   if (what === tile.shown && !isAnew) return;
   tile.shown = what;

@@ -10,6 +10,7 @@ const POLL_MS = 1000;
 const HIDDEN_MS = 5000; // while nobody looks, only the title shows it, and only news of the stream ask for more
 const SILENT_MS = 40_000; // the server says something every 15 s
 const RETRY_MS = [500, 1000, 2000, 4000];
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** `onChange` is called after every change of `state`. */
 export class Live {
@@ -63,7 +64,7 @@ export class Live {
           return;
         }
         if (error instanceof ApiError && error.status === 401) await this.#signedIn();
-        else if (!(error instanceof ApiError && error.isPassing) && !(error instanceof ConnectionLost) && error.name !== "AbortError") throw error;
+        else if (![ApiError, ConnectionLost].some((kind) => error instanceof kind) && error.name !== "AbortError") throw error;
       }
       await this.#wait(RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
     }
@@ -150,7 +151,7 @@ export class Live {
     const blob = await callBlob(`playground/requests/${this.id}/preview`, { signal: this.closed.signal });
     if (this.isOver || this.closed.signal.aborted) return;
     const before = this.state.preview;
-    this.state.preview = URL.createObjectURL(blob);
+    this.state.preview = URL.createObjectURL(STILL.matches ? await firstFrame(blob) : blob);
     // The picture before is on the page until the new one is decoded.
     if (before) setTimeout(() => URL.revokeObjectURL(before), 2000);
   }
@@ -170,4 +171,13 @@ export class Live {
   #signedIn() {
     return new Promise((resolve) => calls.addEventListener("signedIn", resolve, { once: true }));
   }
+}
+
+/** An animated picture without its animation. */
+async function firstFrame(blob) {
+  const frame = await createImageBitmap(blob);
+  const canvas = new OffscreenCanvas(frame.width, frame.height);
+  canvas.getContext("2d").drawImage(frame, 0, 0);
+  frame.close();
+  return canvas.convertToBlob();
 }

@@ -35,6 +35,7 @@ async function start() {
   listen();
   showSession();
   byId("main").hidden = false;
+  keepForm();
   document.body.dataset.ready = "true"; // the page can be used
   await history.refresh();
   if (!followAddress() && history.running.length) choose(history.running.at(-1).request_id, { replace: true });
@@ -100,6 +101,14 @@ function listen() {
     location.hash = "#/";
     byId("f-prompt").focus();
   });
+}
+
+/** A reload keeps what was entered, in this tab. */
+function keepForm() {
+  const name = "hunyuan-custom form";
+  const kept = JSON.parse(sessionStorage.getItem(name) ?? "null");
+  if (kept) form.restore(kept);
+  byId("form").addEventListener("changed", () => sessionStorage.setItem(name, JSON.stringify(form.values())));
 }
 
 // the server
@@ -257,7 +266,7 @@ async function send(body) {
       const answer = await call(QUEUE, { method: "POST", body, headers });
       return (await answer.json()).request_id;
     } catch (error) {
-      const mayPass = error instanceof ConnectionLost || (error instanceof ApiError && error.isPassing && error.status !== 503);
+      const mayPass = error instanceof ConnectionLost || [502, 504].includes(error.status); // of a proxy
       if (!mayPass || tries === SUBMIT_TRIES) throw error;
       await pause(1000 * tries);
     }
@@ -347,4 +356,8 @@ function showProblem(text, requestId = "") {
   byId("problem-id").textContent = requestId ? t("error.requestId", { id: requestId }) : "";
 }
 
-start();
+start().catch((error) => {
+  byId("connection").textContent = error.message;
+  byId("connection").hidden = false;
+  throw error;
+});

@@ -77,7 +77,8 @@ export class Stage {
 
   #buildBusy(request) {
     this.picture = el("img", { alt: "", hidden: true });
-    this.frame = el("div", { className: "frame" }, this.picture);
+    this.tag = el("span", { className: "badge tag", t: "stage.preview", hidden: true });
+    this.frame = el("div", { className: "frame" }, this.picture, this.tag);
     this.#shape(request);
     this.headline = el("p", { className: "headline" });
     this.left = el("p", { className: "muted figures" });
@@ -130,7 +131,7 @@ export class Stage {
       this.picture.src = preview;
       this.picture.className = "preview";
       this.picture.hidden = false;
-      this.picture.alt = t("stage.preview");
+      this.tag.hidden = false;
     }
     set(this.headline, headline(state, request));
     set(this.left, leftText(state));
@@ -177,10 +178,9 @@ export class Stage {
 
   #failure(request) {
     const { sentence, detail } = problem(request.error);
-    const kind = request.cancelled ? "" : "bad";
     const said = detail ? el("p", { className: "small mono" }, detail) : null;
     const where = el("p", { className: "small muted" }, t("result.answer", { status: request.error.status }));
-    return el("div", { className: `failure ${kind}` }, el("p", { className: "headline" }, sentence), request.cancelled ? null : said, request.cancelled ? null : where);
+    return el("div", { className: `failure ${request.cancelled ? "" : "bad"}` }, el("p", { className: "headline" }, sentence), said, where);
   }
 
   #download(video) {
