@@ -292,7 +292,7 @@ async function cancel(request) {
 async function reuse(request) {
   showProblem("");
   byId("f-prompt").focus();
-  byId("form").scrollIntoView({ block: "start" });
+  byId("form").scrollIntoView({ block: "nearest" });
   await form.fill(request);
   announce(t("form.filled"));
 }

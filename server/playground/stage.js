@@ -126,7 +126,8 @@ export class Stage {
     const isQueued = state.status === "IN_QUEUE";
     const stage = isQueued ? (progress.stage === "prepare" ? "prepare" : null) : progress.stage;
     const share = isQueued ? 0 : percent(progress);
-    if (state.status === "IN_PROGRESS" && !this.hasSubject) this.#showSubject(request);
+    const isChecked = state.status === "IN_PROGRESS" || state.progress?.stage === null;
+    if (isChecked && !this.hasSubject) this.#showSubject(request);
     if (preview && this.picture.getAttribute("src") !== preview) {
       this.picture.src = preview;
       this.picture.className = "preview";
