@@ -16,7 +16,14 @@ export function showCode(request) {
   const note = el("span");
   const link = el("a", { download: "" });
   const radios = Object.entries(NAMES).flatMap(([name, label]) => {
-    const radio = el("input", { type: "radio", name: "code", value: name, id: `code-${name}`, className: "sr", checked: name === shown });
+    const radio = el("input", {
+      type: "radio",
+      name: "code",
+      value: name,
+      id: `code-${name}`,
+      className: "sr",
+      checked: name === shown,
+    });
     radio.addEventListener("change", () => show(name));
     return [radio, el("label", { for: radio.id }, label)];
   });
@@ -24,7 +31,12 @@ export function showCode(request) {
   copy.addEventListener("click", () => copyFrom(copy, code.textContent));
   const close = el("button", { type: "button", t: "close" });
   close.addEventListener("click", () => dialog.close());
-  const language = el("fieldset", {}, el("legend", { className: "sr", t: "code.language" }), el("div", { className: "segments" }, radios));
+  const language = el(
+    "fieldset",
+    {},
+    el("legend", { className: "sr", t: "code.language" }),
+    el("div", { className: "segments" }, radios),
+  );
   dialog.replaceChildren(
     el("div", { className: "row spread" }, el("h2", { id: "code-title", t: "code.title" }), language),
     el("pre", { tabIndex: 0, "aria-labelledby": "code-title" }, code),

@@ -18,7 +18,9 @@ export function el(tag, { data = {}, t: key, ...properties } = {}, ...children) 
     element.dataset.t = key;
     element.textContent = t(key);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 

@@ -22,7 +22,11 @@ async function draw(strip, source, player, signal) {
   const times = Array.from({ length: FRAMES }, (_, i) => (video.duration * (i + 0.5)) / FRAMES);
   const canvases = times.map((time) => {
     const canvas = el("canvas", { width, height: HEIGHT });
-    const button = el("button", { type: "button", "aria-label": t("result.goTo", { time: duration(time, language()) }) }, canvas);
+    const button = el(
+      "button",
+      { type: "button", "aria-label": t("result.goTo", { time: duration(time, language()) }) },
+      canvas,
+    );
     button.addEventListener("click", () => (player.currentTime = time));
     strip.append(button);
     return canvas;

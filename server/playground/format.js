@@ -44,7 +44,10 @@ const STEPS = [
 export function ago(at, now, language = "en") {
   const past = Math.max(0, now - at);
   const [, size, unit] = STEPS.find(([limit]) => past < limit);
-  return new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" }).format(-Math.floor(past / size), unit);
+  return new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" }).format(
+    -Math.floor(past / size),
+    unit,
+  );
 }
 
 export function clock(at, language = "en") {
@@ -58,7 +61,14 @@ export function stepNow(done, total, steps) {
 }
 
 // Where each stage begins and ends, in percent of the whole: denoising is nearly all of it.
-const SPANS = { prepare: [0, 2], expand: [2, 6], encode: [6, 8], denoise: [8, 86], decode: [86, 98], publish: [98, 100] };
+const SPANS = {
+  prepare: [0, 2],
+  expand: [2, 6],
+  encode: [6, 8],
+  denoise: [8, 86],
+  decode: [86, 98],
+  publish: [98, 100],
+};
 
 /** 0 to 100 over all stages; it never goes back from one stage to the next. */
 export function percent({ stage, done = 0, total = 0 }) {

@@ -34,7 +34,10 @@ export class History {
       const newest = new Set(page.requests.map((request) => request.request_id));
       const last = page.requests.at(-1);
       // Older ones than this page has; what it no longer names was deleted.
-      const older = last && page.next !== null ? this.requests.filter((request) => !newest.has(request.request_id) && request.created_at <= last.created_at) : [];
+      const older =
+        last && page.next !== null
+          ? this.requests.filter((request) => !newest.has(request.request_id) && request.created_at <= last.created_at)
+          : [];
       this.requests = [...page.requests, ...older];
       if (!older.length) this.next = page.next;
       this.#draw();
@@ -96,7 +99,9 @@ export class History {
     const kept = new Set(tiles);
     for (const item of [...this.grid.children]) if (!kept.has(item)) item.remove();
     for (const [id, tile] of this.tiles) if (!kept.has(tile.item)) this.tiles.delete(id);
-    tiles.forEach((item, i) => this.grid.children[i] !== item && this.grid.insertBefore(item, this.grid.children[i] ?? null));
+    tiles.forEach(
+      (item, i) => this.grid.children[i] !== item && this.grid.insertBefore(item, this.grid.children[i] ?? null),
+    );
     this.empty.hidden = tiles.length > 0;
     this.more.hidden = this.next === null;
   }
@@ -116,7 +121,13 @@ function fillTile(tile, request, isSelected, isAnew) {
   tile.time.textContent = ago(request.created_at, now, language());
   if (isSelected) tile.link.setAttribute("aria-current", "true");
   else tile.link.removeAttribute("aria-current");
-  const what = JSON.stringify([request.status, request.thumbnail_url, request.expired, request.cancelled, Boolean(request.error)]);
+  const what = JSON.stringify([
+    request.status,
+    request.thumbnail_url,
+    request.expired,
+    request.cancelled,
+    Boolean(request.error),
+  ]);
   if (what === tile.shown && !isAnew) return;
   tile.shown = what;
   tile.time.dateTime = new Date(request.created_at * 1000).toISOString();
@@ -144,5 +155,7 @@ function badgeOf({ status, error, cancelled, expired }) {
     const isFlagged = problem(error).type === "content_policy_violation";
     return { kind: "bad", key: isFlagged ? "status.flagged" : "status.failed", shape: isFlagged ? "flag" : "close" };
   }
-  return expired ? { kind: "warn", key: "status.expired", shape: "clock" } : { kind: "good", key: "status.done", shape: "play" };
+  return expired
+    ? { kind: "warn", key: "status.expired", shape: "clock" }
+    : { kind: "good", key: "status.done", shape: "play" };
 }

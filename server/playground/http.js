@@ -59,7 +59,11 @@ export function fieldErrors(body) {
   if (!Array.isArray(body?.detail)) return [];
   return body.detail.map((item) => {
     const [, field] = item.loc ?? [];
-    return { field: typeof field === "string" ? field : "", message: String(item.msg ?? ""), type: String(item.type ?? "") };
+    return {
+      field: typeof field === "string" ? field : "",
+      message: String(item.msg ?? ""),
+      type: String(item.type ?? ""),
+    };
   });
 }
 

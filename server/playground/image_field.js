@@ -29,10 +29,26 @@ export class ImageField {
   }
 
   #build() {
-    this.input = el("input", { type: "file", accept: ACCEPTED, id: "f-image_url", className: "sr", "aria-describedby": "e-image_url image-hint" });
+    this.input = el("input", {
+      type: "file",
+      accept: ACCEPTED,
+      id: "f-image_url",
+      className: "sr",
+      "aria-describedby": "e-image_url image-hint",
+    });
     this.camera = el("input", { type: "file", accept: "image/*", id: "f-camera", className: "sr" });
     this.camera.setAttribute("capture", "environment");
-    this.address = el("input", { type: "url", id: "f-url", inputMode: "url", autocomplete: "off", spellcheck: false, maxLength: 2048, "data-t-placeholder": "image.orUrl", placeholder: t("image.orUrl"), "aria-describedby": "e-image_url" });
+    this.address = el("input", {
+      type: "url",
+      id: "f-url",
+      inputMode: "url",
+      autocomplete: "off",
+      spellcheck: false,
+      maxLength: 2048,
+      "data-t-placeholder": "image.orUrl",
+      placeholder: t("image.orUrl"),
+      "aria-describedby": "e-image_url",
+    });
     this.canvas = el("canvas", { role: "img", "aria-label": "" });
     this.caption = el("p", { className: "hint" });
     this.bar = el("progress", { max: 1, value: 0, hidden: true });
@@ -45,10 +61,20 @@ export class ImageField {
       { className: "row" },
       this.input,
       el("label", { for: "f-image_url", className: "button" }, icon("upload"), el("span", { t: "image.choose" })),
-      el("span", { className: "camera" }, this.camera, el("label", { for: "f-camera", className: "button" }, icon("camera"), el("span", { t: "image.camera" }))),
+      el(
+        "span",
+        { className: "camera" },
+        this.camera,
+        el("label", { for: "f-camera", className: "button" }, icon("camera"), el("span", { t: "image.camera" })),
+      ),
     );
     this.empty = el("div", { className: "empty" }, el("p", { className: "hint", id: "image-hint", t: "image.drop" }));
-    this.named = el("div", { className: "url" }, el("label", { for: "f-url", className: "sr", t: "image.url" }), this.address);
+    this.named = el(
+      "div",
+      { className: "url" },
+      el("label", { for: "f-url", className: "sr", t: "image.url" }),
+      this.address,
+    );
     this.zone = el("div", { className: "drop" }, this.empty, this.view, this.buttons, this.named);
     this.error = el("p", { className: "error", id: "e-image_url" });
     return el(
@@ -75,7 +101,8 @@ export class ImageField {
     });
     let depth = 0;
     const hover = (isOver) => this.zone.classList.toggle("over", isOver);
-    const hasPicture = (event) => [...event.dataTransfer.types].some((type) => type === "Files" || type === "text/uri-list");
+    const hasPicture = (event) =>
+      [...event.dataTransfer.types].some((type) => type === "Files" || type === "text/uri-list");
     document.addEventListener("dragenter", (event) => hasPicture(event) && (depth++, hover(true)));
     document.addEventListener("dragleave", (event) => hasPicture(event) && --depth <= 0 && hover(false));
     document.addEventListener("dragover", (event) => hasPicture(event) && event.preventDefault());
@@ -160,7 +187,11 @@ export class ImageField {
   /** The picture of an earlier request: its own URL if that still works, else what the server has kept of it. */
   async takeFrom(request) {
     const named = request.input?.image_url ?? "";
-    if (/^https?:/.test(named) && !named.endsWith("…") && !(isOwnUpload(named) && !(await isKept(named).catch(() => false)))) {
+    if (
+      /^https?:/.test(named) &&
+      !named.endsWith("…") &&
+      !(isOwnUpload(named) && !(await isKept(named).catch(() => false)))
+    ) {
       this.takeUrl(named);
       return;
     }
@@ -220,8 +251,12 @@ export class ImageField {
     this.canvas.hidden = !this.picture;
     this.remove.hidden = this.isEmpty;
     this.caption.textContent = this.#captionText();
-    this.root.querySelector("label[for=f-image_url] [data-t]").dataset.t = this.isEmpty ? "image.choose" : "image.replace";
-    this.root.querySelector("label[for=f-image_url] [data-t]").textContent = t(this.isEmpty ? "image.choose" : "image.replace");
+    this.root.querySelector("label[for=f-image_url] [data-t]").dataset.t = this.isEmpty
+      ? "image.choose"
+      : "image.replace";
+    this.root.querySelector("label[for=f-image_url] [data-t]").textContent = t(
+      this.isEmpty ? "image.choose" : "image.replace",
+    );
   }
 
   #captionText() {
@@ -255,7 +290,10 @@ async function decoded(source) {
     const whole = await createImageBitmap(source);
     const side = Math.max(whole.width, whole.height);
     if (side <= LARGEST) return whole;
-    const small = await createImageBitmap(whole, { resizeWidth: Math.round((whole.width / side) * LARGEST), resizeQuality: "medium" });
+    const small = await createImageBitmap(whole, {
+      resizeWidth: Math.round((whole.width / side) * LARGEST),
+      resizeQuality: "medium",
+    });
     whole.close();
     return small;
   } catch {

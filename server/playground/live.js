@@ -4,10 +4,10 @@
 // that restarts, is waited out; the stream goes on behind the last log line that arrived.
 
 import { ApiError, call, callBlob, callJson, calls, ConnectionLost, pause, tellConnection } from "./http.js";
+import { QUEUE } from "./submit.js";
 
-const ENDPOINT = "fal-ai/hunyuan-custom";
 const POLL_MS = 1000;
-const HIDDEN_MS = 5000; // while nobody looks, only the title shows it, and only news of the stream ask for more
+const HIDDEN_MS = 5000; // in a hidden tab only the title shows it, and only news of the stream ask for more
 const SILENT_MS = 40_000; // the server says something every 15 s
 const RETRY_MS = [500, 1000, 2000, 4000];
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
@@ -16,13 +16,24 @@ const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 export class Live {
   constructor(id, onChange) {
     this.id = id;
-    this.state = { id, request: null, status: null, position: null, progress: null, preview: null, lines: [], isGone: false };
+    this.state = {
+      id,
+      request: null,
+      status: null,
+      position: null,
+      progress: null,
+      preview: null,
+      lines: [],
+      isGone: false,
+    };
     this.lastLine = "0";
     this.closed = new AbortController();
     this.onChange = () => this.closed.signal.aborted || onChange(this.state);
     this.previewVersion = null;
     this.polledAt = 0;
-    document.addEventListener("visibilitychange", () => document.hidden || this.#poll(), { signal: this.closed.signal });
+    document.addEventListener("visibilitychange", () => document.hidden || this.#poll(), {
+      signal: this.closed.signal,
+    });
     calls.addEventListener("lost", () => this.stream?.abort(), { signal: this.closed.signal });
     addEventListener("online", () => this.wake?.(), { signal: this.closed.signal });
     this.#follow();
@@ -48,7 +59,7 @@ export class Live {
   }
 
   async #follow() {
-    for (let tries = 0; !this.closed.signal.aborted && !this.isOver; ) {
+    for (let tries = 0; !this.closed.signal.aborted && !this.isOver;) {
       try {
         await this.load();
         if (await this.#readStream()) {
@@ -64,17 +75,18 @@ export class Live {
           return;
         }
         if (error instanceof ApiError && error.status === 401) await this.#signedIn();
-        else if (![ApiError, ConnectionLost].some((kind) => error instanceof kind) && error.name !== "AbortError") throw error;
+        else if (![ApiError, ConnectionLost].some((kind) => error instanceof kind) && error.name !== "AbortError")
+          throw error;
       }
       await this.#wait(RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
     }
     if (!this.state.lines.length && !this.closed.signal.aborted) await this.#loadLog();
   }
 
-  /** The log of a request that was over before anybody watched. */
+  /** The log of a request that was over before it was watched. */
   async #loadLog() {
     try {
-      const status = await callJson(`queue/${ENDPOINT}/requests/${this.id}/status?logs=1`, { signal: this.closed.signal });
+      const status = await callJson(`${QUEUE}/requests/${this.id}/status?logs=1`, { signal: this.closed.signal });
       this.state.lines = status.logs ?? [];
       this.onChange();
     } catch {
@@ -84,7 +96,7 @@ export class Live {
 
   /** Read events until the stream ends; true if the request is over. */
   async #readStream() {
-    const path = `queue/${ENDPOINT}/requests/${this.id}/status/stream?logs=1`;
+    const path = `${QUEUE}/requests/${this.id}/status/stream?logs=1`;
     this.stream = new AbortController();
     const answer = await call(path, { signal: this.stream.signal, headers: { "Last-Event-ID": this.lastLine } });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -137,7 +149,8 @@ export class Live {
       const progress = await callJson(`playground/requests/${this.id}/progress`, { signal: this.closed.signal });
       this.wake?.(); // the server answers: a stream that waits for it need not
       this.state.progress = progress;
-      if (progress.preview !== null && progress.preview !== this.previewVersion && !document.hidden) await this.#loadPreview(progress.preview);
+      if (progress.preview !== null && progress.preview !== this.previewVersion && !document.hidden)
+        await this.#loadPreview(progress.preview);
       this.onChange();
     } catch {
       // The stream says so too, and the next poll comes in a second.

@@ -82,8 +82,8 @@ addMessages({
     "connection.lost": "No connection to the server. Trying again …",
     "connection.back": "Connected again.",
     "error.requestId": "Request id {id}",
-    "close": "Close",
-    "cancel": "Cancel",
+    close: "Close",
+    cancel: "Cancel",
   },
   de: {
     "page.playground": "Playground",
@@ -96,7 +96,8 @@ addMessages({
     "theme.dark": "Farben: dunkel",
     "language.toggle": "English",
     "key.title": "Schlüssel",
-    "key.why": "Dieser Server verlangt einen Schlüssel. Er bleibt in diesem Tab und wird vergessen, wenn der Tab geschlossen wird.",
+    "key.why":
+      "Dieser Server verlangt einen Schlüssel. Er bleibt in diesem Tab und wird vergessen, wenn der Tab geschlossen wird.",
     "key.label": "Schlüssel",
     "key.placeholder": "id:geheimnis",
     "key.use": "Diesen Schlüssel verwenden",
@@ -107,7 +108,7 @@ addMessages({
     "connection.lost": "Keine Verbindung zum Server. Neuer Versuch …",
     "connection.back": "Wieder verbunden.",
     "error.requestId": "Anfrage-ID {id}",
-    "close": "Schließen",
-    "cancel": "Abbrechen",
+    close: "Schließen",
+    cancel: "Abbrechen",
   },
 });

@@ -12,11 +12,10 @@ import "./playground_messages.js";
 import { problem } from "./problems.js";
 import { bodyText, chosen, valuesOf } from "./schema.js";
 import { Stage, titleOf } from "./stage.js";
+import { QUEUE, send } from "./submit.js";
 
-const QUEUE = "queue/fal-ai/hunyuan-custom";
 const NAME = "hunyuan-custom";
 const NOT_READY_MS = 5000;
-const SUBMIT_TRIES = 4;
 
 let session;
 let form;
@@ -179,7 +178,8 @@ function choose(id, { replace = false } = {}) {
 
 /** On a phone it is below the form. */
 function showStage() {
-  if (byId("stage").getBoundingClientRect().top > innerHeight / 2 || byId("stage").getBoundingClientRect().bottom < 120) byId("stage").scrollIntoView({ block: "start" });
+  if (byId("stage").getBoundingClientRect().top > innerHeight / 2 || byId("stage").getBoundingClientRect().bottom < 120)
+    byId("stage").scrollIntoView({ block: "start" });
 }
 
 function leave() {
@@ -208,7 +208,11 @@ function onEnd(request) {
 function onHistory() {
   const known = live && history.requests.find((request) => request.request_id === live.id);
   // Deleted, expired or cancelled in another tab.
-  if (known && live.state.request && (known.expired !== live.state.request.expired || known.cancelled !== live.state.request.cancelled)) {
+  if (
+    known &&
+    live.state.request &&
+    (known.expired !== live.state.request.expired || known.cancelled !== live.state.request.cancelled)
+  ) {
     live.load().catch(() => {});
   }
 }
@@ -258,33 +262,14 @@ async function submit() {
   }
 }
 
-/** Submit once, however often it has to be tried: the server knows a repeated call by its Idempotency-Key. */
-async function send(body) {
-  const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey() };
-  for (let tries = 1; ; tries++) {
-    try {
-      const answer = await call(QUEUE, { method: "POST", body, headers });
-      return (await answer.json()).request_id;
-    } catch (error) {
-      const mayPass = error instanceof ConnectionLost || [502, 504].includes(error.status); // of a proxy
-      if (!mayPass || tries === SUBMIT_TRIES) throw error;
-      await pause(1000 * tries);
-    }
-  }
-}
-
-/** `crypto.randomUUID` is missing on pages that come over plain http from another machine. */
-function newKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 async function cancel(request) {
   try {
     await call(`${QUEUE}/requests/${request.request_id}/cancel`, { method: "PUT" });
     announce(t("stage.cancelling"));
     await live.load();
   } catch (error) {
-    if (error instanceof ApiError && error.status === 400) await live.load(); // it is over
+    if (error instanceof ApiError && error.status === 400)
+      await live.load(); // it is over
     else showError(error);
   }
 }
@@ -292,7 +277,6 @@ async function cancel(request) {
 async function reuse(request) {
   showProblem("");
   byId("f-prompt").focus();
-  byId("form").scrollIntoView({ block: "nearest" });
   await form.fill(request);
   announce(t("form.filled"));
 }
@@ -324,7 +308,10 @@ const base = () => (session.base_url || ROOT.href).replace(/\/$/, "");
 function codeOfForm() {
   const input = form.named();
   const { file } = form.image;
-  showInput({ ...input, prompt: input.prompt || form.example }, file ? { name: file.name, type: file.type } : SAMPLE_FILE);
+  showInput(
+    { ...input, prompt: input.prompt || form.example },
+    file ? { name: file.name, type: file.type } : SAMPLE_FILE,
+  );
 }
 
 function code(request) {

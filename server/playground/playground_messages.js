@@ -4,11 +4,11 @@ import { addMessages } from "./messages.js";
 
 addMessages({
   en: {
-    "copy": "Copy",
-    "copied": "Copied",
-    "copyFailed": "Not copied",
-    "yes": "yes",
-    "no": "no",
+    copy: "Copy",
+    copied: "Copied",
+    copyFailed: "Not copied",
+    yes: "yes",
+    no: "no",
 
     "session.ready": "ready",
     "session.notReady": "not ready",
@@ -111,7 +111,8 @@ addMessages({
     "result.deleteTitle": "Delete this request?",
     "result.deleteText": "Its video, picture, log and record are removed from the server. This cannot be undone.",
     "result.deleted": "The request was deleted.",
-    "result.expired": "This video has expired: the server keeps videos for a limited time. Its settings are still here.",
+    "result.expired":
+      "This video has expired: the server keeps videos for a limited time. Its settings are still here.",
     "result.broken": "The video cannot be played here. It may still be downloaded.",
     "result.answer": "The API answers {status}.",
 
@@ -158,7 +159,8 @@ addMessages({
     "problem.image_too_small": "The picture is too small.",
     "problem.image_too_large": "The picture has too many pixels.",
     "problem.file_too_large": "The picture's file is too large.",
-    "problem.runner_disconnected": "The generator stopped while it worked on this request, also when it was tried again.",
+    "problem.runner_disconnected":
+      "The generator stopped while it worked on this request, also when it was tried again.",
     "problem.runner_server_error": "The GPU has too little memory for this request.",
     "problem.request_timeout": "This request took too long and was stopped.",
     "problem.internal_server_error": "The model failed on this request.",
@@ -166,11 +168,11 @@ addMessages({
     "problem.other": "This request failed.",
   },
   de: {
-    "copy": "Kopieren",
-    "copied": "Kopiert",
-    "copyFailed": "Nicht kopiert",
-    "yes": "ja",
-    "no": "nein",
+    copy: "Kopieren",
+    copied: "Kopiert",
+    copyFailed: "Nicht kopiert",
+    yes: "ja",
+    no: "nein",
 
     "session.ready": "bereit",
     "session.notReady": "nicht bereit",
@@ -271,9 +273,11 @@ addMessages({
     "result.reuse": "Einstellungen übernehmen",
     "result.delete": "Löschen",
     "result.deleteTitle": "Diese Anfrage löschen?",
-    "result.deleteText": "Video, Bild, Log und Eintrag werden vom Server entfernt. Das lässt sich nicht rückgängig machen.",
+    "result.deleteText":
+      "Video, Bild, Log und Eintrag werden vom Server entfernt. Das lässt sich nicht rückgängig machen.",
     "result.deleted": "Die Anfrage wurde gelöscht.",
-    "result.expired": "Dieses Video ist abgelaufen: Der Server bewahrt Videos nur eine Zeit lang auf. Die Einstellungen sind noch da.",
+    "result.expired":
+      "Dieses Video ist abgelaufen: Der Server bewahrt Videos nur eine Zeit lang auf. Die Einstellungen sind noch da.",
     "result.broken": "Das Video lässt sich hier nicht abspielen. Vielleicht kann es noch heruntergeladen werden.",
     "result.answer": "Die API antwortet {status}.",
 

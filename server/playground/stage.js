@@ -148,7 +148,11 @@ export class Stage {
   // over
 
   #buildOver(request) {
-    const parts = request.error ? [this.#failure(request)] : request.expired ? [message("warn", t("result.expired"))] : this.#video(request);
+    const parts = request.error
+      ? [this.#failure(request)]
+      : request.expired
+        ? [message("warn", t("result.expired"))]
+        : this.#video(request);
     const actions = [
       request.video ? this.#download(request.video) : null,
       request.input ? button("reuse", "result.reuse", () => this.actions.reuse(request)) : null,
@@ -157,14 +161,29 @@ export class Stage {
     ];
     this.root.replaceChildren(
       ...parts,
-      el("div", { className: "body" }, el("div", { className: "row" }, actions), this.#prompt(request), this.#facts(request), this.#log()),
+      el(
+        "div",
+        { className: "body" },
+        el("div", { className: "row" }, actions),
+        this.#prompt(request),
+        this.#facts(request),
+        this.#log(),
+      ),
     );
   }
 
   #video(request) {
     const source = ownFile(request.video.url);
     const isMoving = !STILL.matches;
-    const video = el("video", { controls: true, loop: true, muted: true, playsInline: true, autoplay: isMoving, src: source, "aria-label": t("result.video") });
+    const video = el("video", {
+      controls: true,
+      loop: true,
+      muted: true,
+      playsInline: true,
+      autoplay: isMoving,
+      src: source,
+      "aria-label": t("result.video"),
+    });
     if (request.thumbnail_url) video.poster = ownFile(request.thumbnail_url);
     this.frame = el("div", { className: "frame" }, video);
     this.#shape(request);
@@ -181,11 +200,23 @@ export class Stage {
     const { sentence, detail } = problem(request.error);
     const said = detail ? el("p", { className: "small mono" }, detail) : null;
     const where = el("p", { className: "small muted" }, t("result.answer", { status: request.error.status }));
-    return el("div", { className: `failure ${request.cancelled ? "" : "bad"}` }, el("p", { className: "headline" }, sentence), said, where);
+    return el(
+      "div",
+      { className: `failure ${request.cancelled ? "" : "bad"}` },
+      el("p", { className: "headline" }, sentence),
+      said,
+      where,
+    );
   }
 
   #download(video) {
-    return el("a", { className: "button", href: ownFile(video.url), download: video.file_name ?? "video.mp4" }, icon("download"), el("span", { t: "result.download" }), video.file_size ? el("span", { className: "muted" }, bytes(video.file_size, language())) : null);
+    return el(
+      "a",
+      { className: "button", href: ownFile(video.url), download: video.file_name ?? "video.mp4" },
+      icon("download"),
+      el("span", { t: "result.download" }),
+      video.file_size ? el("span", { className: "muted" }, bytes(video.file_size, language())) : null,
+    );
   }
 
   #codeButton(request) {
@@ -212,13 +243,29 @@ export class Stage {
         [t("field.enable_safety_checker"), yes(values.enable_safety_checker)],
       );
       const standard = this.fields.find((field) => field.name === "negative_prompt")?.default;
-      if (values.negative_prompt && values.negative_prompt !== standard) rows.push([t("field.negative_prompt"), values.negative_prompt]);
+      if (values.negative_prompt && values.negative_prompt !== standard)
+        rows.push([t("field.negative_prompt"), values.negative_prompt]);
     }
     if (request.inference_time !== null) rows.push([t("fact.time"), duration(request.inference_time, language())]);
-    if (request.started_at) rows.push([t("fact.waited"), duration(Math.max(0, request.started_at - request.created_at), language())]);
-    rows.push([t("fact.sent"), el("time", { dateTime: new Date(request.created_at * 1000).toISOString(), title: ago(request.created_at, Date.now() / 1000, language()) }, clock(request.created_at, language()))]);
+    if (request.started_at)
+      rows.push([t("fact.waited"), duration(Math.max(0, request.started_at - request.created_at), language())]);
+    rows.push([
+      t("fact.sent"),
+      el(
+        "time",
+        {
+          dateTime: new Date(request.created_at * 1000).toISOString(),
+          title: ago(request.created_at, Date.now() / 1000, language()),
+        },
+        clock(request.created_at, language()),
+      ),
+    ]);
     rows.push([t("fact.id"), copyable(request.request_id)]);
-    return el("dl", { className: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+    return el(
+      "dl",
+      { className: "facts" },
+      rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+    );
   }
 
   // both
@@ -231,7 +278,12 @@ export class Stage {
   #log() {
     this.lines = el("pre", { tabIndex: 0, "aria-label": t("log.title") });
     this.lastLine = el("span", { className: "muted last" });
-    this.logBox = el("details", { className: "log", hidden: true }, el("summary", {}, el("span", { t: "log.title" }), " ", this.lastLine), this.lines);
+    this.logBox = el(
+      "details",
+      { className: "log", hidden: true },
+      el("summary", {}, el("span", { t: "log.title" }), " ", this.lastLine),
+      this.lines,
+    );
     this.written = 0;
     this.logBox.open = this.isLogOpen ?? false;
     this.logBox.addEventListener("toggle", () => (this.isLogOpen = this.logBox.open));
@@ -292,7 +344,12 @@ function button(shape, key, action, className = "") {
 }
 
 function copyable(text) {
-  const made = el("button", { type: "button", className: "quiet copy", title: t("copy"), "aria-label": `${t("copy")} ${text}` }, icon("copy"), el("span", { className: "sr", t: "copy" }));
+  const made = el(
+    "button",
+    { type: "button", className: "quiet copy", title: t("copy"), "aria-label": `${t("copy")} ${text}` },
+    icon("copy"),
+    el("span", { className: "sr", t: "copy" }),
+  );
   made.addEventListener("click", () => copyFrom(made, text));
   return el("span", { className: "copyable" }, el("span", { className: "mono" }, text), made);
 }

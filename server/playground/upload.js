@@ -30,7 +30,10 @@ function put(url, file, type, onProgress, signal) {
     request.onload = () => {
       tellConnection(true);
       if (request.status < 300) resolve();
-      else reject(new ApiError(request.status, parsed(request.responseText), request.getResponseHeader("x-fal-request-id")));
+      else
+        reject(
+          new ApiError(request.status, parsed(request.responseText), request.getResponseHeader("x-fal-request-id")),
+        );
     };
     request.onerror = () => {
       tellConnection(false);
