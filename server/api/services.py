@@ -10,6 +10,7 @@ from server.api.deletion import Deletion
 from server.api.event_stream import Tail
 from server.api.intake import Intake
 from server.api.metrics import Metrics
+from server.api.page_files import PageFiles
 from server.db.connection import create_engine
 from server.db.installation_secrets import UPLOADS, WEBHOOKS, load_secret
 from server.jobs.dbos_queues import dbos_client
@@ -54,6 +55,7 @@ class Services:
 
     webhook_keys: dict[str, list[dict[str, str]]]
     metrics: Metrics
+    page_files: PageFiles
 
     @classmethod
     def open(cls, settings: Settings) -> "Services":
@@ -86,6 +88,7 @@ class Services:
             uploads=uploads,
             webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
             metrics=Metrics(database, free_bytes=storage.scratch.free_bytes, stale_s=settings.jobs.heartbeat_stale_s),
+            page_files=PageFiles.open(settings),
         )
 
 

@@ -196,7 +196,8 @@ class JobStore:
             row = transaction.execute(starting).one_or_none()
             if row is None:
                 return None
-            forget_progress(transaction, [request_id])  # of an attempt whose worker was lost
+            if row.attempt > 1:
+                forget_progress(transaction, [request_id])  # of an attempt whose worker was lost
             if row.cancel_requested:
                 _end(transaction, _update(request_id).values(**self._error_values(CANCELLED)))
                 return None

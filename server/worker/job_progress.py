@@ -78,5 +78,6 @@ class JobProgress:
             return
         if picture is not None:
             self._version += 1
-        now = Progress(working.stage, working.done, working.total, working.seconds_left, self._version)
+        version = None if picture is None else self._version
+        now = Progress(working.stage, working.done, working.total, working.seconds_left, version)
         self._table.write(self._job, now, None if picture is None else base64.b64decode(picture))

@@ -15,6 +15,6 @@ def new_job(
     asked: dict[str, Any] | None = None,
     **rest: Any,
 ) -> NewJob:
-    """`asked`: fields of the input beside the required ones."""
-    body = HunyuanCustomInput(prompt="p", image_url="data:", **(asked or {}))
+    """`asked`: fields of the input that are not the usual ones."""
+    body = HunyuanCustomInput(**{"prompt": "p", "image_url": "data:"} | (asked or {}))
     return NewJob(str(uuid.uuid4()), owner, body, 1, priority, "http://127.0.0.1", **rest)

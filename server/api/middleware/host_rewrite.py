@@ -12,6 +12,7 @@ from server.errors import BadRequest, NotFound
 from server.fal.hosts import FAL_PREFIXES, PROXY_PATH, canonical_path, proxy_target
 
 _VIA_PROXY: Final = "hunyuan_custom.via_proxy"
+_ASKED_PATH: Final = "hunyuan_custom.asked_path"
 
 
 class HostRewrite:
@@ -30,12 +31,17 @@ class HostRewrite:
         except (BadRequest, NotFound) as error:
             await to_response(error)(scope, receive, send)
             return
-        await self._app({**scope, **changes}, receive, send)
+        await self._app({**scope, **changes, _ASKED_PATH: scope["path"]}, receive, send)
 
 
 def came_via_proxy(scope: Scope) -> bool:
     """Whether the call came through `/api/fal/proxy`."""
     return _VIA_PROXY in scope
+
+
+def asked_path(scope: Scope) -> str:
+    """The path as the client wrote it."""
+    return str(scope[_ASKED_PATH])
 
 
 def _rewritten(request: Request) -> Scope:

@@ -10,6 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.conditioning.identity_image import fit_on_white, llava_view, rgb_pixels, vae_view, white_pixels
+from server.api.playground_models import Crop
+from server.settings import ImageSettings
+from tests.harness.page_modules import in_node
 
 # The reference decodes with OpenCV; other JPEG and WebP decoders may differ by two levels.
 LOSSY = {"exif_rot6", "webp"}
@@ -110,3 +113,15 @@ class TestModes:
         image = Image.new("RGB", (4, 2))
         image.getexif()[0x0112] = 6
         assert rgb_pixels(image, alpha="white").shape == (4, 2, 3)
+
+
+def test_the_playground_draws_what_the_model_sees(tmp_path: Path) -> None:
+    """By the arithmetic of the page, in the sizes that the server gives to it."""
+    crop = Crop.of(ImageSettings())
+    cases = [(*image, *size) for image in [(300, 100), (101, 300), (224, 128), (97, 55), (1, 999)]
+             for size in crop.sizes["512p"].values()]  # fmt: skip
+    script = 'import { fitOnWhite } from "./crop.js";\n\nanswer(CASES.map((sizes) => fitOnWhite(...sizes)));'
+    for (cols, rows, width, height), box in zip(cases, in_node(tmp_path, script, CASES=cases), strict=True):
+        expected = np.full((height, width, 3), int(crop.fill[1:3], 16), np.uint8)
+        expected[box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]] = 0
+        assert np.array_equal(fit_on_white(np.zeros((rows, cols, 3), np.uint8), height, width), expected)

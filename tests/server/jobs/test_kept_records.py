@@ -1,4 +1,5 @@
-"""What a submit costs does not depend on how many finished requests are kept, nor does a look for deadlines."""
+"""What a submit costs does not depend on how many finished requests are kept, nor does a look for deadlines, nor a page
+of an owner's history."""
 
 from typing import Any
 
@@ -7,6 +8,7 @@ from dbos import DBOSClient
 
 from server.db.tables import request_table
 from server.jobs.fair_queue import Caps
+from server.jobs.history import History
 from server.jobs.job_store import JobStore
 from tests.harness.new_job import new_job
 
@@ -25,16 +27,18 @@ def test_a_submit_costs_the_same_with_many_finished_requests(database: sa.Engine
 
         cursor.connection.set_progress_handler(on_progress, _STEP)
 
-    store = JobStore(database, engine, caps=Caps(total=100, per_owner=100))
+    store, history = JobStore(database, engine, caps=Caps(total=100, per_owner=100)), History(database)
 
     def cost() -> int:
         counted[0] = 0
         store.add(new_job(start_deadline=1.0, owner="o"))
         store.open_jobs(older_than_s=0)
         assert store.expire_overdue() == 1
+        history.page("o", limit=1)
         return counted[0]
 
     cost()  # what is done once
+    cost()
     sa.event.listen(database, "before_cursor_execute", count)
     before = cost()
     kept = [{**_FINISHED, "id": str(number), "queue_order": number} for number in range(KEPT)]
@@ -47,9 +51,11 @@ _FINISHED = {
     "owner": "o",
     "status": "COMPLETED",
     "priority": 0,
-    "input_json": "{}",
+    "input_json": "null",
     "seed": "1",
     "base_url": "",
     "created_at": 1.0,
     "finished_at": 2.0,
+    "response_status": 422,
+    "response_json": "{}",
 }

@@ -16,7 +16,8 @@ from server.jobs.progress import Progress, ProgressReads
 from server.jobs.status_reads import open_rows
 from tests.harness.new_job import new_job
 
-ROUNDS = 40
+ROUNDS = 20
+WRITES = 5
 
 
 @pytest.fixture
@@ -88,19 +89,21 @@ def test_the_next_attempt_begins_without_the_progress_of_the_last(either_databas
 def test_no_picture_outlives_its_job(either_database: sa.Engine, dbos: DBOSClient) -> None:
     """Written by one thread while another ends the job."""
     store = JobStore(either_database, dbos)
-    for _ in range(ROUNDS):
+    for round_ in range(ROUNDS):
         job = new_job()
         store.add(job)
-        attempt, ended = claimed(store, job.id), threading.Event()
+        attempt, begun = claimed(store, job.id), threading.Event()
 
-        def keep_writing(attempt: Job = attempt, ended: threading.Event = ended) -> None:
-            while not ended.is_set():
+        def keep_writing(attempt: Job = attempt, begun: threading.Event = begun) -> None:
+            for _ in range(WRITES):
                 store.progress.write(attempt, Progress("denoise", 1, 10, preview=1), b"picture")
+                begun.set()
 
         writer = threading.Thread(target=keep_writing)
         writer.start()
-        store.fail(job.id, INTERNAL_ERROR)
-        ended.set()
+        if round_ % 2:
+            begun.wait()
+        assert store.fail(job.id, INTERNAL_ERROR)
         writer.join()
         with either_database.connect() as connection:
             assert connection.execute(sa.text("SELECT count(*) FROM progress")).scalar_one() == 0

@@ -54,12 +54,12 @@ def test_videos_images_and_uploads_are_in_the_bucket_until_their_time_is_over(
     start_server: Start, store: ObjectStore
 ) -> None:
     server = start_server(**store.settings, retention__sweep_s=0.1, retention__media_s=2, limits__upload_ttl_s=4)
-    upload, image = initiate(server), png()
+    upload, picture = initiate(server), png()
     for _ in range(2):  # a client that lost the answer sends the same again
-        assert server.http.put(upload["upload_url"], content=image).is_success
+        assert server.http.put(upload["upload_url"], content=picture).is_success
     (key,) = store.keys("uploads")
     assert store.objects[key].headers["Content-Type"] == "image/png"
-    assert server.http.get(upload["file_url"], follow_redirects=True).content == image
+    assert server.http.get(upload["file_url"], follow_redirects=True).content == picture
 
     from_upload, from_body = server.submit(example(image_url=upload["file_url"])), server.submit()
     video = server.finish(from_body).json()["video"]
@@ -82,6 +82,12 @@ def test_videos_images_and_uploads_are_in_the_bucket_until_their_time_is_over(
     assert (head.status_code, head.headers["content-length"]) == (200, str(video["file_size"]))
     unknown = server.http.get(f"/files/aa/{'a' * 32}/x.mp4")
     assert (unknown.status_code, unknown.json()["detail"]) == (404, "File not found")
+
+    shown = server.http.get(f"/playground/requests/{from_body}").json()
+    thumbnail = server.http.get(shown["thumbnail_url"], follow_redirects=True)
+    assert (thumbnail.history[0].status_code, thumbnail.headers["content-type"]) == (302, "image/webp")
+    image = server.http.get(f"/playground/requests/{from_body}/image", follow_redirects=True)
+    assert (image.history[0].status_code, image.headers["content-type"]) == (302, "image/png")
 
     assert server.finish(from_upload).status_code == 200
     assert left_on_disk(server.data_dir) == set()

@@ -66,11 +66,14 @@ def test_the_latest_is_written_and_no_more_often_than_it_is_due(
     began = time.monotonic()
     with JobProgress(store.progress, attempt, every_s=0.2) as progress:
         progress.on_message(Log(message="nothing to show"))
+        progress.on_message(working(0))
+        until(lambda: row(database) is not None)
+        assert (row(database).done, row(database).preview_version) == (0, 0), "no picture is there yet"
         for done in range(1, MESSAGES + 1):
             progress.on_message(working(done))
             if done % 500 == 0:
                 progress.on_message(preview(bytes([done // 500])))
-        until(lambda: row(database) is not None and row(database).done == MESSAGES)
+        until(lambda: row(database).done == MESSAGES)
         found = row(database)
         assert (found.stage, found.total, found.seconds_left, found.preview) == ("denoise", MESSAGES, 3.5, b"\x04")
         seen = found.preview_version

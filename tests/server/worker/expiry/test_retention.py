@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 from pydantic import ValidationError
 
-from server.db.tables import log_table, metadata, request_table, webhook_table
+from server.db.tables import log_table, metadata, progress_table, request_table, webhook_table
 from server.errors import INTERNAL_ERROR
 from server.jobs.job_store import JobStore
 from server.settings import RetentionSettings
@@ -225,6 +225,18 @@ def test_a_record_takes_its_log_its_webhook_and_the_engines_rows_along(
     assert _request_ids(database, log_table) == {waiting.id}
     assert _request_ids(database, webhook_table) == set()
     assert tables_of_the_engine(database) == {"workflow_status": 1, "workflow_input": 1}
+
+
+def test_progress_of_a_job_that_another_version_has_ended_is_forgotten(
+    database: sa.Engine, storage: LocalStorage, engine: DBOSClient, make: Make
+) -> None:
+    make("ended")
+    make("running", status="IN_PROGRESS", finished_at=None)
+    rows = [{"request_id": of, "stage": "decode", "done": 1, "total": 2, "at": 1.0} for of in ("ended", "running")]
+    with database.begin() as transaction:
+        transaction.execute(sa.insert(progress_table), rows)
+    Retention(database, storage, engine, RetentionSettings(), Clock()).sweep()
+    assert _request_ids(database, progress_table) == {"running"}
 
 
 def test_expired_media_are_410_and_expired_records_404(start_server: Callable[..., Server]) -> None:

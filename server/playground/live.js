@@ -1,0 +1,196 @@
+// One request, followed from the queue to its end: the status stream, and once a second how far it is.
+//
+// Everything shown comes from the server, so a reload and another tab show the same. A broken connection, or a server
+// that restarts, is waited out; the stream goes on behind the last log line that arrived.
+
+import { ApiError, call, callBlob, callJson, calls, ConnectionLost, pause, tellConnection } from "./http.js";
+import { QUEUE } from "./submit.js";
+
+const POLL_MS = 1000;
+const HIDDEN_MS = 5000; // in a hidden tab only the title shows it, and only news of the stream ask for more
+const SILENT_MS = 40_000; // the server says something every 15 s
+const RETRY_MS = [500, 1000, 2000, 4000];
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** `onChange` is called after every change of `state`. */
+export class Live {
+  constructor(id, onChange) {
+    this.id = id;
+    this.state = {
+      id,
+      request: null,
+      status: null,
+      position: null,
+      progress: null,
+      preview: null,
+      lines: [],
+      isGone: false,
+    };
+    this.lastLine = "0";
+    this.closed = new AbortController();
+    this.onChange = () => this.closed.signal.aborted || onChange(this.state);
+    this.previewVersion = null;
+    this.polledAt = 0;
+    document.addEventListener("visibilitychange", () => document.hidden || this.#poll(), {
+      signal: this.closed.signal,
+    });
+    calls.addEventListener("lost", () => this.stream?.abort(), { signal: this.closed.signal });
+    addEventListener("online", () => this.wake?.(), { signal: this.closed.signal });
+    this.#follow();
+    this.#pollOften();
+  }
+
+  close() {
+    this.closed.abort();
+    this.stream?.abort();
+    this.#forgetPreview();
+  }
+
+  get isOver() {
+    return this.state.isGone || this.state.request?.status === "COMPLETED";
+  }
+
+  /** The record of the request, read again: after a cancel, or an expiry. */
+  async load() {
+    const request = await callJson(`playground/requests/${this.id}`, { signal: this.closed.signal });
+    Object.assign(this.state, { request, status: request.status });
+    if (request.status === "COMPLETED") this.#forgetPreview();
+    this.onChange();
+  }
+
+  async #follow() {
+    for (let tries = 0; !this.closed.signal.aborted && !this.isOver;) {
+      try {
+        await this.load();
+        if (await this.#readStream()) {
+          await this.load();
+          continue;
+        }
+        tries = 0; // the server ended the stream: it restarts
+      } catch (error) {
+        if (this.closed.signal.aborted) return;
+        if (error instanceof ApiError && error.status === 404) {
+          this.state.isGone = true;
+          this.onChange();
+          return;
+        }
+        if (error instanceof ApiError && error.status === 401) await this.#signedIn();
+        else if (![ApiError, ConnectionLost].some((kind) => error instanceof kind) && error.name !== "AbortError")
+          throw error;
+      }
+      await this.#wait(RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
+    }
+    if (!this.state.lines.length && !this.closed.signal.aborted) await this.#loadLog();
+  }
+
+  /** The log of a request that was over before it was watched. */
+  async #loadLog() {
+    try {
+      const status = await callJson(`${QUEUE}/requests/${this.id}/status?logs=1`, { signal: this.closed.signal });
+      this.state.lines = status.logs ?? [];
+      this.onChange();
+    } catch {
+      // It is an extra: the result is there without.
+    }
+  }
+
+  /** Read events until the stream ends; true if the request is over. */
+  async #readStream() {
+    const path = `${QUEUE}/requests/${this.id}/status/stream?logs=1`;
+    this.stream = new AbortController();
+    const answer = await call(path, { signal: this.stream.signal, headers: { "Last-Event-ID": this.lastLine } });
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const silence = setTimeout(() => this.stream.abort(), SILENT_MS);
+      let part;
+      try {
+        part = await reader.read();
+      } catch (error) {
+        if (!this.closed.signal.aborted && !this.stream.signal.aborted) tellConnection(false);
+        throw new ConnectionLost(error);
+      } finally {
+        clearTimeout(silence);
+      }
+      if (part.done) return this.state.status === "COMPLETED";
+      const events = (rest + part.value).split("\n\n");
+      rest = events.pop();
+      events.forEach((event) => this.#take(event));
+    }
+  }
+
+  #take(event) {
+    const lines = event.split("\n");
+    const id = lines.find((line) => line.startsWith("id: "));
+    const data = lines.find((line) => line.startsWith("data: "));
+    if (id) this.lastLine = id.slice(4);
+    if (!data) return;
+    const status = JSON.parse(data.slice(6));
+    const began = this.state.status !== status.status && status.status === "IN_PROGRESS";
+    Object.assign(this.state, { status: status.status, position: status.queue_position ?? null });
+    if (status.logs) this.state.lines = [...this.state.lines, ...status.logs];
+    if (began && this.state.request) this.load().catch(() => {}); // when it started
+    if (document.hidden && performance.now() - this.polledAt > HIDDEN_MS) this.#poll();
+    this.onChange();
+  }
+
+  async #pollOften() {
+    while (!this.closed.signal.aborted && !this.isOver) {
+      if (!document.hidden) await this.#poll();
+      await pause(POLL_MS, this.closed.signal);
+    }
+  }
+
+  async #poll() {
+    if (this.isOver || this.isPolling || !this.state.request) return;
+    this.isPolling = true;
+    this.polledAt = performance.now();
+    try {
+      const progress = await callJson(`playground/requests/${this.id}/progress`, { signal: this.closed.signal });
+      this.wake?.(); // the server answers: a stream that waits for it need not
+      this.state.progress = progress;
+      if (progress.preview !== null && progress.preview !== this.previewVersion && !document.hidden)
+        await this.#loadPreview(progress.preview);
+      this.onChange();
+    } catch {
+      // The stream says so too, and the next poll comes in a second.
+    } finally {
+      this.isPolling = false;
+    }
+  }
+
+  async #loadPreview(version) {
+    this.previewVersion = version;
+    const blob = await callBlob(`playground/requests/${this.id}/preview`, { signal: this.closed.signal });
+    if (this.isOver || this.closed.signal.aborted) return;
+    const before = this.state.preview;
+    this.state.preview = URL.createObjectURL(STILL.matches ? await firstFrame(blob) : blob);
+    // The picture before is on the page until the new one is decoded.
+    if (before) setTimeout(() => URL.revokeObjectURL(before), 2000);
+  }
+
+  #forgetPreview() {
+    if (this.state.preview) URL.revokeObjectURL(this.state.preview);
+    this.state.preview = null;
+  }
+
+  #wait(ms) {
+    return new Promise((resolve) => {
+      this.wake = resolve;
+      pause(ms, this.closed.signal).then(resolve);
+    });
+  }
+
+  #signedIn() {
+    return new Promise((resolve) => calls.addEventListener("signedIn", resolve, { once: true }));
+  }
+}
+
+/** An animated picture without its animation. */
+async function firstFrame(blob) {
+  const frame = await createImageBitmap(blob);
+  const canvas = new OffscreenCanvas(frame.width, frame.height);
+  canvas.getContext("2d").drawImage(frame, 0, 0);
+  frame.close();
+  return canvas.convertToBlob();
+}
