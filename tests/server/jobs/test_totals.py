@@ -4,7 +4,8 @@ import sqlalchemy as sa
 
 from server.db.tables import request_table, usage_table, webhook_table
 from server.fal.submit_headers import Priority
-from server.jobs.totals import Ended, TotalsReader
+from server.jobs.totals import TotalsReader
+from server.jobs.usage_sums import Used
 
 HOUR = 3600.0
 
@@ -23,7 +24,7 @@ def test_totals_go_on_while_hours_pass(either_database: sa.Engine) -> None:
         finish(either_database, now[0] - 0.9 * HOUR)  # by a worker whose clock is behind
         finish(either_database, now[0])
         finish(either_database, now[0] - 0.5, "client_cancelled")
-        expected = {"completed": Ended(2 * hour, 4.0 * hour), "client_cancelled": Ended(hour, 2.0 * hour)}
+        expected = {"completed": Used(2 * hour, 4.0 * hour), "client_cancelled": Used(hour, 2.0 * hour)}
         assert long_running.read().ended == expected
         assert TotalsReader(either_database, clock=lambda: now[0]).read().ended == expected
         now[0] += 0.7 * HOUR
