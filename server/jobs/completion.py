@@ -6,7 +6,7 @@ from server.db.tables import usage_table, webhook_table
 from server.jobs.job import Job
 
 COMPLETED = "completed"
-PENDING, FAILED = "pending", "failed"  # of a webhook: to be delivered, given up
+PENDING, DELIVERED, FAILED = "pending", "delivered", "failed"  # of a webhook: to be delivered, taken, given up
 
 
 def record_end(transaction: sa.Connection, job: Job) -> None:

@@ -81,11 +81,15 @@ class MeasurementTable:
 
     def all(self) -> dict[str, Measured]:
         """By worker. What another version wrote with other buckets is left out."""
-        query = sa.select(measurement_table.c.worker_id, measurement_table.c.measured_json)
         with self._database.connect() as connection:
-            rows = connection.execute(query).all()
-        read = {row.worker_id: _read(row.measured_json) for row in rows}
-        return {worker_id: measured for worker_id, measured in read.items() if measured is not None}
+            return all_measured(connection)
+
+
+def all_measured(connection: sa.Connection) -> dict[str, Measured]:
+    """The same, as this transaction sees it."""
+    query = sa.select(measurement_table.c.worker_id, measurement_table.c.measured_json)
+    read = {row.worker_id: _read(row.measured_json) for row in connection.execute(query)}
+    return {worker_id: measured for worker_id, measured in read.items() if measured is not None}
 
 
 def _read(measured_json: str) -> Measured | None:

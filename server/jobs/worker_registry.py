@@ -64,7 +64,7 @@ class WorkerRegistry:
     def all(self) -> list[Worker]:
         """Every worker that has not been forgotten."""
         with self._database.connect() as connection:
-            return [Worker(*row) for row in connection.execute(sa.select(*_columns).order_by(worker_table.c.id))]
+            return registered(connection)
 
     def heartbeats(self) -> dict[str, float | None]:
         """Of all registered workers; None of those that have work without being registered (any more)."""
@@ -104,3 +104,8 @@ class WorkerRegistry:
         """Ask all workers to finish what they have and take no more, or to go on."""
         with self._database.begin() as transaction:
             transaction.execute(worker_table.update().values(draining=draining))
+
+
+def registered(connection: sa.Connection) -> list[Worker]:
+    """Every worker that has not been forgotten, as this transaction sees them."""
+    return [Worker(*row) for row in connection.execute(sa.select(*_columns).order_by(worker_table.c.id))]

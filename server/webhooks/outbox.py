@@ -13,8 +13,6 @@ from server.errors import NotFound
 from server.jobs.completion import PENDING
 from server.webhooks.shares import NOT_BUSY, Busy
 
-DELIVERED = "delivered"
-
 
 @dataclass(frozen=True, slots=True)
 class Webhook:

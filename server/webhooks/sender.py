@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from server.db.installation_secrets import WEBHOOKS, load_secret
 from server.db.outage import OUTAGES, is_outage, ride_out
 from server.jobs import views
-from server.jobs.completion import FAILED
+from server.jobs.completion import DELIVERED, FAILED
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
 from server.logs import about_request
@@ -31,7 +31,7 @@ from server.settings import Settings, WebhookSettings
 from server.tracing.spans import REQUEST_ID, Attributes, continued, current_span, within
 from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.pinned_connections import OutboundRefused, PinnedBackend
-from server.webhooks.outbox import DELIVERED, Webhook, WebhookOutbox
+from server.webhooks.outbox import Webhook, WebhookOutbox
 from server.webhooks.shares import Shares
 from server.webhooks.signature import WebhookSigner
 

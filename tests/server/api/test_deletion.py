@@ -21,6 +21,7 @@ from server.db.tables import (
     webhook_table,
 )
 from server.errors import INTERNAL_ERROR, StillInProgress, StorageAway
+from server.jobs.completion import DELIVERED
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Rendered, thumbnail_of
 from server.jobs.job_store import JobStore
@@ -30,7 +31,7 @@ from server.storage.local import LocalStorage
 from server.storage.s3 import ObjectStorage
 from server.storage.scratch import Scratch
 from server.storage.uploads import Uploads
-from server.webhooks.outbox import DELIVERED, WebhookOutbox
+from server.webhooks.outbox import WebhookOutbox
 from server.worker.expiry.retention import Retention
 from tests.harness.new_job import new_job
 from tests.harness.pictures import png

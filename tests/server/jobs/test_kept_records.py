@@ -1,6 +1,7 @@
-"""What a submit costs does not depend on how many finished requests are kept, nor does a look for deadlines, nor a page
-of an owner's history."""
+"""What a submit, a look for deadlines, a page of an owner's history and an overview cost does not depend on how many
+finished requests are kept."""
 
+import re
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from server.db.tables import request_table
 from server.jobs.fair_queue import Caps
 from server.jobs.history import History
 from server.jobs.job_store import JobStore
+from server.jobs.overview_reader import OverviewReader
 from tests.harness.new_job import new_job
 
 KEPT = 3000
@@ -45,6 +47,29 @@ def test_a_submit_costs_the_same_with_many_finished_requests(database: sa.Engine
     with database.begin() as transaction:
         transaction.execute(sa.insert(request_table), kept)
     assert cost() < 1.3 * before
+
+
+def test_an_overview_reads_no_table_from_end_to_end(database: sa.Engine) -> None:
+    overview = OverviewReader(database, stale_s=1.0)
+    overview.read()  # usage records are read once
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        asked.append((statement, parameters))
+
+    sa.event.listen(database, "before_cursor_execute", note)
+    overview.read()
+    sa.event.remove(database, "before_cursor_execute", note)
+    selects = [(statement, parameters) for statement, parameters in asked if statement.startswith("SELECT")]
+    with database.connect() as connection:
+        plans = [
+            str(step[3])
+            for statement, parameters in selects
+            for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+    assert len(selects) > 10
+    assert any("request" in plan for plan in plans)
+    assert not [plan for plan in plans if re.fullmatch(r"SCAN (request|webhook|usage_record|progress)", plan)]
 
 
 _FINISHED = {
