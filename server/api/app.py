@@ -21,7 +21,19 @@ from server.api.middleware.security_headers import SecurityHeaders
 from server.api.middleware.submit_spans import SubmitSpans
 from server.api.middleware.unhandled_errors import UnhandledErrors
 from server.api.openapi_document import document
-from server.api.routes import fal_queue, fal_run, files, health, jwks, metrics, openapi, pages, playground, uploads
+from server.api.routes import (
+    admin,
+    fal_queue,
+    fal_run,
+    files,
+    health,
+    jwks,
+    metrics,
+    openapi,
+    pages,
+    playground,
+    uploads,
+)
 from server.api.services import Services
 from server.jobs.start_deadlines import keep_deadlines
 from server.settings import Settings
@@ -69,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers=HANDLERS,
     )
     app.state.services = services
-    for room in (fal_queue, fal_run, files, uploads, jwks, health, metrics, openapi, pages, playground):
+    for room in (fal_queue, fal_run, files, uploads, jwks, health, metrics, openapi, admin, pages, playground):
         app.include_router(room.router)
     return app
 

@@ -44,19 +44,18 @@ def admit(request: Request) -> str:
     return owner
 
 
-def admit_metrics(request: Request) -> None:
-    """Let the operator read metrics: with `api.metrics_token`, or a key of the owner `local`; on loopback without.
+def admit_operator(request: Request, *, token: str = "") -> None:
+    """Let the operator in: with a key of the owner `local`, or that bearer token if there is one; on loopback without.
 
     Raises:
         Unauthorized: nothing that is known was shown.
-        Forbidden: another owner's key was; metrics are about all owners together.
+        Forbidden: another owner's key was; what is behind this is about all owners together.
     """
-    parts = services(request)
-    shown, token = request.headers.get("authorization"), parts.settings.api.metrics_token.get_secret_value()
+    keys, shown = services(request).keys, request.headers.get("authorization")
     if token and shown is not None and hmac.compare_digest(shown.encode(), f"Bearer {token}".encode()):
         return
-    if (token or parts.keys.required()) and parts.keys.owner_of(shown) != LOCAL_OWNER:
-        raise Forbidden("Metrics are for the operator: a key of the owner `local`, or api.metrics_token")
+    if (token or keys.required()) and keys.owner_of(shown) != LOCAL_OWNER:
+        raise Forbidden("This is for the operator: a key of the owner `local`")
 
 
 def shown_key(request: Request) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from server.api.admin_models import AdminOverview, Draining, Redelivery
 from server.api.playground_models import ProgressAnswer, SessionInfo
 from server.fal.queue_models import CancelAnswer, QueueStatus
 from server.fal.schemas import HunyuanCustomOutput
@@ -50,7 +51,7 @@ def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
     return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
 
 
-def _json(description: str, model: type[BaseModel]) -> dict[str, Any]:
+def _json(description: str, model: type) -> dict[str, Any]:
     return {"description": description, "model": model}
 
 
@@ -164,12 +165,16 @@ STORED_IMAGE = RouteDoc(
 )
 DELETE = RouteDoc({204: {"description": "Nothing is left of it but its usage record."}})
 READY = RouteDoc({200: _json("A video can be made.", Readiness), 503: _json("Not now.", Readiness)})
+_OPERATOR: Responses = {403: _json("Not a key of the operator.", Problem)}
 METRICS = RouteDoc(
-    {
-        200: {"description": "In the format that `Accept` prefers.", "content": {"text/plain": {}}},
-        403: _json("Not a key of the operator.", Problem),
-    }
+    {200: {"description": "In the format that `Accept` prefers.", "content": {"text/plain": {}}}, **_OPERATOR}
 )
+OVERVIEW = RouteDoc({200: _json("The deployment now.", AdminOverview), **_OPERATOR})
+DRAIN = RouteDoc(
+    {200: _json("Asked for.", Draining), **_OPERATOR},
+    {"requestBody": {"required": True, "content": {"application/json": {"schema": Draining.model_json_schema()}}}},
+)
+REDELIVER = RouteDoc({202: _json("Accepted.", Redelivery), **_OPERATOR})
 OPENAPI = RouteDoc(
     {200: {"description": "The schema.", "content": {"application/json": {"schema": {"type": "object"}}}}}
 )

@@ -17,6 +17,7 @@ from server.jobs.dbos_queues import dbos_client
 from server.jobs.fair_queue import Caps
 from server.jobs.history import History
 from server.jobs.job_store import JobStore
+from server.jobs.overview_reader import OverviewReader
 from server.jobs.progress import ProgressReads
 from server.jobs.status_reads import StatusReads, open_rows
 from server.jobs.worker_registry import WorkerRegistry
@@ -25,6 +26,7 @@ from server.storage.files import Storage
 from server.storage.open import open_storage
 from server.storage.upload_tokens import UploadTokens
 from server.storage.uploads import Uploads
+from server.webhooks.outbox import WebhookOutbox
 from server.webhooks.signature import WebhookSigner
 
 
@@ -54,7 +56,11 @@ class Services:
     uploads: Uploads
 
     webhook_keys: dict[str, list[dict[str, str]]]
+
+    # for the operator
     metrics: Metrics
+    overview: OverviewReader
+    outbox: WebhookOutbox
     page_files: PageFiles
 
     @classmethod
@@ -88,6 +94,8 @@ class Services:
             uploads=uploads,
             webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
             metrics=Metrics(database, free_bytes=storage.scratch.free_bytes, stale_s=settings.jobs.heartbeat_stale_s),
+            overview=OverviewReader(database, stale_s=settings.jobs.heartbeat_stale_s),
+            outbox=WebhookOutbox(database),
             page_files=PageFiles.open(settings),
         )
 

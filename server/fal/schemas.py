@@ -188,7 +188,12 @@ def validate_input(body: dict[str, Any]) -> HunyuanCustomInput:
     try:
         return HunyuanCustomInput.model_validate(body)
     except ValidationError as error:
-        raise InvalidInput([_detail_item(item) for item in error.errors(include_url=False)]) from None
+        raise invalid_body(error) from None
+
+
+def invalid_body(error: ValidationError) -> InvalidInput:
+    """What is wrong with a body, as the `detail` list that FastAPI would send."""
+    return InvalidInput([_detail_item(item) for item in error.errors(include_url=False)])
 
 
 def _detail_item(error: Any) -> dict[str, Any]:

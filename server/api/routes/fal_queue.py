@@ -147,7 +147,11 @@ async def find_state(request: Request, request_id: str) -> JobState:
 
 async def find_job(request: Request, request_id: str) -> Job:
     """The same as the whole record."""
-    owner = current_owner(request)
+    return await stored_job(request, request_id, owner=current_owner(request))
+
+
+async def stored_job(request: Request, request_id: str, *, owner: str | None) -> Job:
+    """The record of a job of that owner; None: of any, for a caller who may see all."""
     if len(request_id) != 36 or not request_id.isprintable():
         raise NotFound
     job = await run_in_threadpool(services(request).store.get, request_id, owner=owner)
