@@ -44,10 +44,11 @@ function showConnection(news) {
 /**
  * The panel that asks for a key, in place of the page's content until one works.
  *
- * `check` is called with the key in place and answers whether the server knows it; it may throw.
+ * `check` is called with the key in place and answers whether the server knows it; it may throw, with a `messageKey`
+ * where there is more to say. `news` is the key of a message that is shown first.
  * Resolves when it does. The page must be shown again by its caller.
  */
-export function askForKey(check, { wasUsed = false } = {}) {
+export function askForKey(check, { wasUsed = false, news = wasUsed ? "key.ended" : "" } = {}) {
   const panel = byId("key-panel");
   const form = byId("key-form");
   const input = byId("key");
@@ -58,7 +59,7 @@ export function askForKey(check, { wasUsed = false } = {}) {
   };
   panel.hidden = false;
   document.body.dataset.key = "asked";
-  say(wasUsed ? "key.ended" : "");
+  say(news);
   input.focus();
   return new Promise((resolve) => {
     form.onsubmit = async (event) => {
@@ -67,9 +68,9 @@ export function askForKey(check, { wasUsed = false } = {}) {
       keepKey(input.value.trim().replace(/^Key\s+/i, ""));
       try {
         if (!(await check())) throw new Error("unknown");
-      } catch {
+      } catch (error) {
         keepKey(before);
-        say("key.wrong");
+        say(error.messageKey ?? "key.wrong");
         input.select();
         return;
       }
