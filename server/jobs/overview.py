@@ -42,6 +42,7 @@ class RunningJob:
     attempt: int
     faults: int
     running_s: float
+    lost: bool  # its worker is not heard of any more: another one goes on with it
     cancelled: bool  # asked for, and not yet seen by its generator
     rendered: bool  # its video is being stored
     stage: str | None

@@ -5,7 +5,7 @@ It needs nothing but a database: a command beside a server shows the same as the
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,11 +13,11 @@ import sqlalchemy as sa
 
 from server.db.size import database_bytes
 from server.db.snapshot import snapshot
-from server.db.tables import key_table, literal, progress_table, request_table, webhook_table
+from server.db.tables import key_table, literal, progress_table, request_table, usage_table, webhook_table
 from server.fal.submit_headers import Priority
-from server.jobs.completion import DELIVERED, FAILED, PENDING
+from server.jobs.completion import COMPLETED, DELIVERED, FAILED, PENDING
 from server.jobs.job import Status
-from server.jobs.measurements import all_measured, together
+from server.jobs.measurements import Measured, all_measured, together
 from server.jobs.outcomes import CANCELLED
 from server.jobs.overview import (
     Delivery,
@@ -32,14 +32,17 @@ from server.jobs.overview import (
 )
 from server.jobs.totals import Totals, TotalsReader
 from server.jobs.usage_sums import BEFORE, DAYS, Group, Used, day_of
-from server.jobs.worker_registry import registered
+from server.jobs.worker_registry import Worker, registered
 
 _ROWS: Final = 20  # of each list that could be long
 _RUNNING: Final = 200
 _OWNERS: Final = 50
 _LOOKED_AT: Final = 5000  # ended requests, among which failed ones are looked for
 
+_FINE: Final = (COMPLETED, CANCELLED.error_type)
+
 _row, _webhook, _key, _progress = request_table.c, webhook_table.c, key_table.c, progress_table.c
+_usage = usage_table.c
 
 
 class OverviewReader:
@@ -59,25 +62,13 @@ class OverviewReader:
         now = self._clock()
         with snapshot(self._database) as rows:
             totals, measured = self._totals.read_in(rows), all_measured(rows)
-            usage = _usage(totals.used, day_of(now))
+            usage = _by_owner(totals.used, day_of(now))
+            workers = [self._worker(worker, measured.get(worker.id, Measured()), now) for worker in registered(rows)]
             return Overview(
                 at=now,
                 queue=_queue(rows, totals, now),
-                running=_running(rows, now),
-                workers=[
-                    WorkerNow(
-                        id=worker.id,
-                        state=worker.state,
-                        detail=worker.detail,
-                        draining=worker.draining,
-                        stale=now - worker.heartbeat_at >= self._stale_s,
-                        heartbeat_age_s=_since(worker.heartbeat_at, now),
-                        pid=worker.pid,
-                        generator_pid=worker.generator_pid,
-                        gpus=measured[worker.id].gpus if worker.id in measured else (),
-                    )
-                    for worker in registered(rows)
-                ],
+                running=_running(rows, now, {worker.id for worker in workers if not worker.stale}),
+                workers=workers,
                 failures=_failures(rows, now),
                 attempts=together(measured.values()).attempts,
                 webhooks=_webhooks(rows, totals, now),
@@ -87,6 +78,19 @@ class OverviewReader:
                 database=rows.dialect.name,
                 database_bytes=database_bytes(rows),
             )
+
+    def _worker(self, worker: Worker, measured: Measured, now: float) -> WorkerNow:
+        return WorkerNow(
+            id=worker.id,
+            state=worker.state,
+            detail=worker.detail,
+            draining=worker.draining,
+            stale=now - worker.heartbeat_at >= self._stale_s,
+            heartbeat_age_s=_since(worker.heartbeat_at, now),
+            pid=worker.pid,
+            generator_pid=worker.generator_pid,
+            gpus=measured.gpus,
+        )
 
 
 def _queue(rows: sa.Connection, totals: Totals, now: float) -> Queue:
@@ -110,7 +114,7 @@ def _queue(rows: sa.Connection, totals: Totals, now: float) -> Queue:
     )
 
 
-def _running(rows: sa.Connection, now: float) -> list[RunningJob]:
+def _running(rows: sa.Connection, now: float, alive: Collection[str]) -> list[RunningJob]:
     columns = (_row.id, _row.owner, _row.worker_id, _row.attempt, _row.faults, _row.started_at, _row.created_at)
     reported = (_progress.stage, _progress.done, _progress.total, _progress.seconds_left, _progress.at)
     query = (
@@ -128,6 +132,7 @@ def _running(rows: sa.Connection, now: float) -> list[RunningJob]:
             attempt=row.attempt,
             faults=row.faults,
             running_s=_since(row.started_at or row.created_at, now),
+            lost=row.worker_id not in alive,
             cancelled=row.cancel_requested,
             rendered=bool(row.rendered),
             stage=row.stage,
@@ -143,9 +148,10 @@ def _running(rows: sa.Connection, now: float) -> list[RunningJob]:
 def _failures(rows: sa.Connection, now: float) -> list[Failure]:
     columns = (_row.id, _row.owner, _row.finished_at, _row.response_status, _row.error_type, _row.error)
     more = (_row.response_json, _row.attempt, _row.faults)
-    ended = sa.select(*columns, *more).where(_row.finished_at.is_not(None)).order_by(_row.finished_at.desc())
+    # Found among usage records, which are small: rows of requests are as long as their prompts.
+    ended = sa.select(_usage.request_id, _usage.outcome, _usage.finished_at).order_by(_usage.finished_at.desc())
     last = ended.limit(_LOOKED_AT).subquery()
-    failed = last.c.error_type != CANCELLED.error_type  # and so not null
+    failed = sa.select(*columns, *more).join(last, last.c.request_id == _row.id).where(last.c.outcome.not_in(_FINE))
     return [
         Failure(
             request_id=row.id,
@@ -157,7 +163,7 @@ def _failures(rows: sa.Connection, now: float) -> list[Failure]:
             attempts=row.attempt,
             faults=row.faults,
         )
-        for row in rows.execute(sa.select(last).where(failed).order_by(last.c.finished_at.desc()).limit(_ROWS))
+        for row in rows.execute(failed.order_by(last.c.finished_at.desc()).limit(_ROWS))
     ]
 
 
@@ -167,7 +173,8 @@ def _first_reason(response_json: str | None) -> str:
     if not isinstance(detail, list) or not detail:
         return ""
     first: Mapping[str, Any] = detail[0]
-    return f"{'.'.join(map(str, first.get('loc', ())))}: {first.get('msg', '')}"
+    place = ".".join(map(str, first.get("loc", ())[1:]))  # behind "body"
+    return f"{place}: {first.get('msg', '')}" if place else str(first.get("msg", ""))
 
 
 def _webhooks(rows: sa.Connection, totals: Totals, now: float) -> Webhooks:
@@ -194,7 +201,7 @@ def _webhooks(rows: sa.Connection, totals: Totals, now: float) -> Webhooks:
     return Webhooks(pending=totals.webhooks[PENDING], failed=totals.webhooks[FAILED], latest=latest)
 
 
-def _usage(sums: Mapping[Group, Used], today: int) -> list[OwnerUsage]:
+def _by_owner(sums: Mapping[Group, Used], today: int) -> list[OwnerUsage]:
     """Of every owner, those with most GPU time this week first."""
     of: dict[str, list[Used]] = {}
     for group, used in sums.items():

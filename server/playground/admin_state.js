@@ -33,7 +33,7 @@ export function problems(o, drain) {
   const stale = o.workers.filter((worker) => worker.stale);
   const draining = alive.filter((worker) => worker.draining);
   if (alive.length === 0) add("bad", "noWorker");
-  if (drain === "draining") add("warn", "draining", { n: o.running.length });
+  if (drain === "draining") add("warn", "draining", { n: atWork(o) });
   if (drain === "drained") add("warn", "drained");
   if (draining.length && draining.length < alive.length) add("warn", "someDrain", { names: names(draining) });
   for (const worker of alive) {
@@ -44,6 +44,9 @@ export function problems(o, drain) {
   if (free < limit) add("bad", "disk", { free: { bytes: free }, limit: { bytes: limit } });
   return found;
 }
+
+/** How many requests workers have that are alive: the others wait for another worker. */
+const atWork = (o) => o.running.filter((job) => !job.lost).length;
 
 const names = (workers) => workers.map((worker) => worker.id).join(", ");
 
@@ -62,7 +65,7 @@ export class DrainWatch {
     }
     for (const worker of alive) this.#count(worker.id, o.at - worker.heartbeat_age_s);
     const heard = alive.every((worker) => this.#beats.get(worker.id).count >= 2);
-    return heard && o.queue.running === 0 ? "drained" : "draining";
+    return heard && atWork(o) === 0 ? "drained" : "draining";
   }
 
   #count(id, at) {

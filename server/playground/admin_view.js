@@ -4,7 +4,7 @@ import { units } from "./admin_state.js";
 import { action, badge, put, requestId, short, table, text } from "./admin_table.js";
 import { byId, el } from "./dom.js";
 import { bytes } from "./format.js";
-import { language, t, tn } from "./messages.js";
+import { hasMessage, language, t, tn } from "./messages.js";
 
 const number = (value) => value.toLocaleString(language());
 const size = (count) => bytes(count, language());
@@ -14,6 +14,9 @@ const ago = (seconds) => (seconds < 1 ? t("now") : t("ago", { span: inUnit(units
 
 const hours = (seconds) =>
   seconds < 3600 ? inUnit(units(seconds)[0]) : `${(seconds / 3600).toLocaleString(language(), { maximumFractionDigits: 1 })} ${t("unit.h")}`;
+
+/** A word of the server in the reader's language; one that is new here as it is. */
+const word = (kind, name) => (hasMessage(`${kind}.${name}`) ? t(`${kind}.${name}`) : name);
 
 export const timeOf = (at) => new Date(at * 1000).toLocaleTimeString(language());
 
@@ -92,7 +95,7 @@ function makeProgress(cell) {
 function fillProgress(cell, job) {
   const [bar, words] = cell.children;
   const stage = job.rendered ? "publish" : (job.stage ?? "none");
-  const name = t(`stage.${job.cancelled ? "cancelled" : stage}`);
+  const name = word("stage", job.lost ? "lost" : job.cancelled ? "cancelled" : stage);
   const share = job.total && !job.rendered ? Math.min(1, job.done / job.total) : null;
   if (share === null) bar.removeAttribute("value");
   else bar.value = share;
@@ -128,8 +131,8 @@ const STATES = { ready: "good", loading: "busy", idle: "", failed: "bad" };
 
 function workerState(worker) {
   if (worker.stale) return ["bad", t("state.stale")];
-  if (worker.draining) return ["warn", `${t("state.draining")} · ${t(`state.${worker.state}`)}`];
-  return [STATES[worker.state] ?? "", t(`state.${worker.state}`)];
+  if (worker.draining) return ["warn", `${t("state.draining")} · ${word("state", worker.state)}`];
+  return [STATES[worker.state] ?? "", word("state", worker.state)];
 }
 
 function fillMemory(cell, worker) {
@@ -266,7 +269,7 @@ export function showAttempts(attempts) {
     key: ([reason]) => reason,
     columns: [
       text("col.count", ([, count]) => number(count), { n: true }),
-      text("col.reason", ([reason]) => t(`reason.${reason}`), { wide: true }),
+      text("col.reason", ([reason]) => word("reason", reason), { wide: true }),
     ],
   });
   fillAttempts(Object.entries(attempts).sort(([, one], [, other]) => other - one));

@@ -40,7 +40,21 @@ def database(either_database: sa.Engine) -> Iterator[sa.Engine]:
 def requests(database: sa.Engine, *rows: dict[str, Any]) -> None:
     with database.begin() as transaction:
         for number, row in enumerate(rows):
-            transaction.execute(request_table.insert().values(**{**_PLAIN, "id": f"r{number}", **row}))
+            values = {**_PLAIN, "id": f"r{number}", **row}
+            transaction.execute(request_table.insert().values(**values))
+            if "finished_at" in row:
+                transaction.execute(usage_table.insert().values(**_record(values)))
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    outcome = row.get("error_type", "completed")
+    return {
+        "request_id": row["id"],
+        "owner": row["owner"],
+        "finished_at": row["finished_at"],
+        "outcome": outcome,
+        "gpu_seconds": 1.0,
+    }
 
 
 def reader(database: sa.Engine) -> OverviewReader:
@@ -59,14 +73,17 @@ def test_the_queue_is_told_in_its_order(database: sa.Engine) -> None:
 
 def test_it_tells_what_each_job_does_now(database: sa.Engine) -> None:
     running = {"status": "IN_PROGRESS", "worker_id": "gpu-1", "started_at": NOW - 30, "attempt": 2, "faults": 1}
-    requests(database, running, {**running, "cancel_requested": True, "video_key": "files/x"})
+    lost = {**running, "worker_id": "gone"}
+    requests(database, running, {**running, "cancel_requested": True, "video_key": "files/x"}, lost)
     step = {"request_id": "r0", "stage": "denoise", "done": 3, "total": 30, "seconds_left": 80.5, "at": NOW - 1}
     with database.begin() as transaction:
         transaction.execute(progress_table.insert().values(**step))
-    first, second = reader(database).read().running
+    WorkerRegistry(database, clock=lambda: NOW - 1).beat("gpu-1", pid=1, generator_pid=2, state="ready", detail="")
+    first, second, third = reader(database).read().running
     assert (first.worker_id, first.attempt, first.faults, first.running_s) == ("gpu-1", 2, 1, 30.0)
     assert (first.stage, first.done, first.total, first.seconds_left, first.reported_s) == ("denoise", 3, 30, 80.5, 1.0)
     assert (first.cancelled, first.rendered) == (False, False)
+    assert (first.lost, second.lost, third.lost) == (False, False, True)
     assert (second.cancelled, second.rendered, second.stage, second.reported_s) == (True, True, None, None)
 
 
@@ -84,7 +101,7 @@ def test_failures_are_told_with_their_reason_and_without_the_input(database: sa.
     found = reader(database).read().failures
     assert [(one.status, one.message, one.faults, one.ended_s) for one in found] == [
         (503, "The generator stopped", 3, 8.0),
-        (422, "body.fps: Input should be less", 0, 9.0),
+        (422, "fps: Input should be less", 0, 9.0),
     ]
 
 
