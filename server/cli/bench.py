@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     bench.command("idle")(bench_idle)
     bench.command("cluster")(bench_cluster)
     bench.command("sizing")(bench_sizing)
+    bench.command("kept")(bench_kept)
     bench.command("convert")(bench_convert_command)
     bench.command("load")(bench_load)
     bench.command("words")(bench_words)
@@ -91,6 +92,16 @@ def bench_sizing(
 
     configure_logging("bench", logging.WARNING)
     run(workers=workers, render_s=render_s, plot=plot)
+
+
+def bench_kept(
+    requests: Annotated[int, typer.Option(min=1, help="Finished requests that are kept.")] = 100_000,
+) -> None:
+    """Measure what reads cost with many requests kept: the operator's overview, metrics, a page of history."""
+    from server.bench.kept import bench_kept as run
+
+    configure_logging("bench", logging.WARNING)
+    run(requests=requests)
 
 
 def bench_load(
