@@ -188,7 +188,7 @@ function failures() {
       short("col.owner", (job) => job.owner),
       badge("col.state", (job) => [job.status >= 500 ? "bad" : "", String(job.status)]),
       { t: "col.reason", wide: true, make: makeReason, fill: fillReason },
-      text("col.attempts", (job) => number(job.attempts), { n: true }),
+      text("col.attempts", (job) => number(job.attempts), { n: true, minor: (job) => job.attempts < 2 }),
     ],
   });
   return (overview) => fill(overview.failures);
