@@ -1,7 +1,7 @@
 // The operator's page: an overview of the deployment every two seconds while it is visible, and what can be done about it.
 
 import "./admin_messages.js";
-import { DrainWatch, figures, problems } from "./admin_state.js";
+import { DrainWatch, figures, isAlive, problems } from "./admin_state.js";
 import { showAttempts, showFigures, showProblems, showServer, tables, timeOf } from "./admin_view.js";
 import { announce, byId } from "./dom.js";
 import { askForKey, openFrame, showOwner } from "./frame.js";
@@ -91,7 +91,7 @@ function show() {
   const time = timeOf(shown.at);
   byId("as-of").textContent = isPaused ? t("admin.paused", { time }) : time;
   const button = byId("drain");
-  button.disabled = shown.workers.every((worker) => worker.stale);
+  button.disabled = !shown.workers.some(isAlive);
   button.dataset.state = state;
   button.className = state === "off" ? "" : "primary";
   button.textContent = t(state === "off" ? "drain.do" : "undrain.do");
@@ -100,12 +100,12 @@ function show() {
 
 async function switchDrain() {
   const draining = byId("drain").dataset.state === "off";
-  if (draining && !(await confirmed("drain"))) return;
+  if (draining && !(await confirmed(["drain.title", "drain.text", "drain.yes"]))) return;
   await act("admin/drain", { json: { draining } }, draining ? "drain.done" : "undrain.done");
 }
 
 async function cancel(job) {
-  if (!(await confirmed("cancel", { id: job.request_id, owner: job.owner }))) return;
+  if (!(await confirmed(["cancel.title", "cancel.text", "cancel.yes"], { id: job.request_id, owner: job.owner }))) return;
   await act(`admin/requests/${job.request_id}/cancel`, {}, "cancel.done");
 }
 
@@ -133,12 +133,12 @@ function complain(message) {
   show();
 }
 
-/** Whether the reader means it; `what` names the messages. */
-function confirmed(what, values = {}) {
+/** Whether the reader means it; the keys are of a title, a text, and the word of the button that says yes. */
+function confirmed([title, text, yes], values = {}) {
   const dialog = byId("confirm");
-  byId("confirm-title").textContent = t(`${what}.title`);
-  byId("confirm-text").textContent = t(`${what}.text`, values);
-  byId("confirm-yes").textContent = t(`${what}.yes`);
+  byId("confirm-title").textContent = t(title);
+  byId("confirm-text").textContent = t(text, values);
+  byId("confirm-yes").textContent = t(yes);
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));

@@ -3,17 +3,20 @@
 const HOUR_S = 3600;
 const AT_MOST = 20; // failures that the server lists
 
+/** Whether a worker is heard of and has not been stopped in order. */
+export const isAlive = (worker) => !worker.stale && worker.state !== "stopped";
+
 /** Figures on top: [name, value, kind]; a value is a number or {s} for seconds, {bytes}, {part, of}. */
 export function figures(o) {
-  const ready = o.workers.filter((worker) => !worker.stale && !worker.draining && ["ready", "idle"].includes(worker.state));
-  const alive = o.workers.filter((worker) => !worker.stale);
+  const alive = o.workers.filter(isAlive);
+  const ready = alive.filter((worker) => !worker.draining && ["ready", "idle"].includes(worker.state));
   const failed = o.failures.filter((one) => one.ended_s < HOUR_S).length;
   const waiting = o.queue.waiting.normal + o.queue.waiting.low;
   return [
     ["running", o.queue.running, ""],
     ["waiting", waiting, ""],
     ["oldest", waiting ? { s: o.queue.oldest_wait_s } : null, ""],
-    ["workers", { part: ready.length, of: alive.length }, readiness(o.workers, ready.length)],
+    ["workers", { part: ready.length, of: alive.length }, readiness(o.workers.filter((worker) => worker.state !== "stopped"), ready.length)],
     ["failed", failed === AT_MOST ? { atLeast: failed } : failed, failed ? "warn" : ""],
     ["webhooks", o.webhooks.pending, ""],
     ["disk", { bytes: o.server.disk_free_bytes }, o.server.disk_free_bytes < o.server.min_free_bytes ? "bad" : ""],
@@ -29,7 +32,7 @@ function readiness(workers, ready) {
 export function problems(o, drain) {
   const found = [];
   const add = (kind, key, values = {}) => found.push({ kind, key: `problem.${key}`, values });
-  const alive = o.workers.filter((worker) => !worker.stale);
+  const alive = o.workers.filter(isAlive);
   const stale = o.workers.filter((worker) => worker.stale);
   const draining = alive.filter((worker) => worker.draining);
   if (alive.length === 0) add("bad", "noWorker");
@@ -58,7 +61,7 @@ export class DrainWatch {
   #beats = new Map();
 
   see(o) {
-    const alive = o.workers.filter((worker) => !worker.stale);
+    const alive = o.workers.filter(isAlive);
     if (alive.length === 0 || !alive.every((worker) => worker.draining)) {
       this.#beats.clear();
       return "off";

@@ -16,7 +16,7 @@ const hours = (seconds) =>
   seconds < 3600 ? inUnit(units(seconds)[0]) : `${(seconds / 3600).toLocaleString(language(), { maximumFractionDigits: 1 })} ${t("unit.h")}`;
 
 /** A word of the server in the reader's language; one that is new here as it is. */
-const word = (kind, name) => (hasMessage(`${kind}.${name}`) ? t(`${kind}.${name}`) : name);
+const word = (key) => (hasMessage(key) ? t(key) : key.slice(key.indexOf(".") + 1));
 
 export const timeOf = (at) => new Date(at * 1000).toLocaleTimeString(language());
 
@@ -95,7 +95,7 @@ function makeProgress(cell) {
 function fillProgress(cell, job) {
   const [bar, words] = cell.children;
   const stage = job.rendered ? "publish" : (job.stage ?? "none");
-  const name = word("stage", job.lost ? "lost" : job.cancelled ? "cancelled" : stage);
+  const name = word(`doing.${job.lost ? "lost" : job.cancelled ? "cancelled" : stage}`);
   const share = job.total && !job.rendered ? Math.min(1, job.done / job.total) : null;
   if (share === null) bar.removeAttribute("value");
   else bar.value = share;
@@ -131,8 +131,8 @@ const STATES = { ready: "good", loading: "busy", idle: "", failed: "bad" };
 
 function workerState(worker) {
   if (worker.stale) return ["bad", t("state.stale")];
-  if (worker.draining) return ["warn", `${t("state.draining")} · ${word("state", worker.state)}`];
-  return [STATES[worker.state] ?? "", word("state", worker.state)];
+  if (worker.draining) return ["warn", `${t("state.draining")} · ${word(`state.${worker.state}`)}`];
+  return [STATES[worker.state] ?? "", word(`state.${worker.state}`)];
 }
 
 function fillMemory(cell, worker) {
@@ -269,7 +269,7 @@ export function showAttempts(attempts) {
     key: ([reason]) => reason,
     columns: [
       text("col.count", ([, count]) => number(count), { n: true }),
-      text("col.reason", ([reason]) => word("reason", reason), { wide: true }),
+      text("col.reason", ([reason]) => word(`reason.${reason}`), { wide: true }),
     ],
   });
   fillAttempts(Object.entries(attempts).sort(([, one], [, other]) => other - one));

@@ -1,22 +1,17 @@
 """What the operator's page concludes from an overview, and that it has a word for all that the server says."""
 
-import json
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
 
 from server.generator.state import Phase
 from server.worker import measuring
-from tests.harness.client_programs import missing
-from tests.harness.live_server import ROOT
+from tests.harness.page_modules import in_node
 
-FILES = ROOT / "server" / "playground"
 STEPS = """
-import { DrainWatch, figures, problems, units } from "FILES/admin_state.js";
-import { TABLES } from "FILES/messages.js";
-import "FILES/admin_messages.js";
+import { DrainWatch, figures, problems, units } from "./admin_state.js";
+import { TABLES } from "./messages.js";
+import "./admin_messages.js";
 
 const worker = (id, beat, more) => ({
   id, state: "ready", detail: "", draining: true, stale: false, heartbeat_age_s: 100 - beat, ...more });
@@ -42,7 +37,7 @@ const told = [
 const keys = (o, drain = "off") => problems(o, drain).map(({ key }) => key.replace("problem.", ""));
 const full = seen(0, worker("a", 1, on));
 full.server.disk_free_bytes = 0;
-console.log(JSON.stringify({
+answer({
   told,
   units: [0, 0.4, 59.6, 61, 125, 599, 601, 3599, 3600, 7325, 90061, 86400 * 3].map((s) =>
     units(s).flat().join(" ")),
@@ -50,6 +45,7 @@ console.log(JSON.stringify({
     none: keys(seen(0, worker("a", 1, on))),
     empty: keys(seen(0)),
     gone: keys(seen(0, gone)),
+    stopped: keys(seen(0, worker("a", 1, { ...on, state: "stopped" }))),
     failed: keys(seen(0, worker("a", 1, { ...on, state: "failed" }), gone)),
     mixed: keys(seen(0, worker("a", 1, on), worker("b", 1))),
     drained: keys(seen(0, worker("a", 1)), "drained"),
@@ -58,19 +54,14 @@ console.log(JSON.stringify({
   readiness: [[worker("a", 1, on)], [worker("a", 1, on), gone], [worker("a", 1)], [gone]].map(
     (workers) => figures(seen(0, ...workers)).find(([name]) => name === "workers")[2]),
   words: Object.fromEntries(["en", "de"].map((name) => [name, Object.assign({}, ...TABLES.map((of) => of[name]))])),
-}));
+});
 """
 
 
 @pytest.fixture(scope="module")
-def page() -> dict[str, Any]:
-    node = shutil.which("node") or missing("no node: apt-get install nodejs")
-    script = STEPS.replace("FILES", FILES.as_uri())
-    ran = subprocess.run(
-        [node, "--input-type=module", "-e", script], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
-    return dict(json.loads(ran.stdout))
+def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found: dict[str, Any] = in_node(tmp_path_factory.mktemp("node"), STEPS)
+    return found
 
 
 def test_workers_are_drained_only_when_all_have_heard_of_it(page: dict[str, Any]) -> None:
@@ -99,6 +90,7 @@ def test_what_needs_attention(page: dict[str, Any]) -> None:
         "none": [],
         "empty": ["noWorker"],
         "gone": ["noWorker", "stale"],
+        "stopped": ["noWorker"],
         "failed": ["workerFailed", "stale"],
         "mixed": ["someDrain"],
         "drained": ["drained"],
@@ -113,4 +105,3 @@ def test_it_has_a_word_for_all_that_the_server_says(page: dict[str, Any], langua
     reasons = {measuring.RENDERED, measuring.WORKER_LOST, measuring.FAILED, *measuring._REASONS.values()}
     said = [f"state.{phase}" for phase in Phase] + [f"reason.{reason}" for reason in reasons]
     assert [key for key in said if key not in words] == []
-    assert words.keys() == page["words"]["en"].keys()
