@@ -14,6 +14,7 @@ from pydantic_settings import SettingsConfigDict
 
 from server.errors import SettingsError
 from server.settings import ENV_PREFIX, Settings
+from server.settings_problem import problem, unknown_variable
 
 
 def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -36,28 +37,14 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
     try:
         loaded = FromFile(**(overrides or {}))
     except ValidationError as error:
-        problems = "; ".join(
-            _problem(e["loc"], e["msg"].removeprefix("Value error, "), config, overrides or {}) for e in error.errors()
-        )
-        raise SettingsError(problems) from error
+        problems = (problem(one, config, overrides or {}) for one in error.errors())
+        raise SettingsError("; ".join(problems)) from error
+    except OSError as error:
+        raise SettingsError(f"{config}: {error.strerror}") from error
     except ValueError as error:  # TOML syntax, or JSON in a variable that pydantic-settings could not parse
         raise SettingsError(f"{config or 'settings'}: {error}") from error
     data_dir = loaded.data_dir.absolute()
     return loaded.model_copy(update={"data_dir": data_dir, "database_url": _database_url(loaded, data_dir)})
-
-
-def _problem(loc: tuple[int | str, ...], message: str, config: Path | None, overrides: Mapping[str, Any]) -> str:
-    """One wrong setting, with the place that its value comes from: an option, a variable or the file."""
-    path = [str(part) for part in loc]
-    where, given = str(config or "settings"), overrides
-    variables = {name.upper(): name for name in os.environ}
-    for length in range(1, len(path) + 1):
-        where = variables.get(f"{ENV_PREFIX}{'__'.join(path[:length])}".upper(), where)
-    for part in path:
-        given = given.get(part, {}) if isinstance(given, Mapping) else given
-    if given not in ({}, None):
-        where = "command line"
-    return f"{where}: {'.'.join(path)}: {message}"
 
 
 def _database_url(loaded: Settings, data_dir: Path) -> str:
@@ -73,4 +60,4 @@ def _refuse_unknown_environment() -> None:
     for variable in os.environ:
         upper = variable.upper()
         if upper.startswith(ENV_PREFIX) and upper.split("__", 1)[0] not in known:
-            raise SettingsError(f"{variable}: unknown setting")
+            raise SettingsError(unknown_variable(variable))

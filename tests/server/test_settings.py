@@ -39,3 +39,55 @@ def test_an_error_names_the_place_of_the_value(
     for words in told:
         assert words.format(file=config) in str(refused.value)
     assert str(refused.value).count(str(config)) == sum("{file}" in words for words in told)
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "told"),
+    [
+        (
+            '[generator]\nmemry_plan = "auto"',
+            {},
+            "generator.memry_plan: unknown setting; did you mean generator.memory_plan?",
+        ),
+        ("[generatr]\nranks = 2", {}, "generatr: unknown setting; did you mean generator?"),
+        ("port = 9000", {}, "port: unknown setting; did you mean api.port?"),
+        ("[video]\nquality = 1", {}, "video.quality: unknown setting; there are crf, encoder_threads"),
+        ("", {"HUNYUAN_CUSTOM_API__PROT": "1"}, "api.prot: unknown setting; did you mean api.port?"),
+        ("", {"HUNYUAN_CUSTOM_PORT": "1"}, "unknown setting; did you mean HUNYUAN_CUSTOM_API__PORT?"),
+        (
+            '[generator]\nmemory_plan = "residnt"',
+            {},
+            "Input should be 'auto', 'resident', 'offload_encoders' or 'stream_blocks', not 'residnt'; "
+            "did you mean 'resident'?",
+        ),
+        ("[api]\nport = 99999", {}, "api.port: Input should be less than or equal to 65535, not 99999"),
+        ("[webhooks]\nretry_delays_s = [1, 'x']", {}, "unable to parse string as a number, not 'x'"),
+    ],
+)
+def test_an_error_says_what_was_given_and_what_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, variables: dict[str, str], told: str
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(config)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        'database_url = "mysql://user:s3cret@host/jobs"',
+        '[api]\nmetrics_token = "s3cret"',
+        "[object_storage]\nsecret_access_key = ['s3cret']",
+        'object_storage = "s3cret"',
+    ],
+)
+def test_an_error_repeats_no_secret(tmp_path: Path, file: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(file)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(config)
+    assert "s3cret" not in str(refused.value)
