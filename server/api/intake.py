@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import IntegrityError
 
-from pipeline.safety.prompt_words import flagged, flagged_negative
 from server.db.outage import is_outage, one_line
-from server.errors import ContentPolicyViolation, InsufficientStorage, ModelError
+from server.errors import InsufficientStorage, ModelError
 from server.fal.data_uri import PREFIX, decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput, parse_json_object, validate_input
 from server.fal.submit_headers import SubmitOptions
@@ -21,6 +20,7 @@ from server.logs import name_request
 from server.settings import Settings
 from server.storage.files import Storage
 from server.tracing.spans import ERROR_TYPE, current_span
+from server.untrusted.words import refuse_words
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Intake:
         body, source_key, refused = None, None, None
         try:
             valid = validate_input(fields)
-            self._check_words(request_id, valid)
+            refuse_words(request_id, valid, self._safety)
             body, source_key = self._detach_image(request_id, valid)
         except ModelError as error:
             refused = error.response()
@@ -101,17 +101,6 @@ class Intake:
             if is_outage(error):  # it shows elsewhere
                 return
             logger.warning("the image of request %s may be left over: %s", job.id, one_line(error))
-
-    def _check_words(self, request_id: str, body: HunyuanCustomInput) -> None:
-        """Raises ContentPolicyViolation."""
-        if self._safety.off or not (body.enable_safety_checker or self._safety.required):
-            return
-        if category := flagged(body.prompt):
-            logger.info("request %s: prompt refused by the word list: %s", request_id, category)
-            raise ContentPolicyViolation("prompt")
-        if category := flagged_negative(body.negative_prompt):
-            logger.info("request %s: negative prompt refused by the word list: %s", request_id, category)
-            raise ContentPolicyViolation("negative_prompt")
 
     def _known(self, submission: Submission) -> Accepted | None:
         key = submission.options.idempotency_key

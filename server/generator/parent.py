@@ -4,15 +4,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
-from server.errors import ServerError
+from server.errors import ContentPolicyViolation, ErrorResponse, ServerError
 from server.generator.keeper import Died, GeneratorKeeper
 from server.generator.messages import Cancel, Failed, Finished, Generate, JobMessage, Log, Preview, Where, Working
 from server.generator.state import GeneratorState
 from server.generator.watchdog import Watchdog
 from server.settings import MEMORY_PLANS, MemoryPlan, Settings
 
+# The field of the input that a finding belongs to; a video shows what its prompt asks for.
+_BLAMED: Final[dict[Where, Literal["prompt", "negative_prompt", "image_url"]]] = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "image": "image_url",
+    "frames": "prompt",
+}
 _TICK_S: Final = 0.1  # how often a running request looks at its limits
 
 
@@ -46,6 +53,15 @@ class ContentFlagged(ServerError):
     def __init__(self, message: str, where: Where) -> None:
         super().__init__(message)
         self.where: Where = where
+
+    @property
+    def log_line(self) -> str:
+        """For the request's log."""
+        return f"The safety checker flagged the {self.where.replace('_', ' ')}: {self}"
+
+    def response(self) -> ErrorResponse:
+        """What the user is told."""
+        return ContentPolicyViolation(_BLAMED[self.where]).response()
 
 
 class Generator:

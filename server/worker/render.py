@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Literal, assert_never
+from typing import Final, assert_never
 
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
-from server.errors import ContentPolicyViolation, ErrorResponse, TryAgainLater
-from server.fal.video_size import video_size
-from server.generator.messages import Generate, JobMessage, Where
+from server.errors import ErrorResponse, TryAgainLater
+from server.generator.job_message import LocalFiles, generate_message
+from server.generator.messages import Generate, JobMessage
 from server.generator.parent import (
     ContentFlagged,
     DiskError,
@@ -29,7 +29,7 @@ from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DI
 from server.settings import Settings
 from server.storage.files import Storage
 from server.storage.scratch import scratch_thumbnail
-from server.tracing.spans import Attributes, current_span, within
+from server.tracing.spans import Attributes, within
 from server.worker.attempt import (
     Again,
     Ended,
@@ -51,14 +51,6 @@ from server.worker.workflow import Workflow, unexpected_error
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S: Final = 30.0  # of a worker whose disk is full
-
-# The field of the input that a finding belongs to; a video shows what its prompt asks for.
-_BLAMED: Final[dict[Where, Literal["prompt", "negative_prompt", "image_url"]]] = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
-    "image": "image_url",
-    "frames": "prompt",
-}
 
 
 class RenderWorkflow(Workflow):
@@ -185,8 +177,8 @@ class RenderWorkflow(Workflow):
     def _failure(self, job: Job, error: ContentFlagged | GenerationError) -> ErrorResponse:
         """What the same request would end with again."""
         if isinstance(error, ContentFlagged):
-            self._log(job, f"The safety checker flagged the {error.where.replace('_', ' ')}: {error}", "ERROR")
-            return ContentPolicyViolation(_BLAMED[error.where]).response()
+            self._log(job, error.log_line, "ERROR")
+            return error.response()
         logger.warning("request %s: %s", job.id, error)
         return GENERATION_FAILED
 
@@ -248,27 +240,15 @@ class RenderWorkflow(Workflow):
         return lines
 
     def _message(self, job: Job, image: Path) -> Generate:
-        wanted = job.input
-        width, height = video_size(wanted)
-        output = self._storage.scratch.rendering(f"{job.id}-{job.attempt}.mp4")
-        return Generate(
-            request_id=job.id,
-            prompt=wanted.prompt,
-            expand_prompt=wanted.enable_prompt_expansion and self._settings.prompt.expansion,
-            log_prompt=job.store_io,
-            negative_prompt=wanted.negative_prompt,
-            image=str(image),
-            output=str(output),
-            thumbnail=str(scratch_thumbnail(output)),
-            checkpoint=str(self._storage.scratch.checkpoint(job.id)),
-            cut_out=str(self._storage.scratch.cut_out(job.id)),
-            trace_id=current_span().trace_id,
-            check_safety=wanted.enable_safety_checker or self._settings.safety.required,
-            width=width,
-            height=height,
-            num_frames=wanted.num_frames,
-            fps=wanted.fps,
-            num_inference_steps=wanted.num_inference_steps,
-            guidance_scale=wanted.cfg_scale,
-            seed=job.seed,
+        scratch = self._storage.scratch
+        output = scratch.rendering(f"{job.id}-{job.attempt}.mp4")
+        files = LocalFiles(
+            image=image,
+            output=output,
+            checkpoint=scratch.checkpoint(job.id),
+            cut_out=scratch.cut_out(job.id),
+            thumbnail=scratch_thumbnail(output),
+        )
+        return generate_message(
+            job.id, job.input, seed=job.seed, files=files, settings=self._settings, log_prompt=job.store_io
         )
