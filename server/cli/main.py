@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from server.cli import bench, doctor, health, maintenance, processes
+from server.cli import bench, doctor, generate, health, maintenance, processes
+from server.cli.failure import of_error
 from server.cli.keys import keys
 from server.cli.webhooks import webhooks
-from server.errors import SettingsError
 from server.version import VERSION
 from weights.commands import app as weights
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 processes.register(app)
+generate.register(app)
 maintenance.register(app)
 health.register(app)
 bench.register(app)
@@ -43,9 +44,13 @@ def options(
 
 
 def main() -> None:
-    """Entry point: a wrong setting is one line on stderr and exit code 2."""
+    """Entry point: what a user can mend is one line on stderr; `cli/failure.py` has the exit codes."""
     try:
-        app()
-    except SettingsError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        app(prog_name="hunyuan-custom")
+    except Exception as error:
+        told = of_error(error)
+        if told is None:
+            raise
+        code, line = told
+        typer.echo(f"error: {line}", err=True)
+        sys.exit(code)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,9 +14,29 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 DEMO_CONFIG = CONFIGS / "demo.toml"
+_MANIFEST: Final = "weights.toml"  # in the same folder, and no configuration
 
-Config = Annotated[Path, typer.Option(help="TOML file with the settings of this deployment.")]
+
+def _complete_config(typed: str) -> list[str]:
+    """The shipped files; the shell looks for others by itself where none of them is meant."""
+    here = f"{Path.cwd()}/"
+    shipped = (str(path).removeprefix(here) for path in sorted(CONFIGS.glob("*.toml")) if path.name != _MANIFEST)
+    return [path for path in shipped if path.startswith(typed)]
+
+
+Config = Annotated[
+    Path,
+    typer.Option(help="TOML file with the settings of this deployment.", autocompletion=_complete_config),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Where database and files live (data_dir).")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for programs.")]
+ServerUrl = Annotated[str | None, typer.Option(help="Ask this server, such as http://127.0.0.1:8000.")]
+Key = Annotated[str | None, typer.Option(help="Key for --server.", envvar="FAL_KEY")]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help; an empty line between lines keeps them apart."""
+    return "\n\n".join(["Examples:", *lines])
 
 
 def read_settings(

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, TypeAlias, assert_never
 
 from server.generator.launch import start_generator_process
@@ -61,8 +62,9 @@ class GeneratorKeeper:
     is loaded, and what ends the process clears it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log: Path | None = None) -> None:
         self._settings = settings
+        self._log = log
         self._plan: MemoryPlanChoice = settings.generator.memory_plan
         self._plan_in_use: MemoryPlan | None = None
         self._state = GeneratorState(Phase.LOADING, "starting")
@@ -174,7 +176,7 @@ class GeneratorKeeper:
 
     def _run_process(self) -> bool:
         """One process from start to end; whether its model was ever loaded."""
-        process, channel = start_generator_process()
+        process, channel = start_generator_process(self._log)
         overdue = threading.Event()
         limit_s = self._settings.generator.load_timeout_s
         timer = threading.Timer(limit_s, self._kill_unless_loaded, [process, overdue])

@@ -4,12 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, Literal, assert_never
 
 from server.errors import ContentPolicyViolation, ErrorResponse, ServerError
 from server.generator.keeper import Died, GeneratorKeeper
 from server.generator.messages import Cancel, Failed, Finished, Generate, JobMessage, Log, Preview, Where, Working
-from server.generator.state import GeneratorState
+from server.generator.state import GeneratorState, Phase
 from server.generator.watchdog import Watchdog
 from server.settings import MEMORY_PLANS, MemoryPlan, Settings
 
@@ -21,6 +22,7 @@ _BLAMED: Final[dict[Where, Literal["prompt", "negative_prompt", "image_url"]]] =
     "frames": "prompt",
 }
 _TICK_S: Final = 0.1  # how often a running request looks at its limits
+_LAST_START_S: Final = 5.0
 
 
 class GeneratorDied(ServerError):
@@ -65,11 +67,14 @@ class ContentFlagged(ServerError):
 
 
 class Generator:
-    """The process behind it is kept running by its keeper. `start` once; `run` within `reserved`."""
+    """The process behind it is kept running by its keeper. `start` once; `run` within `reserved`.
 
-    def __init__(self, settings: Settings) -> None:
+    `log` is a file for what the process writes to stderr, by default ours.
+    """
+
+    def __init__(self, settings: Settings, *, log: Path | None = None) -> None:
         self._settings = settings
-        self._keeper = GeneratorKeeper(settings)
+        self._keeper = GeneratorKeeper(settings, log)
         self._last_used = time.monotonic()
         self._reservation = threading.Lock()
 
@@ -100,6 +105,13 @@ class Generator:
                 yield self._keeper.usable
             finally:
                 self._last_used = time.monotonic()
+
+    def close(self) -> None:
+        """End the process and have no other take its place; one that is just being started may need a moment."""
+        deadline = time.monotonic() + _LAST_START_S
+        while self._keeper.state.phase is not Phase.IDLE and time.monotonic() < deadline:
+            self._keeper.unload()
+            time.sleep(_TICK_S / 10)
 
     def unload_if_idle(self) -> None:
         """End a process that has not been used for the configured time; the next request loads it again."""

@@ -1,0 +1,155 @@
+"""A video by a generator of our own: no HTTP, no database, and otherwise what a worker does with a request.
+
+The generator is the same process that a worker has, so that the memory plan, prompt expansion, the safety checker and
+the frames are those of a server with the same settings.
+"""
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from server.errors import ErrorResponse, request_failure
+from server.fal.data_uri import decode_data_uri, is_data_uri
+from server.fal.schemas import HunyuanCustomInput
+from server.generate.outcome import RequestFailed, Video, Watcher, is_step
+from server.generator.job_message import LocalFiles, generate_message
+from server.generator.messages import Finished, Generate, JobMessage, Log, Working
+from server.generator.parent import (
+    ContentFlagged,
+    DiskError,
+    GenerationCancelled,
+    GenerationError,
+    Generator,
+    GeneratorDied,
+    GeneratorStalled,
+    OutOfMemory,
+)
+from server.generator.state import Phase
+from server.jobs.outcomes import CANCELLED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
+from server.settings import Settings
+from server.storage.scratch import Scratch
+from server.untrusted.addresses import OutboundPolicy
+from server.untrusted.image_decoder import ImageDecoder
+from server.untrusted.remote_image import ImageFetcher
+from server.untrusted.words import refuse_words
+
+_LOOK_EVERY_S: Final = 0.1
+
+
+class LocalGeneration:
+    """One request. `cancelled` is asked all the time; the generator's own log goes to `log`."""
+
+    def __init__(self, settings: Settings, watch: Watcher, cancelled: Callable[[], bool], *, log: Path) -> None:
+        self._settings = settings
+        self._watch = watch
+        self._cancelled = cancelled
+        self._log = log
+        self._scratch = Scratch(settings.data_dir)
+        self._generator = Generator(settings, log=log)
+
+    def run(self, wanted: HunyuanCustomInput, *, seed: int, output: Path) -> Video:
+        """Make the video.
+
+        Raises:
+            ModelError: the prompt, the image or its URL cannot be used.
+            RequestFailed: with what a client of the API would be told.
+            OSError: the video cannot be written.
+        """
+        request_id = str(uuid.uuid4())
+        refuse_words(request_id, wanted, self._settings.safety)
+        with self._running_generator(), self._checked_image(wanted.image_url) as image:
+            files = LocalFiles(
+                image=image,
+                output=self._scratch.rendering(f"{request_id}.mp4"),
+                checkpoint=self._scratch.checkpoint(request_id),
+                cut_out=self._scratch.cut_out(request_id),
+            )
+            try:
+                finished = self._generate(
+                    generate_message(request_id, wanted, seed=seed, files=files, settings=self._settings)
+                )
+                shutil.move(files.output, output)
+            finally:
+                self._scratch.forget_checkpoint(request_id)
+                files.output.unlink(missing_ok=True)
+        return Video(path=output, seed=seed, seconds=finished.seconds)
+
+    @contextmanager
+    def _running_generator(self) -> Iterator[None]:
+        """Started first: loading takes longer than all that can be wrong with an image."""
+        self._generator.start()
+        try:
+            yield
+        finally:
+            self._generator.close()
+
+    @contextmanager
+    def _checked_image(self, image_url: str) -> Iterator[Path]:
+        """The identity image as the plain PNG that a worker would give its generator."""
+        limits = self._settings.image
+        with self._scratch.file("source") as source, self._scratch.file("checked.png") as checked:
+            if is_data_uri(image_url):
+                source.write_bytes(decode_data_uri(image_url, max_bytes=limits.max_bytes))
+            else:
+                fetcher = ImageFetcher(limits, OutboundPolicy(self._settings.allow_private_networks))
+                source.write_bytes(fetcher.fetch(image_url))
+            ImageDecoder(limits).decode(source, checked)
+            yield checked
+
+    def _generate(self, job: Generate) -> Finished:
+        """As a worker does: again after a fault of the generator, and once with a smaller memory plan."""
+        made_room, faults = False, 0
+        while True:
+            self._wait_until_loaded()
+            try:
+                with self._generator.reserved():
+                    return self._generator.run(job, on_message=self._hear, cancel_requested=self._cancelled)
+            except GenerationCancelled:
+                raise RequestFailed(CANCELLED) from None
+            except ContentFlagged as error:
+                self._watch.say(error.log_line)
+                raise RequestFailed(error.response()) from None
+            except (GenerationError, DiskError) as error:
+                raise RequestFailed(self._failure(error)) from None
+            except OutOfMemory as error:
+                plan = None if made_room else self._generator.shrink()
+                if plan is None:
+                    self._watch.say(str(error))
+                    raise RequestFailed(GPU_OUT_OF_MEMORY) from None
+                made_room = True
+                self._watch.say(f"Out of GPU memory; trying again with the memory plan {plan}")
+            except (GeneratorDied, GeneratorStalled) as error:
+                faults += 1
+                died = isinstance(error, GeneratorDied)
+                self._watch.say(f"Generator {'lost' if died else 'stalled'}: {error}")
+                if faults >= self._settings.jobs.max_attempts:
+                    raise RequestFailed(RUNNER_DISCONNECTED if died else RUNNER_STALLED) from None
+
+    def _failure(self, error: Exception) -> ErrorResponse:
+        return request_failure(500, "internal_server_error", f"{error}; the generator's log: {self._log}")
+
+    def _wait_until_loaded(self) -> None:
+        """Returns when a model is loaded.
+
+        Raises:
+            RequestFailed: it cannot be loaded, or the user does not want to wait for it.
+        """
+        pid = None
+        while (state := self._generator.state).phase is not Phase.READY:
+            if self._cancelled():
+                raise RequestFailed(CANCELLED)
+            if state.phase is Phase.FAILED or (pid is not None and state.pid != pid):
+                raise RequestFailed(self._failure(RuntimeError(f"the model cannot be loaded: {state.detail}")))
+            pid = state.pid or pid
+            self._watch.show(state.detail)
+            time.sleep(_LOOK_EVERY_S)
+
+    def _hear(self, message: JobMessage) -> None:
+        if isinstance(message, Working):
+            self._watch.show(message.stage, message.done, message.total, left_s=message.seconds_left)
+        elif isinstance(message, Log) and not is_step(message.message):
+            self._watch.say(message.message)

@@ -1,0 +1,94 @@
+"""Calls of a server's HTTP API, as the command line makes them."""
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from server.errors import ErrorResponse, ServerError, SettingsError, request_failure
+from server.generate.outcome import RequestFailed
+from server.settings import is_loopback
+
+_TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
+_PAUSE_S: Final = 1.0
+_AWAY: Final = {502, 503, 504}
+
+
+class ServerAway(ServerError):
+    """The server does not answer."""
+
+
+class ServerCalls:
+    """One server. `key` is sent as fal's clients do."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise SettingsError(f"--server: {url!r} is no address; write http://127.0.0.1:8000")
+        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._http = httpx.Client(
+            headers={"Authorization": f"Key {key}"} if key else {},
+            timeout=_TIMEOUT,
+            trust_env=not is_loopback(parts.hostname),  # a proxy does not lead back to this machine
+        )
+
+    def __enter__(self) -> Self:
+        """Connects when it is first asked."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        self._http.close()
+
+    def ask(self, method: str, path: str, *, patience_s: float = 0.0, **options: Any) -> Any:
+        """The JSON of an answer. A server that is away is asked again for `patience_s` seconds.
+
+        Raises:
+            RequestFailed: it answered an error.
+            ServerAway: it did not answer, or not with JSON.
+        """
+        answer = self.answer(method, path, patience_s=patience_s, **options)
+        try:
+            return answer.json()
+        except ValueError:
+            raise ServerAway(f"{self.url} is no hunyuan-custom-server: {path} is no JSON") from None
+
+    def answer(self, method: str, path: str, *, patience_s: float = 0.0, **options: Any) -> httpx.Response:
+        """The same with the whole answer; `path` may be a URL."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            last = time.monotonic() + _PAUSE_S > deadline
+            try:
+                answer = self._http.request(method, path if "://" in path else f"{self.url}{path}", **options)
+            except httpx.HTTPError as error:
+                if last:
+                    raise ServerAway(f"{self.url} does not answer: {error or type(error).__name__}") from error
+            else:
+                if answer.is_success:
+                    return answer
+                if last or answer.status_code not in _AWAY:
+                    raise RequestFailed(_failure(answer))
+            time.sleep(_PAUSE_S)
+
+    def download(self, url: str) -> AbstractContextManager[httpx.Response]:
+        """A file, to be read inside the block; redirects, as to an object store, are followed without the key."""
+        return self._http.stream("GET", url, follow_redirects=True)
+
+
+def _failure(answer: httpx.Response) -> ErrorResponse:
+    """The error of an answer, as the server made it."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return request_failure(answer.status_code, "", f"HTTP status {answer.status_code} {answer.reason_phrase}")
+    detail = body.get("detail")
+    first = detail[0] if isinstance(detail, list) and detail and isinstance(detail[0], dict) else body
+    error_type = first.get("type") or first.get("error_type") or ""
+    return ErrorResponse(answer.status_code, body, str(error_type))
