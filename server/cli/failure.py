@@ -50,9 +50,12 @@ def _message(item: object) -> str:
 
 def of_error(error: Exception) -> tuple[int, str] | None:
     """The exit code and the line for what a command was ended by; None for a fault of this program."""
-    if isinstance(error, RequestError | ModelError | RequestFailed):
-        response = error.response if isinstance(error, RequestFailed) else error.response()
-        return of_response(response), line_of(response)
+    if isinstance(error, RequestFailed):
+        return of_response(error.response), line_of(error.response)
+    if isinstance(error, ModelError):
+        return of_response(error.response()), line_of(error.response())
+    if isinstance(error, RequestError):
+        return of_response(error.response()), str(error)
     if isinstance(error, SettingsError):
         return WRONG, str(error)
     if isinstance(error, ServerError | OSError):

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from server.cli import bench, doctor, generate, health, maintenance, processes
+from server.cli import bench, doctor, generate, health, maintenance, processes, status
 from server.cli.failure import of_error
 from server.cli.keys import keys
+from server.cli.requests import requests
 from server.cli.webhooks import webhooks
 from server.version import VERSION
 from weights.commands import app as weights
@@ -20,9 +21,11 @@ app = typer.Typer(
 processes.register(app)
 generate.register(app)
 maintenance.register(app)
+status.register(app)
 health.register(app)
 bench.register(app)
 doctor.register(app)
+app.add_typer(requests, name="requests")
 app.add_typer(keys, name="keys")
 app.add_typer(webhooks, name="webhooks")
 app.add_typer(weights, name="weights")

@@ -1,0 +1,102 @@
+"""Requests of all owners, the newest first: what an operator lists. Reads only."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from server.db.tables import literal, request_table
+from server.jobs.job import Status
+from server.jobs.outcomes import CANCELLED
+
+_row = request_table.c
+
+
+class State(StrEnum):
+    """How a request is doing; other than in fal's words, an end says what kind it was."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedRequest:
+    """One request without its input. Times are Unix seconds; `error` is what its sender is told."""
+
+    request_id: str
+    owner: str
+    state: State
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    worker_id: str | None
+    attempts: int
+    faults: int
+    inference_time: float | None
+    error_type: str | None
+    error: str | None
+
+    @classmethod
+    def of(cls, job: Any) -> Self:
+        """From a `Job`, or a row that has these columns of its."""
+        return cls(
+            request_id=job.id,
+            owner=job.owner,
+            state=state_of(job.status, job.error_type),
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            worker_id=job.worker_id,
+            attempts=job.attempt,
+            faults=job.faults,
+            inference_time=job.inference_time,
+            error_type=job.error_type,
+            error=job.error,
+        )
+
+
+def state_of(status: str, error_type: str | None) -> State:
+    """From the columns of a request."""
+    if status == Status.IN_QUEUE:
+        return State.WAITING
+    if status == Status.IN_PROGRESS:
+        return State.RUNNING
+    if error_type is None:
+        return State.SUCCEEDED
+    return State.CANCELLED if error_type == CANCELLED.error_type else State.FAILED
+
+
+def list_requests(
+    database: sa.Engine, *, owner: str | None = None, state: State | None = None, limit: int
+) -> list[ListedRequest]:
+    """The newest ones that match."""
+    columns = (
+        _row.id, _row.owner, _row.status, _row.created_at, _row.started_at, _row.finished_at, _row.worker_id,
+        _row.attempt, _row.faults, _row.inference_time, _row.error_type, _row.error,
+    )  # fmt: skip
+    query = sa.select(*columns).order_by(_row.seq.desc()).limit(limit)
+    if owner is not None:
+        query = query.where(_row.owner == owner)
+    if state is not None:
+        query = query.where(*_matches(state))
+    with database.connect() as connection:
+        return [ListedRequest.of(row) for row in connection.execute(query)]
+
+
+def _matches(state: State) -> tuple[sa.ColumnElement[bool], ...]:
+    over = _row.status == literal(Status.COMPLETED)
+    match state:
+        case State.WAITING:
+            return (_row.status == literal(Status.IN_QUEUE),)
+        case State.RUNNING:
+            return (_row.status == literal(Status.IN_PROGRESS),)
+        case State.SUCCEEDED:
+            return over, _row.error_type.is_(None)
+        case State.CANCELLED:
+            return over, _row.error_type == CANCELLED.error_type
+        case State.FAILED:
+            return over, _row.error_type != CANCELLED.error_type
