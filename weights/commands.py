@@ -6,8 +6,8 @@ Importing this module loads neither torch nor the hub's client; each command imp
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +16,7 @@ import typer
 
 from weights.errors import WeightsError, one_line
 from weights.originals.layout import Variant
+from weights.progress_bar import ProgressBar
 from weights.reporter import Reporter
 
 app = typer.Typer(help="Download, convert and verify the model's weights.", no_args_is_help=True)
@@ -31,41 +32,41 @@ Accept = Annotated[
 Originals = Annotated[Path, typer.Option(help="Folder for the files as published.")]
 
 
-@app.command("convert")
+@app.command("convert", epilog="Examples:\n\nhunyuan-custom weights convert models/original models/bf16")
 def convert_command(
     original_dir: Annotated[Path, typer.Argument(help="Folder laid out as Tencent publishes it.")],
     out_dir: Annotated[Path, typer.Argument(help="Folder to make; an older conversion in it is replaced.")],
     variant: VariantChoice = None,
 ) -> None:
     """Convert the original checkpoint into a folder HunyuanCustomPipeline.from_pretrained loads."""
-    with one_line_errors():
+    with _bar() as bar:
         from weights.convert import convert
 
-        bar = _Bar()
-        made = convert(original_dir, out_dir, variant=variant, reporter=bar.reporter)
-        bar.say(
+        reporter = _reporter(bar)
+        made = convert(original_dir, out_dir, variant=variant, reporter=reporter)
+        reporter.say(
             f"{made.target}: {made.variant}, {made.nbytes / 1e9:.2f} GB; "
             f"{made.original_keys} tensors of the transformer became {made.produced_keys}"
         )
 
 
-@app.command("download")
+@app.command("download", epilog="Examples:\n\nhunyuan-custom weights download --variant fp8 --accept-licence")
 def download_command(
     variant: Annotated[Variant, typer.Option(help="Precision to download.")] = Variant.BF16,
     originals: Originals = ORIGINALS,
     accept_licence: Accept = False,
 ) -> None:
     """Download the published files, resuming where an earlier run ended."""
-    with one_line_errors():
+    with _bar() as bar:
         from weights.hub.download import download
         from weights.hub.manifest import read_manifest
 
-        say = _Bar().say
-        fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), say=say)
-        say(f"{originals}: complete, {fetched} files fetched")
+        reporter = _reporter(bar)
+        fetched = download(read_manifest(), variant, originals, ask=_asker(accept_licence), reporter=reporter)
+        reporter.say(f"{originals}: complete, {fetched} files fetched")
 
 
-@app.command("prepare")
+@app.command("prepare", epilog="Examples:\n\nhunyuan-custom weights prepare --accept-licence")
 def prepare_command(
     variant: Annotated[Variant, typer.Option(help="Precision to prepare.")] = Variant.BF16,
     originals: Originals = ORIGINALS,
@@ -76,37 +77,40 @@ def prepare_command(
     ] = True,
 ) -> None:
     """Download, convert and verify; does nothing when the model is ready."""
-    with one_line_errors():
+    with _bar() as bar:
         from weights.hub.manifest import read_manifest
         from weights.prepare import prepare, prepare_companions
 
-        manifest, target, reporter = read_manifest(), out or CONVERTED / variant, _Bar().reporter
+        manifest, target, reporter = read_manifest(), out or CONVERTED / variant, _reporter(bar)
         prepare(manifest, variant, originals=originals, target=target, ask=_asker(accept_licence), reporter=reporter)
         if companions:
             prepare_companions(manifest, target.parent, reporter=reporter)
 
 
-@app.command("verify")
+@app.command("verify", epilog="Examples:\n\nhunyuan-custom weights verify models/bf16 --json")
 def verify_command(
     folder: Annotated[Path, typer.Argument(help="A converted model, or originals.")],
     variant: VariantChoice = None,
     quick: Annotated[bool, typer.Option("--quick", help="Sizes and structure only; do not read every byte.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for programs.")] = False,
 ) -> None:
     """Compare files with the manifest, the lock file and the model; name everything that is wrong."""
-    with one_line_errors():
+    with _bar() as bar:
         from weights.checks.verify import verify
 
-        bar = _Bar()
-        faults = verify(folder, variant=variant, contents=not quick, reporter=bar.reporter)
-        bar.finish()
+        reporter = _reporter(bar, to_stdout=not as_json)
+        faults = [one_line(fault) for fault in verify(folder, variant=variant, contents=not quick, reporter=reporter)]
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "sound": not faults, "faults": faults}, indent=2))
     for fault in faults:
-        typer.echo(one_line(fault), err=True)
+        typer.echo(fault, err=True)
     if faults:
         raise typer.Exit(1)
-    typer.echo(one_line(f"{folder}: sound"))
+    if not as_json:
+        typer.echo(one_line(f"{folder}: sound"))
 
 
-@app.command("keys")
+@app.command("keys", epilog="Examples:\n\nhunyuan-custom weights keys")
 def keys_command() -> None:
     """Count how the full-size model's keys are mapped; needs neither weights nor memory for them."""
     from weights.checks.key_coverage import full_size_coverage, table
@@ -119,10 +123,10 @@ def bench_convert_command(
     directory: Annotated[Path, typer.Option(help="Where to measure; 52 GB must be free.")] = Path(),
 ) -> None:
     """Convert a synthetic full-size checkpoint and compare with copying it; takes minutes, leaves nothing behind."""
-    with one_line_errors():
+    with ProgressBar() as bar, one_line_errors():
         from weights.checks.convert_benchmark import bench_convert
 
-        measured = bench_convert(directory, say=lambda line: typer.echo(line, err=True))
+        measured = bench_convert(directory, say=bar.show)
     for line in measured.lines():
         typer.echo(line)
     if not measured.within_bounds:
@@ -152,39 +156,13 @@ def _asker(accepted: bool) -> Callable[[str], bool]:
     return ask
 
 
-class _Bar:
-    """A progress bar in bytes on stderr, if that is a terminal; fed from several threads."""
+@contextlib.contextmanager
+def _bar() -> Iterator[ProgressBar]:
+    """Bytes, on stderr; refusals as one line."""
+    with ProgressBar(in_bytes=True) as bar, one_line_errors():
+        yield bar
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._total = self._done = 0
-        self._shown = -1
 
-    @property
-    def reporter(self) -> Reporter:
-        """What feeds the bar, and prints messages."""
-        return Reporter(say=self.say, start=self.start, progress=self.advance)
-
-    def start(self, total: int) -> None:
-        """Begin; `total` in bytes."""
-        self._total, self._done, self._shown = total, 0, -1
-
-    def advance(self, count: int) -> None:
-        """`count` more bytes are done."""
-        with self._lock:
-            self._done += count
-            percent = 100 * self._done // max(self._total, 1)
-            if percent > self._shown and sys.stderr.isatty():
-                self._shown = percent
-                typer.echo(f"\r{percent:3d} % of {self._total / 1e9:.1f} GB", err=True, nl=False)
-
-    def finish(self) -> None:
-        """End the line."""
-        if self._shown >= 0:
-            typer.echo("", err=True)
-        self._shown = -1
-
-    def say(self, line: str) -> None:
-        """A line of its own."""
-        self.finish()
-        typer.echo(one_line(line))
+def _reporter(bar: ProgressBar, *, to_stdout: bool = True) -> Reporter:
+    """What feeds the bar, and prints messages."""
+    return Reporter(say=lambda line: bar.say(one_line(line), err=not to_stdout), start=bar.begin, progress=bar.advance)

@@ -68,7 +68,7 @@ def convert(
     check_target(target)
     files = find_original(original, variant)
     components = plan(files)
-    reporter.start(sum(component.nbytes for component in components))
+    reporter.start("convert", sum(component.nbytes for component in components))
     record = {"format": FORMAT, "variant": files.variant, "sources": source_stamps(files)}
     write_components(components, target, record=record, progress=reporter.progress)
     transformer = components[0]

@@ -36,7 +36,7 @@ def prepare(
     remove_left_overs(target)
 
     def fetch() -> None:
-        fetched = download(manifest, variant, originals, ask=ask, say=reporter.say, target=target)
+        fetched = download(manifest, variant, originals, ask=ask, reporter=reporter, target=target)
         reporter.say(f"{originals}: {fetched} files fetched")
 
     def make() -> None:
@@ -65,7 +65,7 @@ def prepare_companions(manifest: Manifest, models: Path, *, reporter: Reporter) 
     """Every companion complete in its folder below `models`. Raises `WeightsError`."""
     for companion in manifest.companions:
         folder = models / companion.folder
-        fetch_companion(companion, folder, say=reporter.say)
+        fetch_companion(companion, folder, reporter=reporter)
         check_companion(folder)
         reporter.say(f"{folder}: ready ({companion.repository.name}, {companion.licence})")
 

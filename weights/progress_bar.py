@@ -31,7 +31,8 @@ class ProgressBar:
         self._lock = threading.RLock()
         self._what = ""
         self._done = self._done_before = self._total = 0
-        self._begun = self._written = -float("inf")
+        self._begun = self._written_at = clock()
+        self._written = ""
         self._left_s: float | None = None
         self._drawn: tuple[Progress, TaskID] | None = None
 
@@ -51,17 +52,24 @@ class ProgressBar:
         `left_s`: seconds to the end, by default from the pace so far.
         """
         with self._lock:
-            is_new = what != self._what
-            if is_new:
+            if what != self._what:
                 self._begun, self._done_before = self._clock(), done
+                if self._drawn is not None:
+                    self._drawn[0].reset(self._drawn[1])
             self._what, self._done, self._total, self._left_s = what, done, total, left_s
-            self._draw(is_new=is_new)
+            self._draw()
+
+    def begin(self, what: str, total: int) -> None:
+        """Nothing of a stage is done yet."""
+        with self._lock:
+            self._what = ""
+            self.show(what, 0, total)
 
     def advance(self, count: int) -> None:
         """`count` more of the stage are done."""
         with self._lock:
             self._done += count
-            self._draw(is_new=False)
+            self._draw()
 
     def say(self, line: str, *, err: bool = True) -> None:
         """A line of its own, which stays; on stdout if it is a result."""
@@ -78,28 +86,32 @@ class ProgressBar:
                 self._drawn[0].stop()
             self._drawn = None
 
-    def _draw(self, *, is_new: bool) -> None:
+    def _draw(self) -> None:
         if sys.stderr.isatty():
             self._draw_bar()
-        elif is_new or (self._total and self._clock() - self._written >= self._every_s):
-            self._written = self._clock()
-            sys.stderr.write(f"{', '.join(filter(None, (self._what, self._amount(), self._left())))}\n")
-            sys.stderr.flush()
+        elif self._clock() - self._written_at >= self._every_s:
+            line = ", ".join(filter(None, (self._what, self._amount(), self._left())))
+            if line != self._written:
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
+            self._written, self._written_at = line, self._clock()
 
     def _draw_bar(self) -> None:
         if self._drawn is None:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
             progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[amount]} {task.fields[left]}", markup=False),
+                TextColumn("{task.fields[amount]}", markup=False),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}", markup=False),
                 console=Console(stderr=True),
                 transient=True,
-                redirect_stdout=False,  # results must not become part of stderr
-                redirect_stderr=False,
+                redirect_stdout=sys.stdout.isatty(),  # what is printed there stands above the bar
+                redirect_stderr=True,
                 refresh_per_second=_REDRAWN_PER_S,
             )
             self._drawn = progress, progress.add_task("", total=None, amount="", left="")

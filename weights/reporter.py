@@ -9,16 +9,16 @@ Progress = Callable[[int], None]
 """Called, perhaps from several threads, with the number of bytes just read or written."""
 
 
-def ignore(_: object) -> None:
+def ignore(*_: object) -> None:
     """Nothing is reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reporter:
-    """`say` gets messages, `start` the total of bytes before they are read or written, `progress` each portion."""
+    """`say` gets messages, `start` what begins and how many bytes it will read or write, `progress` each portion."""
 
     say: Callable[[str], None] = ignore
-    start: Callable[[int], None] = ignore
+    start: Callable[[str, int], None] = ignore
     progress: Progress = ignore
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.options import BUNDLED_CLASSIFIER, MEMORY_PLAN, MemoryPlan
+from server.cli.options import examples
 from server.fal.schemas import EXAMPLE_PROMPT
 from server.logs import configure_logging
 from weights.commands import bench_convert_command, one_line_errors
@@ -15,17 +16,20 @@ from weights.commands import bench_convert_command, one_line_errors
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     bench = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
-    bench.command("api")(bench_api)
-    bench.command("faults")(bench_faults)
-    bench.command("idle")(bench_idle)
-    bench.command("cluster")(bench_cluster)
-    bench.command("sizing")(bench_sizing)
-    bench.command("kept")(bench_kept)
-    bench.command("convert")(bench_convert_command)
-    bench.command("load")(bench_load)
-    bench.command("words")(bench_words)
-    bench.command("model")(bench_model)
-    bench.command("safety")(bench_safety)
+    for name, command, example in (
+        ("api", bench_api, "--seconds 10"),
+        ("faults", bench_faults, "--jobs 50 --no-outages"),
+        ("idle", bench_idle, "--seconds 60"),
+        ("cluster", bench_cluster, "--rounds 1"),
+        ("sizing", bench_sizing, "--workers 200 --plot sizing.svg"),
+        ("kept", bench_kept, ""),
+        ("convert", bench_convert_command, "--directory /scratch"),
+        ("load", bench_load, "models/bf16 --device cuda"),
+        ("words", bench_words, "models/bf16 woman.jpg --device cuda"),
+        ("model", bench_model, "models/bf16 --size 512p --stages step,decode --json rows.json"),
+        ("safety", bench_safety, "--pictures ~/Pictures"),
+    ):
+        bench.command(name, epilog=examples(f"hunyuan-custom bench {name} {example}".strip()))(command)
     app.add_typer(bench, name="bench")
 
 

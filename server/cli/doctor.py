@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, Config, DataDir, read_settings
+from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, read_settings
 from server.settings import Settings
 from weights.commands import one_line_errors
 
@@ -21,7 +21,11 @@ Memory = Annotated[str | None, typer.Option(help="Ask about another machine: 80G
 
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(doctor)
+    app.command(
+        epilog=examples(
+            "hunyuan-custom doctor --config configs/gpu-80gb.toml", "hunyuan-custom doctor --gpu-memory 24GB --json"
+        )
+    )(doctor)
 
 
 def doctor(

@@ -8,15 +8,18 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, Config, DataDir, read_settings
+from server.cli.failure import FAILED
+from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, read_settings
+from server.cli.output import print_json
 from server.settings import Settings
 
 _TIMEOUT_S = 3.0
+EXAMPLES = examples("hunyuan-custom health --ready", "hunyuan-custom health --worker --json")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command of this file."""
-    app.command()(health)
+    app.command(epilog=EXAMPLES)(health)
 
 
 def health(
@@ -27,13 +30,17 @@ def health(
         bool, typer.Option("--ready", help="Also whether a worker (with --worker: each) has its model loaded.")
     ] = False,
     worker: Annotated[bool, typer.Option("--worker", help="Ask the database about the workers instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the API on this machine whether it answers; exit code 1 and the reason if it does not."""
     settings = read_settings(config, data_dir)
     problem = _worker_problem(settings, ready=ready) if worker else _api_problem(settings, "ready" if ready else "live")
-    if problem:
+    if as_json:
+        print_json({"ok": not problem, "problem": problem or None})
+    elif problem:
         typer.echo(problem, err=True)
-        raise typer.Exit(1)
+    if problem:
+        raise typer.Exit(FAILED)
 
 
 def _api_problem(settings: Settings, question: str) -> str:

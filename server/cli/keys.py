@@ -1,12 +1,13 @@
 """`hunyuan-custom keys ...`: they work on the database, beside a running server."""
 
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, Config, DataDir, migrated_database
+from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, migrated_database
+from server.cli.output import print_json, print_rows, time_of
 
 if TYPE_CHECKING:
     from server.api.access.key_table import KeyTable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 keys = typer.Typer(help="Keys: who may use the server.", no_args_is_help=True)
 
 
-@keys.command("create")
+@keys.command("create", epilog=examples("hunyuan-custom keys create alice --name laptop"))
 def create_key(
     owner: Annotated[str, typer.Argument(help="Requests and uploads belong to owners; an owner has many keys.")],
     name: Annotated[str, typer.Option(help="To tell an owner's keys apart.")] = "",
@@ -25,22 +26,26 @@ def create_key(
     typer.echo(_table(config, data_dir).create(owner, name))
 
 
-@keys.command("list")
-def list_keys(config: Config = DEMO_CONFIG, data_dir: DataDir = None) -> None:
+@keys.command("list", epilog=examples("hunyuan-custom keys list --json"))
+def list_keys(config: Config = DEMO_CONFIG, data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Every key: id, owner, name, and whether it works."""
-    for key in _table(config, data_dir).all():
-        state = "active" if key.revoked_at is None else f"ends {_time(key.revoked_at)}"
-        typer.echo(f"{key.id}  {key.owner}  {key.name or '-'}  created {_time(key.created_at)}  {state}")
+    found = _table(config, data_dir).all()
+    if as_json:
+        print_json([asdict(key) for key in found])
+        return
+    ends = ["active" if key.revoked_at is None else f"ends {time_of(key.revoked_at)}" for key in found]
+    rows = [(key.id, key.owner, key.name, time_of(key.created_at), end) for key, end in zip(found, ends, strict=True)]
+    print_rows(("key", "owner", "name", "created", "state"), rows)
 
 
-@keys.command("revoke")
+@keys.command("revoke", epilog=examples("hunyuan-custom keys revoke 9c1e..."))
 def revoke_key(key_id: str, config: Config = DEMO_CONFIG, data_dir: DataDir = None) -> None:
     """End a key; the API knows within two seconds."""
     _table(config, data_dir).revoke(key_id)
     typer.echo(f"{key_id} revoked")
 
 
-@keys.command("rotate")
+@keys.command("rotate", epilog=examples("hunyuan-custom keys rotate 9c1e... --grace-minutes 60"))
 def rotate_key(
     key_id: str,
     grace_minutes: Annotated[float, typer.Option(help="How long the old key still works.")] = 0.0,
@@ -55,7 +60,3 @@ def _table(config: Path, data_dir: Path | None) -> "KeyTable":
     from server.api.access.key_table import KeyTable
 
     return KeyTable(migrated_database(config, data_dir))
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, Config, DataDir, migrated_database, read_settings
+from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, migrated_database, read_settings
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (migrate, drain, usage, backup, restore):
-        app.command()(command)
+    for command, example in (
+        (migrate, "hunyuan-custom migrate --config configs/cluster.toml"),
+        (drain, "hunyuan-custom drain --undo"),
+        (usage, "hunyuan-custom usage --since 2026-11-01 --owner alice > alice.csv"),
+        (backup, "hunyuan-custom backup /backups/hunyuan-custom.tar --videos"),
+        (restore, "hunyuan-custom restore /backups/hunyuan-custom.tar --data-dir /srv/hunyuan-custom"),
+    ):
+        app.command(epilog=examples(example))(command)
 
 
 def migrate(config: Config = DEMO_CONFIG, data_dir: DataDir = None) -> None:

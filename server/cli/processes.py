@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, Config, DataDir, make_data_dir, read_settings
+from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, make_data_dir, read_settings
 from server.logs import configure_logging
 from server.settings import Settings, is_reached_from_elsewhere
 
@@ -27,8 +27,13 @@ SupervisorPid = Annotated[int | None, typer.Option(help="The process to die with
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (serve, demo, api, worker):
-        app.command()(command)
+    for command, example in (
+        (serve, "hunyuan-custom serve --config configs/gpu-80gb.toml --port 9000"),
+        (demo, "hunyuan-custom demo"),
+        (api, "hunyuan-custom api --config configs/cluster.toml --host 0.0.0.0"),
+        (worker, "hunyuan-custom worker --config configs/cluster.toml"),
+    ):
+        app.command(epilog=examples(example))(command)
 
 
 def serve(

@@ -80,7 +80,7 @@ def _original_faults(folder: Path, variant: Variant | None, *, contents: bool, r
         for name, locked in lock.files.items()
         if (folder / name).parent != files.dit.parent or folder / name in {files.dit, files.scale_map}
     }
-    reporter.start(sum(locked.size for locked in of_variant.values()) if contents else 0)
+    reporter.start("verify", sum(locked.size for locked in of_variant.values()) if contents else 0)
     for name, locked in of_variant.items():
         path = folder / name
         try:
@@ -115,7 +115,7 @@ def _converted_faults(folder: Path, variant: Variant | None, *, contents: bool, 
         found = f"format {record.format} of {record.variant}"
         yield f"{folder / MARKER}: {found}, this version makes {FORMAT} of {' or '.join(Variant)}; {again}"
         return
-    reporter.start(sum(file.size for file in files) if contents else 0)
+    reporter.start("verify", sum(file.size for file in files) if contents else 0)
     sound = True
     for fault in _file_faults(folder, files, contents, reporter.progress):
         sound = False

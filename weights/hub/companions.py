@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from weights.disk import require_space
@@ -11,9 +10,10 @@ from weights.hub.download import Wanted, bytes_to_fetch, fetch_all, is_present, 
 from weights.hub.lock_file import LockFile
 from weights.hub.manifest import Companion, Repository
 from weights.hub.repository import list_repository
+from weights.reporter import Reporter
 
 
-def fetch_companion(companion: Companion, folder: Path, *, say: Callable[[str], None]) -> int:
+def fetch_companion(companion: Companion, folder: Path, *, reporter: Reporter) -> int:
     """Bring its files into `folder`; returns how many were fetched. What is there costs no request.
 
     Raises `DownloadError`, `TargetError`; a file on the hub that is not the lock file's is refused.
@@ -31,7 +31,7 @@ def fetch_companion(companion: Companion, folder: Path, *, say: Callable[[str], 
     wanted = [Wanted(local=name, locked=listing.files[name]) for name in companion.files]
     missing = [want for want in wanted if not is_there(want, folder, lock)]
     require_space(folder, sum(bytes_to_fetch(want, folder) for want in missing))
-    fetch_all(missing, folder, lock, say=say)
+    fetch_all(missing, folder, lock, reporter=reporter)
     lock.licence = companion.licence
     lock.files |= {want.local: want.locked for want in wanted}
     lock.write(folder)

@@ -13,6 +13,7 @@ from weights.hub.lock_file import LockedFile, LockFile, check_hash, check_size
 from weights.hub.manifest import Manifest, ManifestComponent, Repository
 from weights.hub.repository import Listing, fetch, list_repository, partial_path
 from weights.originals.layout import LLAVA_FOLDER, Variant
+from weights.reporter import SILENT, Progress, Reporter
 
 Ask = Callable[[str], bool]
 """Shows the licence notice and returns whether it was accepted."""
@@ -32,7 +33,7 @@ def download(
     folder: Path,
     *,
     ask: Ask,
-    say: Callable[[str], None],
+    reporter: Reporter = SILENT,
     target: Path | None = None,
 ) -> int:
     """Bring the originals of `variant` into `folder` and return how many files were fetched.
@@ -49,21 +50,22 @@ def download(
             raise DownloadError(f"{manifest.licence}: not accepted; nothing was downloaded")
         lock.licence = manifest.licence
         lock.write(folder)
-    say(f"{variant}: about {sum(component.gigabytes for component in manifest.of(variant)):.0f} GB in all")
+    reporter.say(f"{variant}: about {sum(component.gigabytes for component in manifest.of(variant)):.0f} GB in all")
     wanted = choose_files(manifest.of(variant), lock)
     missing = [want for want in wanted if not is_there(want, folder, lock)]
     _require_space(wanted, missing, folder, target or folder)
-    fetch_all(missing, folder, lock, say=say)
+    fetch_all(missing, folder, lock, reporter=reporter)
     lock.files |= {want.local: want.locked for want in wanted}
     lock.write(folder)
     return len(missing)
 
 
-def fetch_all(missing: list[Wanted], folder: Path, lock: LockFile, *, say: Callable[[str], None]) -> None:
+def fetch_all(missing: list[Wanted], folder: Path, lock: LockFile, *, reporter: Reporter) -> None:
     """Fetch one after the other; each is in the lock file as soon as it is there."""
+    reporter.start("download", sum(bytes_to_fetch(want, folder) for want in missing))
     for want in missing:
-        say(f"{want.local} ({want.locked.size / 1e9:.2f} GB)")
-        _fetch_verified(want.locked, folder / want.local)
+        reporter.say(f"{want.local} ({want.locked.size / 1e9:.2f} GB)")
+        _fetch_verified(want.locked, folder / want.local, reporter.progress)
         lock.files[want.local] = want.locked
         lock.write(folder)
 
@@ -201,9 +203,9 @@ def bytes_to_fetch(want: Wanted, folder: Path) -> int:
     return max(0, want.locked.size - (part.stat().st_size if part.exists() else 0))
 
 
-def _fetch_verified(locked: LockedFile, destination: Path) -> None:
+def _fetch_verified(locked: LockedFile, destination: Path, progress: Progress) -> None:
     """Fetch, compare with the hub's hash, and only then give the file its name."""
-    fetch(locked, destination)
+    fetch(locked, destination, progress)
     part = partial_path(destination, locked)
     try:
         check_size(part, locked)

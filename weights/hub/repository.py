@@ -8,19 +8,25 @@ the partial file is kept here and `http_get` resumes there.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from httpx2 import HTTPError, InvalidURL
 from huggingface_hub import HfApi, file_download, hf_hub_url
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # re-exported without saying so
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars  # type: ignore[attr-defined]  # re-exported without saying so
 
 from weights.disk import REFUSALS, disk_errors, refusal
 from weights.errors import DownloadError
 from weights.hub.lock_file import LockedFile
 from weights.hub.manifest import Repository
+from weights.reporter import Progress, ignore
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,21 @@ def partial_path(destination: Path, locked: LockedFile) -> Path:
     return destination.with_name(f".{destination.name}.{locked.hash[-16:]}.part")
 
 
-def fetch(locked: LockedFile, destination: Path) -> None:
+class _Counted(io.BufferedWriter):
+    """Tells how many bytes are written."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._progress = progress
+
+    def write(self, portion: Buffer) -> int:
+        """As a file does."""
+        written = super().write(portion)
+        self._progress(written)
+        return written
+
+
+def fetch(locked: LockedFile, destination: Path, progress: Progress = ignore) -> None:
     """Fetch into the partial file, resuming where it ends, and leave it there complete.
 
     Raises `DownloadError`, `TargetError`.
@@ -64,8 +84,9 @@ def fetch(locked: LockedFile, destination: Path) -> None:
         if have > locked.size:
             part.unlink()
             have = 0
-        file = part.open("ab")
+        file = _Counted(part, progress)
     url = hf_hub_url(locked.repository, locked.path, revision=locked.commit)
+    disable_progress_bars()  # there is one of ours
     with file, _reported(f"{locked.repository}: {locked.path}", part):
         headers = build_hf_headers()
         file_download.http_get(

@@ -151,7 +151,7 @@ def test_what_could_not_be_compared_is_said(original: Path) -> None:
 def test_progress_covers_every_byte(converted: Path) -> None:
     total: list[int] = []
     done: list[int] = []
-    verify(converted, reporter=Reporter(start=total.append, progress=done.append))
+    verify(converted, reporter=Reporter(start=lambda _, nbytes: total.append(nbytes), progress=done.append))
     record = json.loads((converted / MARKER).read_text())
     assert sum(done) == total[0] == sum(file["size"] for file in record["files"])
 

@@ -45,7 +45,7 @@ def published(hub: Any, original: Path) -> Path:
 
 
 def get(manifest: Manifest, folder: Path, *, accept: bool = True, variant: Variant = Variant.BF16) -> int:
-    return download(manifest, variant, folder, ask=lambda notice: accept, say=lambda line: None)  # noqa: ARG005
+    return download(manifest, variant, folder, ask=lambda notice: accept)  # noqa: ARG005
 
 
 def test_everything_is_fetched_once_and_locked(hub: Any, published: Path, tmp_path: Path, manifest: Manifest) -> None:
@@ -180,8 +180,8 @@ def with_tiny_sizes(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever the transformer is fetched, the config that says how tiny it is comes along."""
     fetch_verified = download_module._fetch_verified
 
-    def fetch(locked: Any, destination: Path) -> None:
-        fetch_verified(locked, destination)
+    def fetch(locked: Any, destination: Path, progress: Any) -> None:
+        fetch_verified(locked, destination, progress)
         if destination.parent.name == "hunyuancustom_720P":
             shutil.copy(published / "models/hunyuancustom_720P/config.json", destination.parent)
 
@@ -285,7 +285,7 @@ def test_disk_space_counts_what_will_be_written_and_where(
     shutil.rmtree(originals)
     asked.clear()
     monkeypatch.setattr(download_module, "same_disk", lambda first, second: False)  # noqa: ARG005
-    download(manifest, Variant.BF16, originals, ask=lambda _: True, say=lambda _: None, target=target)
+    download(manifest, Variant.BF16, originals, ask=lambda _: True, target=target)
     assert asked == [(originals, sum(sizes.values())), (target, sum(sizes.values()))]
     weights = published / LLAVA / "model.safetensors"
     torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
