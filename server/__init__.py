@@ -1,6 +1,6 @@
 """The fal API of the endpoint and the life of a job.
 
-Rooms, from the top: `cli`; `bench` and `doctor`; `serve`; `api` and `worker`; `storage` and `webhooks`; `generator`,
-`jobs` and `untrusted`; `db` and `fal`. A room uses those below it and never one beside it; `settings`, `errors`,
-`logs`, `parent_death` and `service_manager` are for all. `generator.child` alone imports torch and the pipeline.
+Rooms, from the top: `cli`; `bench`, `doctor` and `generate`; `serve`; `api` and `worker`; `storage` and `webhooks`;
+`generator`, `jobs` and `untrusted`; `db` and `fal`. A room uses those below it and never one beside it; `settings`,
+`errors`, `logs`, `parent_death` and `service_manager` are for all. `generator.child` alone imports torch and the pipeline.
 """

@@ -73,9 +73,11 @@ class ProgressBar:
 
     def say(self, line: str, *, err: bool = True) -> None:
         """A line of its own, which stays; on stdout if it is a result."""
+        stream = sys.stderr if err else sys.stdout
         with self._lock:
-            self.clear()
-            stream = sys.stderr if err else sys.stdout
+            if self._drawn is not None and stream.isatty():  # above the bar
+                self._drawn[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
+                return
             stream.write(f"{line}\n")
             stream.flush()
 
@@ -114,7 +116,7 @@ class ProgressBar:
                 redirect_stderr=True,
                 refresh_per_second=_REDRAWN_PER_S,
             )
-            self._drawn = progress, progress.add_task("", total=None, amount="", left="")
+            self._drawn = progress, progress.add_task(self._what, total=None, amount="", left="")
             progress.start()
         progress, task = self._drawn
         progress.update(
@@ -138,7 +140,7 @@ class ProgressBar:
         done = self._done - self._done_before
         if left_s is None and done > 0 and self._done < self._total:
             left_s = (self._clock() - self._begun) * (self._total - self._done) / done
-        return "" if left_s is None else f"about {duration(left_s)} left"
+        return "" if left_s is None or self._done == self._total else f"about {duration(left_s)} left"
 
 
 def duration(seconds: float) -> str:

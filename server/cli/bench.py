@@ -1,16 +1,20 @@
 """`hunyuan-custom bench ...` and `doctor`: what this machine can do, measured on it."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.options import BUNDLED_CLASSIFIER, MEMORY_PLAN, MemoryPlan
+from server.cli.failure import FAILED
 from server.cli.options import examples
 from server.fal.schemas import EXAMPLE_PROMPT
 from server.logs import configure_logging
 from weights.commands import bench_convert_command, one_line_errors
+from weights.progress_bar import ProgressBar
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +44,10 @@ def bench_api(
     from server.bench.api import bench_api as run
 
     configure_logging("bench", logging.WARNING)
-    if not run(seconds=seconds):
-        raise typer.Exit(1)
+    with _at_work("bench api"):
+        met = run(seconds=seconds)
+    if not met:
+        raise typer.Exit(FAILED)
 
 
 def bench_faults(
@@ -56,8 +62,10 @@ def bench_faults(
     from server.bench.faults import bench_faults as run
 
     configure_logging("bench", logging.CRITICAL)  # that children die is no news here
-    if not run(Plan(jobs=jobs, rounds=rounds, cancels=cancels, outages=outages)):
-        raise typer.Exit(1)
+    with _at_work("bench faults"):
+        met = run(Plan(jobs=jobs, rounds=rounds, cancels=cancels, outages=outages))
+    if not met:
+        raise typer.Exit(FAILED)
 
 
 def bench_idle(
@@ -69,8 +77,10 @@ def bench_idle(
     from server.bench.idle import bench_idle as run
 
     configure_logging("bench", logging.WARNING)
-    if not run(seconds=seconds, reactions=reactions):
-        raise typer.Exit(1)
+    with _at_work("bench idle"):
+        met = run(seconds=seconds, reactions=reactions)
+    if not met:
+        raise typer.Exit(FAILED)
 
 
 def bench_cluster(
@@ -82,7 +92,8 @@ def bench_cluster(
     from server.bench.cluster import bench_cluster as run
 
     configure_logging("bench", logging.CRITICAL)  # that workers die is no news here
-    run(rounds=rounds, seconds=seconds)
+    with _at_work("bench cluster"):
+        run(rounds=rounds, seconds=seconds)
 
 
 def bench_sizing(
@@ -95,7 +106,8 @@ def bench_sizing(
     from server.bench.sizing import bench_sizing as run
 
     configure_logging("bench", logging.WARNING)
-    run(workers=workers, render_s=render_s, plot=plot)
+    with _at_work("bench sizing"):
+        run(workers=workers, render_s=render_s, plot=plot)
 
 
 def bench_kept(
@@ -119,7 +131,7 @@ def bench_load(
     """Measure how long a model takes to load, and how much memory of its own the process needs for it."""
     from pipeline.checks.load_time import bench_load as run
 
-    with one_line_errors():
+    with _at_work(f"loading {folder}"):
         measured = run(folder, device=device, memory_plan=memory_plan, cached=cached)
     for line in measured.lines():
         typer.echo(line)
@@ -135,7 +147,7 @@ def bench_words(
     """Show what LLaVA makes of a prompt and a picture, and measure how long that takes."""
     from pipeline.checks.words_time import bench_words as run
 
-    with one_line_errors():
+    with _at_work(f"loading {folder}, then writing"):
         measured = run(folder, image, prompt, device=device, memory_plan=memory_plan)
     for line in measured.lines():
         typer.echo(line)
@@ -191,8 +203,8 @@ def bench_model(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    with one_line_errors():
-        measured = run(plan, say=lambda row: typer.echo(as_lines([row])[1], err=True), json_file=json_file)
+    with _at_work("bench model") as bar:
+        measured = run(plan, say=lambda row: bar.say(as_lines([row])[1]), json_file=json_file)
         for line in as_lines(measured.rows):
             typer.echo(line)
         if plot_file is not None:
@@ -209,5 +221,13 @@ def bench_safety(
     """Count what the safety checker refuses by mistake and misses, and measure what it costs per clip."""
     from server.bench.safety import bench_safety as run
 
-    with one_line_errors():
-        run(model=model, device=device, pictures=pictures, say=typer.echo)
+    with _at_work("bench safety") as bar:
+        run(model=model, device=device, pictures=pictures, say=lambda line: bar.say(line, err=False))
+
+
+@contextmanager
+def _at_work(what: str) -> Iterator[ProgressBar]:
+    """On a terminal: what goes on and for how long. Refusals are one line."""
+    with one_line_errors(), ProgressBar() as bar:
+        bar.show(what)
+        yield bar

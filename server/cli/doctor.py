@@ -10,6 +10,7 @@ import typer
 from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, read_settings
 from server.settings import Settings
 from weights.commands import one_line_errors
+from weights.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from server.doctor.finding import Finding
@@ -110,8 +111,8 @@ def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str 
 def _run_full_size(directory: Path) -> None:
     from pipeline.checks.full_size import full_size_check
 
-    with one_line_errors():
-        check = full_size_check(directory, say=lambda line: typer.echo(line, err=True))
+    with one_line_errors(), ProgressBar() as bar:
+        check = full_size_check(directory, say=bar.show)
     for line in check.lines():
         typer.echo(line)
     if not check.passed:

@@ -19,7 +19,7 @@ _MANIFEST: Final = "weights.toml"  # in the same folder, and no configuration
 
 def _complete_config(typed: str) -> list[str]:
     """The shipped files; the shell looks for others by itself where none of them is meant."""
-    here = f"{Path.cwd()}/"
+    here = "" if typed.startswith("/") else f"{Path.cwd()}/"
     shipped = (str(path).removeprefix(here) for path in sorted(CONFIGS.glob("*.toml")) if path.name != _MANIFEST)
     return [path for path in shipped if path.startswith(typed)]
 

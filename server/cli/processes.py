@@ -1,6 +1,7 @@
 """The commands that run a server or one of its processes: serve, demo, api, worker."""
 
 import datetime
+import importlib.util
 import logging
 import socket
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, make_data_dir, read_settings
+from server.errors import SettingsError
 from server.logs import configure_logging
 from server.settings import Settings, is_reached_from_elsewhere
 
@@ -77,6 +79,8 @@ def demo(data_dir: DataDir = None) -> None:
     from server.cli.demo import run_demo
 
     configure_logging("demo", logging.WARNING)
+    if importlib.util.find_spec("fal_client") is None:
+        raise SettingsError("demo uses fal's own client: pip install 'hunyuan-custom-server[demo]'")
     typer.echo(run_demo(read_settings(DEMO_CONFIG, data_dir, port=0), _child_arguments(DEMO_CONFIG, data_dir)))
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from server.errors import ErrorResponse, request_failure
+from server.errors import ErrorResponse, ModelError, request_failure
 from server.fal.data_uri import decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput
 from server.generate.outcome import RequestFailed, Video, Watcher, is_step
@@ -97,7 +97,12 @@ class LocalGeneration:
             else:
                 fetcher = ImageFetcher(limits, OutboundPolicy(self._settings.allow_private_networks))
                 source.write_bytes(fetcher.fetch(image_url))
-            ImageDecoder(limits).decode(source, checked)
+            try:
+                ImageDecoder(limits).decode(source, checked)
+            except ModelError:
+                if self._cancelled():  # Ctrl-C reaches the decoding process as well
+                    raise RequestFailed(CANCELLED) from None
+                raise
             yield checked
 
     def _generate(self, job: Generate) -> Finished:
@@ -105,6 +110,7 @@ class LocalGeneration:
         made_room, faults = False, 0
         while True:
             self._wait_until_loaded()
+            self._watch.show("prompt and image")
             try:
                 with self._generator.reserved():
                     return self._generator.run(job, on_message=self._hear, cancel_requested=self._cancelled)

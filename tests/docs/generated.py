@@ -50,8 +50,17 @@ Generated from the command line by `python -m tests.docs.generated`.
 options of a command. `--config` is the TOML file of the deployment (the demo's by default), `--data-dir` overrides
 `data_dir`.
 
-Exit codes: 0 done; 1 what was asked for failed or was found faulty; 2 a wrong option, setting or database, named in one
-line on stderr.
+What a command was asked for is on stdout, all else on stderr: progress is a bar on a terminal, elsewhere a line every
+few seconds. With `--json` stdout is one JSON value. `NO_COLOR` takes the colours away. For completion in bash, zsh or
+fish: `hunyuan-custom --install-completion`.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | what was asked for failed, or was found faulty |
+| 2 | a wrong option, setting, database, key, id or input, named in one line on stderr |
+| 3 | refused by the safety checker |
+| 130 | cancelled: by Ctrl-C, or by another call |
 
 | command | what it does | options |
 |---|---|---|

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from server.fal.example import PHOTO
 from server.fal.schemas import EXAMPLE_PROMPT
 from server.settings import ENV_PREFIX
+from tests.harness.command import run_command
 from tests.harness.explicit_picture import explicit_uri
-from tests.harness.live_server import ON_CPU, ROOT, Server, example, launch, until
+from tests.harness.live_server import ON_CPU, ROOT, Server, example, fake, launch, until
 from tests.harness.video_probe import probe
 
 
@@ -49,9 +52,10 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo_server: Server) -> None:
+def test_a_killed_generation_and_one_without_a_server_have_the_same_frames(demo_server: Server) -> None:
     request = example(prompt="a woman is playing a violin", seed=5, num_inference_steps=12)
     undisturbed = demo_server.finish(demo_server.submit(request)).json()
+    assert _made_without_a_server(demo_server, request) == demo_server.http.get(undisturbed["video"]["url"]).content
 
     disturbed = demo_server.submit(request)
     until(lambda: any("step 4/12" in line for line in demo_server.messages(disturbed)))
@@ -63,6 +67,25 @@ def test_a_killed_generation_goes_on_at_its_checkpoint_with_the_same_frames(demo
     videos = [demo_server.http.get(output["video"]["url"]).content for output in (undisturbed, answer.json())]
     assert videos[0] == videos[1]
     assert not list((demo_server.data_dir / "tmp").iterdir()), "checkpoints are deleted at the end"
+
+
+def _made_without_a_server(server: Server, request: dict[str, Any]) -> bytes:
+    """By `generate`, with the settings of the server."""
+    made = server.data_dir / "made.mp4"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (ON_CPU | {"generator__renderer": fake("the_real_one")}).items():
+            patch.setenv(f"{ENV_PREFIX}{name.upper()}", str(value))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        words = [
+            "--num-inference-steps",
+            str(request["num_inference_steps"]),
+            "--num-frames",
+            str(request["num_frames"]),
+        ]
+        words += ["--seed", str(request["seed"]), "--data-dir", str(server.data_dir), "-o", str(made)]
+        ran = run_command("generate", str(PHOTO), request["prompt"], *words)
+    assert ran.code == 0, ran.err
+    return made.read_bytes()
 
 
 def test_an_explicit_image_is_refused_before_the_gpu_works_on_it(demo_server: Server) -> None:

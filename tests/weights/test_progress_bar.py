@@ -42,10 +42,15 @@ def test_a_result_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("made\n", "")
 
 
+def advance(bar: ProgressBar) -> None:
+    for _ in range(1000):
+        bar.advance(1)
+
+
 def test_threads_may_feed_it_together(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressBar(every_s=0) as bar:
         bar.begin("convert", 4000)
-        threads = [threading.Thread(target=lambda: [bar.advance(1) for _ in range(1000)]) for _ in range(4)]
+        threads = [threading.Thread(target=advance, args=(bar,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
