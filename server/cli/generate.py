@@ -76,7 +76,7 @@ def generate(
     Without --server the model of --config makes it on this machine, and no server is needed. An --output that exists is
     replaced. Ctrl-C cancels the request.
     """
-    configure_logging("generate", logging.ERROR)
+    configure_logging("generate", logging.CRITICAL)  # what goes wrong is the command's own line
     with ProgressBar() as bar, interrupts() as cancelled, ExitStack() as opened:
         try:
             wanted = validate_input({**fields, "prompt": prompt, "image_url": _image_url(image)})

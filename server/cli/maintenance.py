@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, migrated_database, read_settings
+from server.cli.output import print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -40,16 +41,22 @@ def drain(
 
 
 def usage(
-    csv: Annotated[bool, typer.Option("--csv", help="The default, and the only format.")] = False,  # noqa: ARG001
+    *,
+    csv: Annotated[bool, typer.Option("--csv", help="The default.")] = False,  # noqa: ARG001
     since: Annotated[datetime | None, typer.Option(help="UTC, 2026-01-31 or 2026-01-31T12:00:00.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only this owner.")] = None,
     config: Config = DEMO_CONFIG,
     data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array instead of CSV.")] = False,
 ) -> None:
     """Usage records as CSV: owner, request, outcome, GPU-seconds, frames, resolution."""
-    from server.jobs.usage import write_csv
+    from server.jobs.usage import read_usage, write_csv
 
-    write_csv(migrated_database(config, data_dir), sys.stdout, since=since, owner=owner)
+    database = migrated_database(config, data_dir)
+    if as_json:
+        print_json(list(read_usage(database, since=since, owner=owner)))
+    else:
+        write_csv(database, sys.stdout, since=since, owner=owner)
 
 
 def backup(

@@ -74,7 +74,7 @@ def _of_server(server: str, key: str | None) -> dict[str, Any]:
     from server.generate.server_calls import ServerCalls
 
     with ServerCalls(server, key) as calls:
-        return dict(calls.ask("GET", "/admin/overview"))
+        return calls.ask("GET", "/admin/overview", expected="workers")
 
 
 def _of_database(config: Path, data_dir: Path | None) -> dict[str, Any]:

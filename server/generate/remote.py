@@ -39,12 +39,11 @@ class RemoteGeneration:
             OSError: the video cannot be written.
         """
         body = wanted.model_dump() | {"seed": seed}
-        submitted = self._server.ask(
-            "POST", f"/queue/{ENDPOINT}", json=body, headers={"Idempotency-Key": str(uuid.uuid4())}
-        )
+        once = {"Idempotency-Key": str(uuid.uuid4())}
+        submitted = self._server.ask("POST", f"/queue/{ENDPOINT}", expected="request_id", json=body, headers=once)
         path = f"/queue/{ENDPOINT}/requests/{submitted['request_id']}"
         status = self._wait(path, submitted["request_id"])
-        result = self._server.ask("GET", path, patience_s=_PATIENCE_S)
+        result = self._server.ask("GET", path, expected="video", patience_s=_PATIENCE_S)
         url = result["video"]["url"]
         self._watch.show("download")
         self._download(url, output)
@@ -61,8 +60,8 @@ class RemoteGeneration:
         while True:
             if self._cancelled():
                 self._cancel(path)
-            status: dict[str, Any] = self._server.ask(
-                "GET", f"{path}/status", params={"logs": "1"}, patience_s=_PATIENCE_S
+            status = self._server.ask(
+                "GET", f"{path}/status", expected="status", params={"logs": "1"}, patience_s=_PATIENCE_S
             )
             self._say_new(status.get("logs") or [])
             if status["status"] == Status.COMPLETED:
@@ -84,7 +83,7 @@ class RemoteGeneration:
         progress: dict[str, Any] = {}
         if self._has_progress:
             try:
-                progress = self._server.ask("GET", f"/playground/requests/{request_id}/progress")
+                progress = self._server.ask("GET", f"/playground/requests/{request_id}/progress", expected="stage")
             except RequestFailed as error:
                 self._has_progress = error.response.status != _NOT_FOUND
             except ServerAway:
@@ -100,14 +99,14 @@ class RemoteGeneration:
         """
         self._watch.show("cancelling")
         try:
-            self._server.ask("PUT", f"{path}/cancel")
+            self._server.ask("PUT", f"{path}/cancel", expected="status")
         except RequestFailed as error:
             if error.response.body.get("status") == "ALREADY_COMPLETED":
                 return
             raise
         deadline = time.monotonic() + _CANCEL_S
         while time.monotonic() < deadline:
-            if self._server.ask("GET", f"{path}/status")["status"] == Status.COMPLETED:
+            if self._server.ask("GET", f"{path}/status", expected="status")["status"] == Status.COMPLETED:
                 break
             time.sleep(_POLL_S)
         raise RequestFailed(CANCELLED)

@@ -45,26 +45,28 @@ class ServerCalls:
         """Disconnect."""
         self._http.close()
 
-    def ask(self, method: str, path: str, *, patience_s: float = 0.0, **options: Any) -> Any:
-        """The JSON of an answer. A server that is away is asked again for `patience_s` seconds.
+    def ask(self, method: str, path: str, *, expected: str, patience_s: float = 0.0, **options: Any) -> dict[str, Any]:
+        """The JSON object of an answer. A server that is away is asked again for `patience_s` seconds.
 
         Raises:
             RequestFailed: it answered an error.
-            ServerAway: it did not answer, or not with JSON.
+            ServerAway: it did not answer, or without what is `expected` of this server.
         """
-        answer = self.answer(method, path, patience_s=patience_s, **options)
+        answer = self._answer(method, path, patience_s=patience_s, **options)
         try:
-            return answer.json()
+            body = answer.json()
         except ValueError:
-            raise ServerAway(f"{self.url} is no hunyuan-custom-server: {path} is no JSON") from None
+            body = None
+        if not isinstance(body, dict) or expected not in body:
+            raise ServerAway(f"{self.url} is no hunyuan-custom-server: no {expected} in its answer to {path}")
+        return body
 
-    def answer(self, method: str, path: str, *, patience_s: float = 0.0, **options: Any) -> httpx.Response:
-        """The same with the whole answer; `path` may be a URL."""
+    def _answer(self, method: str, path: str, *, patience_s: float = 0.0, **options: Any) -> httpx.Response:
         deadline = time.monotonic() + patience_s
         while True:
             last = time.monotonic() + _PAUSE_S > deadline
             try:
-                answer = self._http.request(method, path if "://" in path else f"{self.url}{path}", **options)
+                answer = self._http.request(method, f"{self.url}{path}", **options)
             except httpx.HTTPError as error:
                 if last:
                     raise ServerAway(f"{self.url} does not answer: {error or type(error).__name__}") from error

@@ -39,7 +39,9 @@ def test_every_command_has_an_example_that_it_understands(words: tuple[str, ...]
         assert {word for word in line.split() if word.startswith("--")} <= known
 
 
-@pytest.mark.parametrize("words", [("keys", "list"), ("webhooks", "list"), ("requests", "list"), ("status",)])
+@pytest.mark.parametrize(
+    "words", [("keys", "list"), ("webhooks", "list"), ("requests", "list"), ("usage",), ("status",)]
+)
 def test_what_lists_or_reports_does_so_as_json(words: tuple[str, ...], tmp_path: Path) -> None:
     run_command("migrate", "--data-dir", str(tmp_path))
     ran = run_command(*words, "--json", "--data-dir", str(tmp_path))

@@ -175,6 +175,16 @@ def test_files_brought_by_other_means_are_not_fetched_again(
     assert vae.read_bytes() == (published / vae.relative_to(folder)).read_bytes()
 
 
+@pytest.mark.usefixtures("published")
+def test_progress_adds_up_to_what_was_to_be_fetched(tmp_path: Path, manifest: Manifest) -> None:
+    total: list[int] = []
+    done: list[int] = []
+    reporter = Reporter(start=lambda _, nbytes: total.append(nbytes), progress=done.append)
+    download(manifest, Variant.BF16, tmp_path / "new", ask=lambda _: True, reporter=reporter)
+    assert total == [sum(done)]
+    assert sum(done) > 0
+
+
 @pytest.fixture
 def with_tiny_sizes(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever the transformer is fetched, the config that says how tiny it is comes along."""
