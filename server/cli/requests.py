@@ -10,7 +10,7 @@ from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, e
 from server.cli.output import print_json, print_rows, time_of
 from server.errors import AlreadyCompleted, NotFound
 from server.jobs.job import CancelOutcome
-from server.jobs.request_list import ListedRequest, State, list_requests
+from server.jobs.request_state import State
 from weights.progress_bar import duration
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from server.jobs.job import Job
     from server.jobs.job_store import JobStore
+    from server.jobs.request_list import ListedRequest
 
 requests = typer.Typer(help="List, show and cancel requests.", no_args_is_help=True)
 
@@ -41,6 +42,8 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """The newest requests first: id, owner, state, times, attempts and error."""
+    from server.jobs.request_list import list_requests
+
     found = list_requests(existing_database(config, data_dir), owner=owner, state=status, limit=limit)
     if as_json:
         print_json([asdict(one) for one in found])
@@ -84,7 +87,7 @@ def cancel(request_id: RequestId, config: Config = DEMO_CONFIG, data_dir: DataDi
     typer.echo(f"{request_id} {'will be stopped by its worker' if was_running else 'is cancelled'}")
 
 
-def _row(one: ListedRequest) -> list[object]:
+def _row(one: "ListedRequest") -> list[object]:
     error = (one.error or "").splitlines()[:1]
     failed = f"{one.error_type}: {error[0] if error else ''}"[:_ERROR] if one.error_type else None
     waited = None if one.started_at is None else duration(one.started_at - one.created_at)
@@ -94,6 +97,7 @@ def _row(one: ListedRequest) -> list[object]:
 
 def _details(job: "Job") -> dict[str, Any]:
     from server.jobs import views
+    from server.jobs.request_list import ListedRequest
 
     failure = views.failure(job)
     done = job.response_json is None and job.video_key is not None and job.finished_at is not None

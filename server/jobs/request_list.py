@@ -1,7 +1,6 @@
 """Requests of all owners, the newest first: what an operator lists. Reads only."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -9,18 +8,9 @@ import sqlalchemy as sa
 from server.db.tables import literal, request_table
 from server.jobs.job import Status
 from server.jobs.outcomes import CANCELLED
+from server.jobs.request_state import State, state_of
 
 _row = request_table.c
-
-
-class State(StrEnum):
-    """How a request is doing; other than in fal's words, an end says what kind it was."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +47,6 @@ class ListedRequest:
             error_type=job.error_type,
             error=job.error,
         )
-
-
-def state_of(status: str, error_type: str | None) -> State:
-    """From the columns of a request."""
-    if status == Status.IN_QUEUE:
-        return State.WAITING
-    if status == Status.IN_PROGRESS:
-        return State.RUNNING
-    if error_type is None:
-        return State.SUCCEEDED
-    return State.CANCELLED if error_type == CANCELLED.error_type else State.FAILED
 
 
 def list_requests(

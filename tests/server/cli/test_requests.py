@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.request_list import State
+from server.jobs.request_state import State
 from tests.harness.command import Ran, run_command
 from tests.harness.live_server import Server, example
 

@@ -206,6 +206,8 @@ def test_the_command_exits_with_1_and_names_the_file(original: Path, tmp_path: P
     refused = runner.invoke(app, ["verify", str(tmp_path / "out")])
     assert refused.exit_code == 1
     assert VAE in refused.stderr
+    said = json.loads(runner.invoke(app, ["verify", str(tmp_path / "out"), "--json", "--quick"]).stdout)
+    assert (said["sound"], [VAE in fault for fault in said["faults"]]) == (False, [True])
     (original / DIT).unlink()
     refused = runner.invoke(app, ["convert", str(original), str(tmp_path / "out")])
     assert refused.exit_code == 1
