@@ -1,5 +1,6 @@
 """Calls of a server's HTTP API, as the command line makes them."""
 
+import re
 import time
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -28,6 +29,8 @@ class ServerCalls:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SettingsError(f"--server: {url!r} is no address; write http://127.0.0.1:8000")
+        if key is not None and not re.fullmatch(r"[!-~]+", key := key.strip()):
+            raise SettingsError("--key or FAL_KEY: a key is made of visible ASCII characters")
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._http = httpx.Client(
             headers={"Authorization": f"Key {key}"} if key else {},

@@ -17,6 +17,7 @@ from server.db.migrations import migrate
 from server.errors import SettingsError
 from server.fal.example import PHOTO
 from server.settings import ApiSettings, is_loopback, is_reached_from_elsewhere
+from tests.harness.command import run_command
 from tests.harness.harmless import harmless
 from tests.harness.in_process import open_api
 from tests.harness.keyed import client, create_key, use_key
@@ -35,6 +36,23 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, s
     use_key(server, alice)
     yield server, alice, bob
     server.stop()
+
+
+def test_generate_shows_its_key(
+    locked: tuple[Server, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, alice, _ = locked
+    words = ("generate", str(PHOTO), "AT_ONCE", "-o", str(tmp_path / "x.mp4"), "--server", server.url)
+    monkeypatch.delenv("FAL_KEY", raising=False)
+    for key, code, line in (
+        ("", 2, "error: Authentication is required to access this application."),
+        ("a:b", 2, "error: No user found for Key ID and Secret"),
+        ("a\nb", 2, "error: --key or FAL_KEY: a key is made of visible ASCII characters"),
+        (alice, 0, ""),
+    ):
+        monkeypatch.setenv("FAL_KEY", key)
+        ran = run_command(*words)
+        assert (ran.code, ran.err.splitlines()[-1] if code else "") == (code, line), ran.err
 
 
 def command(data_dir: Path, *words: str) -> str:
