@@ -153,6 +153,7 @@ class LocalGeneration:
             pid = state.pid or pid
             self._watch.show(state.detail)
             time.sleep(_LOOK_EVERY_S)
+        self._watch.say(f"Model: {state.detail}")  # "untrained" is the first thing to know of the demo's
 
     def _hear(self, message: JobMessage) -> None:
         if isinstance(message, Working):
