@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from server.errors import ErrorResponse, ModelError, request_failure
+from server.errors import ModelError, request_failure
 from server.fal.data_uri import decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput
 from server.generate.outcome import RequestFailed, Video, Watcher, is_step
@@ -120,7 +120,7 @@ class LocalGeneration:
                 self._watch.say(error.log_line)
                 raise RequestFailed(error.response()) from None
             except (GenerationError, DiskError) as error:
-                raise RequestFailed(self._failure(error)) from None
+                raise self._failure(str(error)) from None
             except OutOfMemory as error:
                 plan = None if made_room else self._generator.shrink()
                 if plan is None:
@@ -135,8 +135,9 @@ class LocalGeneration:
                 if faults >= self._settings.jobs.max_attempts:
                     raise RequestFailed(RUNNER_DISCONNECTED if died else RUNNER_STALLED) from None
 
-    def _failure(self, error: Exception) -> ErrorResponse:
-        return request_failure(500, "internal_server_error", f"{error}; the generator's log: {self._log}")
+    def _failure(self, reason: str) -> RequestFailed:
+        detail = f"{reason}; the generator's log: {self._log}"
+        return RequestFailed(request_failure(500, "internal_server_error", detail))
 
     def _wait_until_loaded(self) -> None:
         """Returns when a model is loaded.
@@ -149,7 +150,7 @@ class LocalGeneration:
             if self._cancelled():
                 raise RequestFailed(CANCELLED)
             if state.phase is Phase.FAILED or (pid is not None and state.pid != pid):
-                raise RequestFailed(self._failure(RuntimeError(f"the model cannot be loaded: {state.detail}")))
+                raise self._failure(f"the model cannot be loaded: {state.detail}")
             pid = state.pid or pid
             self._watch.show(state.detail)
             time.sleep(_LOOK_EVERY_S)
