@@ -145,16 +145,18 @@ class LocalGeneration:
         Raises:
             RequestFailed: it cannot be loaded, or the user does not want to wait for it.
         """
-        pid = None
-        while (state := self._generator.state).phase is not Phase.READY:
+        loading: int | None = None  # the process
+        while not self._generator.usable:
+            state = self._generator.state
             if self._cancelled():
                 raise RequestFailed(CANCELLED)
-            if state.phase is Phase.FAILED or (pid is not None and state.pid != pid):
+            if state.phase is Phase.FAILED or (loading is not None and state.pid != loading):
                 raise self._failure(f"the model cannot be loaded: {state.detail}")
-            pid = state.pid or pid
-            self._watch.show(state.detail)
+            if state.phase is Phase.LOADING:  # else it is one that is about to end
+                loading = state.pid
+                self._watch.show(state.detail)
             time.sleep(_LOOK_EVERY_S)
-        self._watch.say(f"Model: {state.detail}")  # "untrained" is the first thing to know of the demo's
+        self._watch.say(f"Model: {self._generator.state.detail}")  # of the demo's, that it is untrained
 
     def _hear(self, message: JobMessage) -> None:
         if isinstance(message, Working):

@@ -84,6 +84,11 @@ class Generator:
         return self._keeper.state
 
     @property
+    def usable(self) -> bool:
+        """Whether its model is loaded."""
+        return self._keeper.usable
+
+    @property
     def busy(self) -> bool:
         """Whether it is reserved."""
         return self._reservation.locked()

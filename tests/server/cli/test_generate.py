@@ -149,6 +149,17 @@ def test_a_server_that_is_away_is_one_line(tmp_path: Path) -> None:
     assert "http://127.0.0.1:1 does not answer" in ran.err.splitlines()[-1]
 
 
+def test_a_request_that_does_not_fit_is_tried_with_a_smaller_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUNYUAN_CUSTOM_GENERATOR__RENDERER", fake("runs_out_of_memory"))
+    words = ("generate", str(PHOTO), "a", "-o", str(tmp_path / "x.mp4"), "--data-dir", str(tmp_path))
+    ran = run_command(*words)
+    assert "trying again with the memory plan" in ran.err
+    assert "Generator lost" not in ran.err, "that it was replaced is no fault"
+    assert ran.code == 0, ran.err
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUNYUAN_CUSTOM_GENERATOR__RENDERER", fake("cannot_load"))
     words = ("generate", str(PHOTO), "a", "-o", str(tmp_path / "x.mp4"), "--data-dir", str(tmp_path))
