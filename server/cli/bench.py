@@ -26,14 +26,14 @@ def register(app: typer.Typer) -> None:
         ("idle", bench_idle, "--seconds 60"),
         ("cluster", bench_cluster, "--rounds 1"),
         ("sizing", bench_sizing, "--workers 200 --plot sizing.svg"),
-        ("kept", bench_kept, ""),
+        ("kept", bench_kept, "--requests 10000"),
         ("convert", bench_convert_command, "--directory /scratch"),
         ("load", bench_load, "models/bf16 --device cuda"),
         ("words", bench_words, "models/bf16 woman.jpg --device cuda"),
         ("model", bench_model, "models/bf16 --size 512p --stages step,decode --json rows.json"),
         ("safety", bench_safety, "--pictures ~/Pictures"),
     ):
-        bench.command(name, epilog=examples(f"hunyuan-custom bench {name} {example}".strip()))(command)
+        bench.command(name, epilog=examples(f"hunyuan-custom bench {name} {example}"))(command)
     app.add_typer(bench, name="bench")
 
 
@@ -117,7 +117,8 @@ def bench_kept(
     from server.bench.kept import bench_kept as run
 
     configure_logging("bench", logging.WARNING)
-    run(requests=requests)
+    with _at_work("bench kept"):
+        run(requests=requests)
 
 
 def bench_load(

@@ -111,6 +111,8 @@ def _job_row(job: Mapping[str, Any]) -> list[object]:
         doing = f"{doing} {100 * job['done'] // job['total']} %"
     if job["seconds_left"] is not None:
         doing = f"{doing}, about {duration(job['seconds_left'])} left"
+    if job["lost"]:
+        doing = "nothing: its worker is lost, and another one goes on with it"
     if job["cancelled"]:
         doing = f"{doing or '-'}, being cancelled"
     return [job["request_id"], job["owner"], job["worker_id"], duration(job["running_s"]), job["attempt"], doing]

@@ -73,12 +73,14 @@ def test_an_unknown_request_is_one_line(server: Server, command: str) -> None:
     assert (ran.code, ran.err) == (2, "error: x: no such request\n")
 
 
-def test_status_says_what_waits_and_runs(server: Server, made: dict[State, str]) -> None:
-    seen = json.loads(beside(server, "status", "--json").out)
+@pytest.mark.parametrize("way", ["database", "server"])
+def test_status_says_what_waits_and_runs(server: Server, made: dict[State, str], way: str) -> None:
+    source = ("--data-dir", str(server.data_dir)) if way == "database" else ("--server", server.url)
+    seen = json.loads(run_command("status", "--json", *source).out)
     assert seen["ready"] is True
     assert [job["request_id"] for job in seen["running"]] == [made[State.RUNNING]]
     assert [job["request_id"] for job in seen["queue"]["next"]] == [made[State.WAITING]]
-    shown = beside(server, "status").out
+    shown = run_command("status", *source).out
     assert shown.startswith("ready: 1 of 1 workers")
     assert made[State.RUNNING] in shown
 
