@@ -135,16 +135,23 @@ class GeneratorProcess:
         return Finished(seconds=time.perf_counter() - started, gpu_memory=gpu_memory())
 
     def _read(self) -> None:
-        for message in self._channel:
-            match message:
-                case Load() | Generate():
-                    self._cancelled = None  # that was an earlier attempt
-                    self._requests.put(message)
-                case Cancel():
-                    self._cancelled = message.request_id
-                case _:
-                    assert_never(message)
+        try:
+            for message in self._channel:
+                self._receive(message)
+        except Exception:  # a worker of another version, say; without this thread nothing would be heard any more
+            logger.exception("the worker says what cannot be understood")
+            os._exit(1)
         os._exit(0)  # the worker is gone
+
+    def _receive(self, message: ToGenerator) -> None:
+        match message:
+            case Load() | Generate():
+                self._cancelled = None  # that was an earlier attempt
+                self._requests.put(message)
+            case Cancel():
+                self._cancelled = message.request_id
+            case _:
+                assert_never(message)
 
 
 def _renderer_class(path: str) -> type[Renderer]:
