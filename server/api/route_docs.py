@@ -158,7 +158,6 @@ STORED_IMAGE = RouteDoc(
     {
         200: {"description": "The image.", "content": _IMAGES},
         206: {"description": "The asked range.", "content": _IMAGES},
-        302: _ELSEWHERE,
         410: _json("Its time is over.", Problem),
         416: _json("The range lies outside the file.", Problem),
     }

@@ -1,14 +1,15 @@
 """What the playground asks beside fal's own routes: who it talks to, an owner's requests, and how far one is."""
 
+from contextlib import ExitStack
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import current_owner
 from server.api.media_response import MediaResponse
-from server.api.middleware.head_requests import asked_method
 from server.api.middleware.request_ids import REQUEST_ID
 from server.api.model_response import ModelResponse
 from server.api.playground_models import Crop, Limits, ProgressAnswer, SessionInfo
@@ -23,7 +24,6 @@ from server.api.route_docs import (
     STORED_IMAGE,
 )
 from server.api.routes.fal_queue import find_job
-from server.api.routes.files import find_stored
 from server.api.services import services
 from server.errors import Gone, NotFound, Unauthorized
 from server.fal.schemas import ENDPOINT, EXAMPLE_PROMPT, HunyuanCustomInput
@@ -113,16 +113,20 @@ async def image(request: Request, request_id: str) -> Response:
     key = job.image_key or job.source_key
     if key is None:
         raise Gone if job.media_deleted else NotFound("File not found")
-    parts = services(request)
-    stored = await find_stored(parts.storage, key, asked_method(request.scope))
+    # From a bucket too it comes through here: it is for one page, which the bucket need not know.
+    opened = ExitStack()
+    stored = await run_in_threadpool(opened.enter_context, services(request).storage.local(key))
     if stored is None:
+        opened.close()
         raise NotFound("File not found")
-    if isinstance(stored, Response):
-        return stored
-    with stored.open("rb") as file:
-        kind = media_type(file.read(HEAD_BYTES))
+    try:
+        with stored.open("rb") as file:
+            kind = media_type(file.read(HEAD_BYTES))
+    except FileNotFoundError:  # deleted at this moment
+        raise NotFound("File not found") from None
     answer = MediaResponse(stored, media_type=kind, max_age_s=0, policy=_POLICY, any_page=False)
     answer.headers.update({REQUEST_ID: job.id, "Cache-Control": "no-store"})
+    answer.background = BackgroundTask(opened.close)
     return answer
 
 

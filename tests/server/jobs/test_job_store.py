@@ -136,10 +136,11 @@ class Lives(RuleBasedStateMachine):
 
     @invariant()
     def progress_is_that_of_the_running_attempt(self) -> None:
-        running = {job.id: job.attempt for job in map(self.current, self.ids) if job.status is Status.IN_PROGRESS}
         with self.database.connect() as connection:
-            rows = {row.request_id: row.done for row in connection.execute(sa.select(progress_table))}
-        assert rows.items() <= running.items()
+            rows = connection.execute(sa.select(progress_table.c.request_id, progress_table.c.done)).all()
+        for request_id, attempt in rows:
+            job = self.current(request_id)
+            assert (job.status, job.attempt) == (Status.IN_PROGRESS, attempt)
 
     @invariant()
     def positions_are_a_permutation(self) -> None:
