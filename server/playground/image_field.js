@@ -51,7 +51,13 @@ export class ImageField {
     });
     this.canvas = el("canvas", { role: "img", "aria-label": "" });
     this.caption = el("p", { className: "hint" });
-    this.bar = el("progress", { max: 1, value: 0, hidden: true });
+    this.bar = el("progress", {
+      max: 1,
+      value: 0,
+      hidden: true,
+      "data-t-label": "form.sendingImage",
+      "aria-label": t("form.sendingImage"),
+    });
     this.remove = el("button", { type: "button", className: "quiet icon remove" }, icon("close"));
     this.remove.dataset.tLabel = "image.remove";
     this.remove.setAttribute("aria-label", t("image.remove"));
@@ -101,15 +107,17 @@ export class ImageField {
     });
     let depth = 0;
     const hover = (isOver) => this.zone.classList.toggle("over", isOver);
-    const hasPicture = (event) =>
-      [...event.dataTransfer.types].some((type) => type === "Files" || type === "text/uri-list");
-    document.addEventListener("dragenter", (event) => hasPicture(event) && (depth++, hover(true)));
-    document.addEventListener("dragleave", (event) => hasPicture(event) && --depth <= 0 && hover(false));
-    document.addEventListener("dragover", (event) => hasPicture(event) && event.preventDefault());
+    const hasFile = (event) => event.dataTransfer.types.includes("Files");
+    // A link or picture of another page counts in the field alone: the tiles of the history are links too.
+    const takes = (event) =>
+      hasFile(event) || (event.dataTransfer.types.includes("text/uri-list") && this.zone.contains(event.target));
+    document.addEventListener("dragenter", (event) => hasFile(event) && (depth++, hover(true)));
+    document.addEventListener("dragleave", (event) => hasFile(event) && --depth <= 0 && hover(false));
+    document.addEventListener("dragover", (event) => takes(event) && event.preventDefault());
     document.addEventListener("drop", (event) => {
       depth = 0;
       hover(false);
-      if (!hasPicture(event)) return;
+      if (!takes(event)) return;
       event.preventDefault(); // also beside the field: the browser would leave the page and show the file
       const [file] = event.dataTransfer.files;
       const url = event.dataTransfer.getData("text/uri-list").split("\n")[0];
@@ -187,11 +195,8 @@ export class ImageField {
   /** The picture of an earlier request: its own URL if that still works, else what the server has kept of it. */
   async takeFrom(request) {
     const named = request.input?.image_url ?? "";
-    if (
-      /^https?:/.test(named) &&
-      !named.endsWith("…") &&
-      !(isOwnUpload(named) && !(await isKept(named).catch(() => false)))
-    ) {
+    const isLost = isOwnUpload(named) && !(await isKept(named).catch(() => false));
+    if (named && !isLost) {
       this.takeUrl(named);
       return;
     }
