@@ -91,5 +91,7 @@ def _store_origin(settings: Settings) -> str:
     if not settings.storage_url:
         return ""
     store = settings.object_storage
-    parts = urlsplit(store.public_endpoint or store.endpoint or f"https://s3.{store.region}.amazonaws.com")
+    bucket = urlsplit(settings.storage_url).netloc
+    links = store.public_endpoint or store.endpoint or f"https://{bucket}.s3.{store.region}.amazonaws.com"
+    parts = urlsplit(links)
     return f"{parts.scheme}://{parts.netloc}"
