@@ -50,6 +50,11 @@ def wait_for_publish(server: Server, store: ObjectStore) -> str:
     return running
 
 
+def published(store: ObjectStore) -> list[str]:
+    """The kinds of all files of results."""
+    return sorted(Path(key).suffix for key in store.keys("files"))
+
+
 def test_videos_images_and_uploads_are_in_the_bucket_until_their_time_is_over(
     start_server: Start, store: ObjectStore
 ) -> None:
@@ -119,7 +124,7 @@ def test_a_store_that_is_away_at_publish_costs_no_second_render(start_server: St
 
     store.failing = False
     assert server.finish(waiting).status_code == 200
-    assert len(store.keys("files")) == 1
+    assert published(store) == [".mp4", ".webp"]
     assert (server.data_dir / "renders").read_text().split() == [waiting]
     assert left_on_disk(server.data_dir) == set()
     assert server.finish(server.submit()).status_code == 200
@@ -149,7 +154,7 @@ def test_a_worker_killed_while_it_publishes_goes_on_where_it_was(start_server: S
     assert answer.status_code == 200
     assert (server.data_dir / "renders").read_text().split() == [waiting]
     assert server.http.get(answer.json()["video"]["url"], follow_redirects=True).is_success
-    assert len(store.keys("files")) == 1
+    assert published(store) == [".mp4", ".webp"]
 
 
 def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: Path, store: ObjectStore) -> None:
@@ -183,7 +188,7 @@ def test_a_machine_lost_while_it_publishes_has_its_job_rendered_again(tmp_path: 
         assert answer.status_code == 200
         assert api.http.get(answer.json()["video"]["url"], follow_redirects=True).is_success
         assert "The video was lost with the machine that rendered it" in api.messages(waiting)
-        assert len(store.keys("files")) == 1, "one file per result"
+        assert published(store) == [".mp4", ".webp"], "one video per result, and its thumbnail"
     finally:
         machines.kill()
 
