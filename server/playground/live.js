@@ -7,7 +7,9 @@ import { ApiError, call, callBlob, callJson, calls, ConnectionLost, pause, tellC
 import { QUEUE } from "./submit.js";
 
 const POLL_MS = 1000;
-const HIDDEN_MS = 5000; // in a hidden tab only the title shows it, and only news of the stream ask for more
+// A hidden tab shows its title alone, and lets go of the stream: a browser has six connections for all tabs together.
+const HIDDEN_POLL_MS = 10_000;
+const HIDDEN_STREAM_MS = 30_000;
 const SILENT_MS = 40_000; // the server says something every 15 s
 const RETRY_MS = [500, 1000, 2000, 4000];
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
@@ -30,10 +32,7 @@ export class Live {
     this.closed = new AbortController();
     this.onChange = () => this.closed.signal.aborted || onChange(this.state);
     this.previewVersion = null;
-    this.polledAt = 0;
-    document.addEventListener("visibilitychange", () => document.hidden || this.#poll(), {
-      signal: this.closed.signal,
-    });
+    document.addEventListener("visibilitychange", () => this.#onVisibility(), { signal: this.closed.signal });
     calls.addEventListener("lost", () => this.stream?.abort(), { signal: this.closed.signal });
     addEventListener("online", () => this.wake?.(), { signal: this.closed.signal });
     this.#follow();
@@ -59,10 +58,14 @@ export class Live {
   }
 
   async #follow() {
+    let hasAllLines = false;
     for (let tries = 0; !this.closed.signal.aborted && !this.isOver;) {
       try {
         await this.load();
+        if (!this.isOver) await this.#visible();
+        if (this.isOver || this.closed.signal.aborted) break;
         if (await this.#readStream()) {
+          hasAllLines = true;
           await this.load();
           continue;
         }
@@ -80,10 +83,10 @@ export class Live {
       }
       await this.#wait(RETRY_MS[Math.min(tries++, RETRY_MS.length - 1)]);
     }
-    if (!this.state.lines.length && !this.closed.signal.aborted) await this.#loadLog();
+    if (!hasAllLines && !this.closed.signal.aborted) await this.#loadLog();
   }
 
-  /** The log of a request that was over before it was watched. */
+  /** The log of a request whose end was not watched. */
   async #loadLog() {
     try {
       const status = await callJson(`${QUEUE}/requests/${this.id}/status?logs=1`, { signal: this.closed.signal });
@@ -130,25 +133,26 @@ export class Live {
     Object.assign(this.state, { status: status.status, position: status.queue_position ?? null });
     if (status.logs) this.state.lines = [...this.state.lines, ...status.logs];
     if (began && this.state.request) this.load().catch(() => {}); // when it started
-    if (document.hidden && performance.now() - this.polledAt > HIDDEN_MS) this.#poll();
     this.onChange();
   }
 
   async #pollOften() {
     while (!this.closed.signal.aborted && !this.isOver) {
-      if (!document.hidden) await this.#poll();
-      await pause(POLL_MS, this.closed.signal);
+      await this.#poll();
+      await pause(document.hidden ? HIDDEN_POLL_MS : POLL_MS, this.closed.signal);
     }
   }
 
   async #poll() {
     if (this.isOver || this.isPolling || !this.state.request) return;
     this.isPolling = true;
-    this.polledAt = performance.now();
     try {
       const progress = await callJson(`playground/requests/${this.id}/progress`, { signal: this.closed.signal });
       this.wake?.(); // the server answers: a stream that waits for it need not
       this.state.progress = progress;
+      // A hidden tab hears of changes here.
+      if (progress.status === "COMPLETED") await this.load();
+      else Object.assign(this.state, { status: progress.status, position: progress.queue_position });
       if (progress.preview !== null && progress.preview !== this.previewVersion && !document.hidden)
         await this.#loadPreview(progress.preview);
       this.onChange();
@@ -178,6 +182,21 @@ export class Live {
     return new Promise((resolve) => {
       this.wake = resolve;
       pause(ms, this.closed.signal).then(resolve);
+    });
+  }
+
+  #onVisibility() {
+    clearTimeout(this.letGo);
+    if (document.hidden) this.letGo = setTimeout(() => this.stream?.abort(), HIDDEN_STREAM_MS);
+    else this.#poll();
+  }
+
+  #visible() {
+    return new Promise((resolve) => {
+      const look = () => (!document.hidden || this.closed.signal.aborted) && resolve();
+      document.addEventListener("visibilitychange", look, { signal: this.closed.signal });
+      this.closed.signal.addEventListener("abort", look);
+      look();
     });
   }
 
