@@ -16,7 +16,7 @@ export function python({ base, needsKey, input, file }) {
     const shown = name === "image_url" && image ? image : pythonValue(name, value);
     return `        ${JSON.stringify(name)}: ${shown},`;
   });
-  return `${needsKey ? `# ${KEY_NOTE}\n` : ""}${pythonServer(base)}
+  return `${needsKey ? `# ${KEY_NOTE}\n` : ""}${pythonServer(base, needsKey)}
 
 
 def on_queue_update(update):
@@ -37,14 +37,15 @@ print(result["video"]["url"])
 `;
 }
 
-function pythonServer(base) {
+function pythonServer(base, needsKey) {
   if (base.startsWith("http://")) {
     return `import fal_client\nfrom fal_plain_http import use_server\n\nuse_server(${JSON.stringify(base)})`;
   }
   const host = base.slice("https://".length);
+  const key = needsKey ? "" : 'os.environ["FAL_KEY"] = "local:local"\n'; // any will do, but the client wants one
   return `import os
 
-os.environ["FAL_RUN_HOST"] = ${JSON.stringify(`${host}/run`)}
+${key}os.environ["FAL_RUN_HOST"] = ${JSON.stringify(`${host}/run`)}
 os.environ["FAL_QUEUE_RUN_HOST"] = ${JSON.stringify(`${host}/queue`)}
 # A certificate of \`serve --tls-self-signed\` needs SSL_CERT_FILE in the environment too.
 

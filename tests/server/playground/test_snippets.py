@@ -45,5 +45,6 @@ def test_https_needs_no_helper(tmp_path: Path) -> None:
     code = snippets(tmp_path, base="https://gpu.example/hc", input={"prompt": "x", "image_url": "https://a/b.png"})
     assert "fal_plain_http" not in code["python"]
     compile(code["python"], "snippet", "exec")
+    assert 'os.environ["FAL_KEY"] = "local:local"' in code["python"]
     assert 'os.environ["FAL_QUEUE_RUN_HOST"] = "gpu.example/hc/queue"' in code["python"]
     assert "https://gpu.example/hc/api/fal/proxy" in code["javascript"]
