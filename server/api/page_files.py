@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from fastapi.responses import Response
 from starlette.datastructures import Headers
 
+from server.fal.example import PHOTO
 from server.settings import Settings
 
 _SERVER: Final = Path(__file__).parent.parent
@@ -25,6 +26,7 @@ _TYPES: Final = {
     ".mjs": "text/javascript; charset=utf-8",
     ".py": "text/x-python; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
 }
 
 
@@ -47,7 +49,7 @@ class PageFile:
 
     def answer(self, asked: Headers) -> Response:
         """200 in the form that the browser takes, or 304 if it has the file."""
-        zipped = "gzip" in asked.get("accept-encoding", "")
+        zipped = "gzip" in asked.get("accept-encoding", "") and len(self.compressed) < len(self.content)
         tag = f'"{self.tag}-gz"' if zipped else f'"{self.tag}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", **self.headers}
         known = {name.strip().removeprefix("W/") for name in asked.get("if-none-match", "").split(",")}
@@ -73,6 +75,7 @@ class PageFiles:
         helpers = sorted(path for path in (_SERVER / "clients").iterdir() if path.suffix in _TYPES)
         static = {path.name: PageFile.read(path, {}) for path in found if path.suffix in _TYPES.keys() - {".html"}}
         static |= {path.name: PageFile.read(path, {"Content-Disposition": "attachment"}) for path in helpers}
+        static["example.jpg"] = PageFile.read(PHOTO, {})
         return cls({path.stem: PageFile.read(path, policy) for path in found if path.suffix == ".html"}, static)
 
 

@@ -41,6 +41,7 @@ function textControl(field, example) {
     fill.addEventListener("click", () => {
       area.value = example;
       area.dispatchEvent(new Event("input", { bubbles: true }));
+      area.dispatchEvent(new Event("example", { bubbles: true }));
       area.focus();
     });
     head.insertBefore(fill, counter);

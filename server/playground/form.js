@@ -51,6 +51,7 @@ export class Form {
       const name = event.target.closest("[data-field]")?.dataset.field;
       if (name && name !== "image_url") this.#changed(name);
     });
+    this.root.addEventListener("example", () => this.image.isEmpty && this.image.takeExample());
     document.addEventListener("language", () => this.#describe());
   }
 

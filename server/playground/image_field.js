@@ -150,6 +150,12 @@ export class ImageField {
     return this.sending;
   }
 
+  /** The photograph that comes with the server. */
+  async takeExample() {
+    const photo = await callBlob("static/example.jpg").catch(() => null);
+    if (photo && this.isEmpty) this.take(new File([photo], "eileen_collins.jpg", { type: photo.type }));
+  }
+
   async #send(file) {
     this.stop = new AbortController();
     this.bar.hidden = false;

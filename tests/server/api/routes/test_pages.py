@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.api.page_files import content_security_policy
+from server.fal.example import PHOTO
 from server.storage.s3 import _client
 from tests.harness.in_process import open_api, settings_for
 from tests.harness.live_server import ROOT
@@ -88,6 +89,11 @@ def test_a_file_is_sent_once(browser: TestClient) -> None:
     head = browser.head("/")
     assert (head.status_code, head.content) == (200, b"")
     assert int(head.headers["content-length"]) > 0
+
+
+def test_a_picture_to_begin_with_is_there(browser: TestClient) -> None:
+    answer = browser.get("/static/example.jpg")
+    assert (answer.headers["content-type"], answer.content) == ("image/jpeg", PHOTO.read_bytes())
 
 
 def test_helper_files_for_clients_are_downloads(browser: TestClient) -> None:
