@@ -1,5 +1,8 @@
 """`python -m server`: the `hunyuan-custom` command where its script is not on the path."""
 
-from server.cli.main import main
+from server.quick_start import uncollected
+
+with uncollected():
+    from server.cli.main import main
 
 main()

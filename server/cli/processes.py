@@ -14,6 +14,7 @@ import typer
 from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, make_data_dir, read_settings
 from server.errors import SettingsError
 from server.logs import configure_logging
+from server.quick_start import uncollected
 from server.settings import Settings, is_reached_from_elsewhere
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def serve(
     ] = False,
 ) -> None:
     """Run the server: API, worker and generator, until Ctrl-C or SIGTERM."""
-    from server.serve.supervisor import Supervisor
+    with uncollected():
+        from server.serve.supervisor import Supervisor
 
     configure_logging("serve")
     settings = read_settings(config, data_dir, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
@@ -95,9 +97,10 @@ def api(
     supervisor: SupervisorPid = None,
 ) -> None:
     """Run the API process alone (many per cluster)."""
-    from server.api.app import create_app
-    from server.api.process import run_api
-    from server.tracing.start import start_tracing
+    with uncollected():
+        from server.api.app import create_app
+        from server.api.process import run_api
+        from server.tracing.start import start_tracing
 
     _start_process("api", supervisor)
     settings = read_settings(config, data_dir, host=host, tls_cert=tls_cert, tls_key=tls_key)
@@ -108,7 +111,8 @@ def api(
         if listen_fd is None:
             _check(settings)
             _print_first_key(settings)
-        return create_app(settings)
+        with uncollected():
+            return create_app(settings)
 
     run_api(settings, open_app, None if listen_fd is None else socket.socket(fileno=listen_fd))
 
@@ -129,16 +133,18 @@ def worker(
         _run_workers(settings, _child_arguments(config, data_dir))
         return
 
-    from server.generator.parent import Generator
-    from server.worker.worker_lock import lock_worker_id
+    with uncollected():
+        from server.generator.parent import Generator
+        from server.worker.worker_lock import lock_worker_id
 
     lock = None if supervisor is not None else lock_worker_id(settings, settings.worker_id)
     generator = Generator(settings)
     generator.start()  # before all else: it takes longer to start than the rest of the server together
 
-    from server.db.outage import ride_out
-    from server.tracing.start import start_tracing
-    from server.worker.process import run_worker
+    with uncollected():
+        from server.db.outage import ride_out
+        from server.tracing.start import start_tracing
+        from server.worker.process import run_worker
 
     start_tracing(role)
     ride_out(_check, settings)
