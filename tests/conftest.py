@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.harness.shared_servers import SharedServers, by_shared_server, used_i
 collect_ignore = [] if "CONTAINERS" in os.environ else ["containers"]  # minutes: `make containers`
 
 settings.register_profile("benchmark", max_examples=2840)
+gc.disable()  # until all is imported, of which nothing is garbage
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = by_shared_server(items)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

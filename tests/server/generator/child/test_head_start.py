@@ -16,7 +16,6 @@ from server.settings import GeneratorSettings, ImageSettings, PromptSettings, Sa
 @pytest.fixture(autouse=True)
 def garbage_collection() -> Iterator[None]:
     yield
-    gc.unfreeze()
     gc.enable()
 
 
