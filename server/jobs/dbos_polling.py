@@ -1,4 +1,4 @@
-"""Makes the threads of DBOS wait until there is work, instead of looking for it several times a second.
+"""Makes the threads of DBOS wait until there is work, instead of looking for it several times a second; ends them.
 
 DBOS has no setting for that. Between two looks its threads sleep in the `wait` of the event that ends them; another
 `wait` is put into its place, which knows them by their names. What it does not know it leaves alone, so a version of
@@ -21,6 +21,7 @@ _JOBS: Final = "dbos-background-jobs"
 # Timeouts and delays of workflows, a queue for DBOS's own workflows, new queues: nothing here uses any of them.
 _UNUSED: Final = (_JOBS, f"{_QUEUE}_dbos_internal_queue", "(queue_thread)")
 _UNUSED_EVERY_S: Final = 30.0  # instead of every second
+_LISTENER: Final = "(run_notification_listener)"
 
 
 def poll_only_for_work(dbos: DBOS, work: WaitingWork, queues: Collection[str]) -> None:
@@ -33,6 +34,16 @@ def poll_only_for_work(dbos: DBOS, work: WaitingWork, queues: Collection[str]) -
         return
     for event in events:
         event.wait = _patient(event, work, queue_of)  # type: ignore[method-assign,assignment]
+
+
+def destroy_before_exit(dbos: DBOS) -> None:
+    """End DBOS in a process that ends next: not after the rest of a second that its listener sleeps between two looks.
+
+    It listens for messages and events, which no workflow here sends.
+    """
+    threads = getattr(dbos, "_background_threads", [])
+    threads[:] = [thread for thread in threads if not thread.name.endswith(_LISTENER)]
+    DBOS.destroy()
 
 
 def _patient(event: threading.Event, work: WaitingWork, queue_of: dict[str, str]) -> Callable[[float | None], bool]:

@@ -14,7 +14,7 @@ from server.db.connection import create_engine
 from server.db.outage import OUTAGES, is_outage, ride_out
 from server.db.waiting_work import WaitingWork
 from server.generator.parent import Generator
-from server.jobs.dbos_polling import poll_only_for_work
+from server.jobs.dbos_polling import destroy_before_exit, poll_only_for_work
 from server.jobs.dbos_queues import (
     GPU_QUEUE,
     IO_QUEUE,
@@ -161,7 +161,7 @@ class WorkerProcess:
             self._report.write(self._generator.state.gpu_memory)
         self._work.stop()
         self._webhooks.stop()
-        DBOS.destroy()
+        destroy_before_exit(self._engine)
 
 
 def run_worker(settings: Settings, generator: Generator, *, supervised: bool) -> None:
