@@ -2,7 +2,7 @@
 
 A server that waits costs memory and a little time, and there is one of each kind in every process of pytest-xdist.
 Therefore files that use the same ones follow each other, and a server is stopped before the first file that does not
-use it.
+use it. Files without any are last: many are short, and so are the waits of a process that has no file left.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,21 +19,22 @@ SHARED: Final[dict[str, dict[str, Any]]] = {
     "tls_server": {"options": ["--tls-self-signed"], **FAST},
 }
 _ORDER: Final[list[set[str]]] = [
-    set(),
-    {"tls_server"},
-    {"server", "tls_server"},
-    {"server"},
-    {"server", "impatient"},
     {"impatient"},
+    {"server", "impatient"},
+    {"server"},
+    {"server", "tls_server"},
+    {"tls_server"},
+    set(),
 ]
+_LONG: Final = {"system", "contract", "weights"}  # folders whose files take long: no processor waits for the last one
 
 
 def by_shared_server(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Tests in an order in which files that use the same servers follow each other."""
+    """Tests in an order in which files that use the same servers follow each other, and short files come last."""
     used: dict[Path, set[str]] = {}
     for item in items:
         used.setdefault(item.path, set()).update(_used(item))
-    return sorted(items, key=lambda item: _ORDER.index(used[item.path]))
+    return sorted(items, key=lambda item: (_ORDER.index(used[item.path]), _LONG.isdisjoint(item.path.parts)))
 
 
 def used_in(path: Path, items: Sequence[pytest.Item]) -> set[str]:
