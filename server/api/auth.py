@@ -21,6 +21,14 @@ def current_owner(request: Request) -> str:
     return services(request).keys.caller(request.headers.get("authorization"), via_proxy=via_proxy)
 
 
+def owner_or_none(request: Request) -> str | None:
+    """The same for what is answered without a key as well."""
+    try:
+        return current_owner(request)
+    except Unauthorized:
+        return None
+
+
 def remains_owner(request: Request, owner: str) -> bool:
     """Whether a request whose answer takes long is still its owner's: a key can be revoked meanwhile."""
     try:

@@ -70,7 +70,7 @@ def _worker_problem(settings: Settings, *, ready: bool) -> str:
 
     from server.db.connection import create_engine
     from server.db.outage import one_line
-    from server.generator.state import Phase
+    from server.generator.state import TAKES_JOBS
     from server.jobs.worker_registry import WorkerRegistry
     from server.serve.replicas import worker_ids
 
@@ -90,6 +90,6 @@ def _worker_problem(settings: Settings, *, ready: bool) -> str:
         silent_s = time.time() - known[name].heartbeat_at
         if silent_s > settings.jobs.heartbeat_stale_s:
             return f"worker {name} was last heard of {silent_s:.0f} s ago"
-        if ready and known[name].state not in {Phase.READY, Phase.IDLE}:
+        if ready and known[name].state not in TAKES_JOBS:
             return f"worker {name} is {known[name].state}: {known[name].detail}"
     return ""

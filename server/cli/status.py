@@ -19,7 +19,7 @@ from server.cli.options import (
     read_settings,
 )
 from server.cli.output import print_json, print_rows
-from server.generator.state import Phase
+from server.generator.state import TAKES_JOBS
 from server.version import VERSION
 from weights.progress_bar import duration
 
@@ -86,7 +86,7 @@ def _of_database(config: Path, data_dir: Path | None) -> dict[str, Any]:
 
 
 def _takes_jobs(worker: Mapping[str, Any]) -> bool:
-    return worker["state"] in {Phase.READY, Phase.IDLE} and not worker["draining"] and not worker["stale"]
+    return worker["state"] in TAKES_JOBS and not worker["draining"] and not worker["stale"]
 
 
 def _print_head(seen: Mapping[str, Any]) -> None:

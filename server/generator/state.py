@@ -17,6 +17,10 @@ class Phase(StrEnum):
     STOPPED = "stopped"  # the worker has ended, or takes no jobs because it is about to
 
 
+TAKES_JOBS: Final = frozenset({Phase.READY, Phase.IDLE})
+"""Phases of a worker that a waiting job is rendered by; one that drains takes none all the same."""
+
+
 class GpuMemory(BaseModel):
     """Bytes of the GPU of one rank: in use by anything, the most that the process has held, and all there is."""
 

@@ -6,11 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from server.api.auth import current_owner
+from server.api.auth import owner_or_none
 from server.api.route_docs import READY
 from server.api.services import services
-from server.errors import Unauthorized
-from server.generator.state import Phase
+from server.generator.state import TAKES_JOBS
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -29,15 +28,7 @@ async def ready(request: Request) -> JSONResponse:
     """
     parts = services(request)
     workers = await run_in_threadpool(parts.workers.fresh, parts.settings.jobs.heartbeat_stale_s)
-    inside = set() if _is_known(request) else {"pid", "generator_pid", "detail"}
+    inside = {"pid", "generator_pid", "detail"} if owner_or_none(request) is None else set()
     shown = [{name: value for name, value in asdict(worker).items() if name not in inside} for worker in workers]
-    ok = any(worker.state in {Phase.READY, Phase.IDLE} and not worker.draining for worker in workers)
+    ok = any(worker.state in TAKES_JOBS and not worker.draining for worker in workers)
     return JSONResponse({"status": "ready" if ok else "not ready", "workers": shown}, 200 if ok else 503)
-
-
-def _is_known(request: Request) -> bool:
-    try:
-        current_owner(request)
-    except Unauthorized:
-        return False
-    return True

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
-from server.api.auth import current_owner
+from server.api.auth import current_owner, owner_or_none
 from server.api.media_response import MediaResponse
 from server.api.middleware.request_ids import REQUEST_ID
 from server.api.model_response import ModelResponse
@@ -25,9 +25,9 @@ from server.api.route_docs import (
 )
 from server.api.routes.fal_queue import find_job
 from server.api.services import services
-from server.errors import Gone, NotFound, Unauthorized
+from server.errors import Gone, NotFound
 from server.fal.schemas import ENDPOINT, EXAMPLE_PROMPT, HunyuanCustomInput
-from server.generator.state import Phase
+from server.generator.state import TAKES_JOBS, Phase
 from server.jobs.history import entry
 from server.jobs.job import Status
 from server.jobs.worker_registry import Worker
@@ -49,7 +49,7 @@ _POLICY: Final = "default-src 'none'; sandbox"
 async def session(request: Request) -> Response:
     """Version, endpoint, schema and limits; who the caller is, and whether a video could be made now. No key needed."""
     parts = services(request)
-    owner = _owner_or_none(request)
+    owner = owner_or_none(request)
     workers = await run_in_threadpool(parts.workers.fresh, parts.settings.jobs.heartbeat_stale_s)
     reason = _reason_not_ready(workers)
     answer = SessionInfo(
@@ -138,17 +138,10 @@ async def delete(request: Request, request_id: str) -> Response:
     return Response(status_code=204, headers={REQUEST_ID: job.id})
 
 
-def _owner_or_none(request: Request) -> str | None:
-    try:
-        return current_owner(request)
-    except Unauthorized:
-        return None
-
-
 def _reason_not_ready(workers: list[Worker]) -> str | None:
     """Why no video can be made now, None if one can."""
     working = [worker for worker in workers if not worker.draining]
-    if any(worker.state in {Phase.READY, Phase.IDLE} for worker in working):
+    if any(worker.state in TAKES_JOBS for worker in working):
         return None
     if workers and not working:
         return "draining: no new work is begun"
