@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from server.errors import StillInProgress
-from server.fal.schemas import HunyuanCustomInput
 from server.jobs.dbos_queues import forget_workflows
 from server.jobs.job import Job, Status
 from server.jobs.records import delete_records
@@ -42,11 +41,7 @@ class Deletion:
         forget_workflows(self._dbos, [job.id])
         with self._database.begin() as transaction:
             delete_records(transaction, [job.id])
-        uploaded = upload_key(_image_url(job))
+        wanted = job.input_or_none
+        uploaded = None if wanted is None else upload_key(wanted.image_url)
         if uploaded is not None:
             self._uploads.delete_unused(job.owner, uploaded)
-
-
-def _image_url(job: Job) -> str:
-    """Empty if there was no valid input, or it is forgotten."""
-    return "" if job.input_json == "null" else HunyuanCustomInput.model_validate_json(job.input_json).image_url

@@ -20,7 +20,7 @@ def record_end(transaction: sa.Connection, job: Job) -> None:
 def _usage(job: Job) -> dict[str, object]:
     finished = job.finished_at or job.created_at
     held = finished - job.started_at if job.started_at is not None else 0.0
-    asked = None if job.input_json == "null" else job.input
+    asked = job.input_or_none
     return {
         "request_id": job.id,
         "owner": job.owner,

@@ -10,12 +10,11 @@ from server.db.tables import request_table
 from server.fal.data_uri import is_data_uri
 from server.fal.schemas import File
 from server.jobs import views
-from server.jobs.job import Job, Status
+from server.jobs.job import NO_INPUT, Job, Status
 from server.jobs.job_store import job_columns, job_of
 from server.jobs.outcomes import CANCELLED
 
 _BEYOND: Final = 2**31 - 1  # the largest number of a request
-_NO_INPUT: Final = "null"  # it was not valid, or was to be forgotten at the end
 
 
 class StoredError(BaseModel):
@@ -98,7 +97,7 @@ def entry(job: Job) -> HistoryEntry:
 
 
 def _shown_input(input_json: str) -> dict[str, Any] | None:
-    if input_json == _NO_INPUT:
+    if input_json == NO_INPUT:
         return None
     shown: dict[str, Any] = json.loads(input_json)
     return shown | {"image_url": None} if is_data_uri(shown["image_url"]) else shown

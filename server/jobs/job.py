@@ -22,6 +22,7 @@ from server.fal.submit_headers import Priority
 LOCAL_OWNER: Final = "local"  # of all requests while there are no keys, then of the first key
 _VIDEO: Final = ".mp4"
 _THUMBNAIL: Final = ".webp"
+NO_INPUT: Final = "null"  # `input_json` of an input that was not valid, or was to be forgotten at the end
 
 
 class Status(StrEnum):
@@ -121,6 +122,11 @@ class Job:
     def input(self) -> HunyuanCustomInput:
         """The validated input."""
         return HunyuanCustomInput.model_validate_json(self.input_json)
+
+    @property
+    def input_or_none(self) -> HunyuanCustomInput | None:
+        """The same of a job that may be over: None if it was not valid, or is forgotten."""
+        return None if self.input_json == NO_INPUT else self.input
 
     @property
     def dbos_priority(self) -> int:

@@ -19,14 +19,14 @@ from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
 from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
 from server.jobs.fair_queue import Caps, enforce_caps, next_queue_order, queue_position
-from server.jobs.job import Accepted, CancelOutcome, Job, LogLine, NewJob, Rendered, Status
+from server.jobs.job import NO_INPUT, Accepted, CancelOutcome, Job, LogLine, NewJob, Rendered, Status
 from server.jobs.outcomes import CANCELLED, START_TIMEOUT
 from server.jobs.progress import ProgressTable, forget_progress
 
 _SUCCESS = 200
 job_columns = [request_table.c[name] for name in Job.__slots__]
 # X-Fal-Store-IO: 0 asks that the input is forgotten when the job ends; its result stays.
-_kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_="null")
+_kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_=NO_INPUT)
 
 
 class JobStore:
@@ -88,7 +88,7 @@ class JobStore:
             "id": job.id,
             "owner": job.owner,
             "priority": job.priority,
-            "input_json": job.input.model_dump_json() if job.input else "null",
+            "input_json": job.input.model_dump_json() if job.input else NO_INPUT,
             "seed": str(job.seed),
             "base_url": job.base_url,
             "source_key": job.source_key,

@@ -15,8 +15,8 @@ _NOTHING: Final[Attributes] = {}
 def job_span(name: str, job: Job, attributes: Attributes = _NOTHING) -> Span:
     """Begin one below the submit's, if the job is traced."""
     span = continued(name, {REQUEST_ID: job.id, **attributes}, traceparent=job.traceparent)
-    if span is not NO_SPAN and job.input_json != "null":  # otherwise its input is forgotten
-        wanted = job.input
+    wanted = None if span is NO_SPAN else job.input_or_none
+    if wanted is not None:
         span.note(
             {
                 "hc.resolution": wanted.resolution,
