@@ -3,7 +3,6 @@
 import http.client
 import ssl
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,14 +67,14 @@ def _worker_problem(settings: Settings, *, ready: bool) -> str:
     """What is wrong with a worker of these settings, by its row in the database; empty if nothing is."""
     import sqlalchemy as sa
 
-    from server.db.connection import create_engine
+    from server.db.connection import create_engine, sqlite_file
     from server.db.outage import one_line
     from server.generator.state import TAKES_JOBS
     from server.jobs.worker_registry import WorkerRegistry
     from server.serve.replicas import worker_ids
 
-    file = settings.database_url.partition("sqlite:///")[2]
-    if file and not Path(file).exists():  # asking would make one
+    file = sqlite_file(settings.database_url)
+    if file is not None and not file.exists():  # asking would make one
         return f"there is no database at {file}"
     database = create_engine(settings.database_url)
     try:

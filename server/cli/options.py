@@ -81,18 +81,17 @@ def migrated_database(config: Path, data_dir: Path | None) -> "sa.Engine":
     return create_engine(settings.database_url)
 
 
-def existing_database(config: Path, data_dir: Path | None) -> "sa.Engine":
+def existing_database(settings: Settings) -> "sa.Engine":
     """The database of the deployment, which is only read, or changed as a running server changes it.
 
     Raises:
         SettingsError: there is none, or its tables are of another version; neither is made or upgraded.
     """
-    from server.db.connection import create_engine
+    from server.db.connection import create_engine, sqlite_file
     from server.db.migrations import check
 
-    settings = read_settings(config, data_dir)
-    file = settings.database_url.partition("sqlite:///")[2]
-    if file and not Path(file).exists():  # connecting would make one
+    file = sqlite_file(settings.database_url)
+    if file is not None and not file.exists():  # connecting would make one
         raise SettingsError(f"there is no database at {file}; name the deployment with --config or --data-dir")
     database = create_engine(settings.database_url)
     check(database)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, existing_database
+from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, existing_database, read_settings
 from server.cli.output import print_json, print_rows, time_of
 from server.errors import AlreadyCompleted, NotFound
 from server.jobs.job import CancelOutcome
@@ -44,7 +44,8 @@ def list_command(
     """The newest requests first: id, owner, state, times, attempts and error."""
     from server.jobs.request_list import list_requests
 
-    found = list_requests(existing_database(config, data_dir), owner=owner, state=status, limit=limit)
+    database = existing_database(read_settings(config, data_dir))
+    found = list_requests(database, owner=owner, state=status, limit=limit)
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -117,5 +118,5 @@ def _store(config: "Path", data_dir: "Path | None") -> "JobStore":
     from server.jobs.dbos_queues import dbos_client
     from server.jobs.job_store import JobStore
 
-    database = existing_database(config, data_dir)
+    database = existing_database(read_settings(config, data_dir))
     return JobStore(database, dbos_client(database))

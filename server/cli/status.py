@@ -80,9 +80,9 @@ def _of_server(server: str, key: str | None) -> dict[str, Any]:
 def _of_database(config: Path, data_dir: Path | None) -> dict[str, Any]:
     from server.jobs.overview_reader import OverviewReader
 
-    stale_s = read_settings(config, data_dir).jobs.heartbeat_stale_s
-    database = existing_database(config, data_dir)
-    return {"server": {"version": VERSION}, **asdict(OverviewReader(database, stale_s=stale_s).read())}
+    settings = read_settings(config, data_dir)
+    overview = OverviewReader(existing_database(settings), stale_s=settings.jobs.heartbeat_stale_s).read()
+    return {"server": {"version": VERSION}, **asdict(overview)}
 
 
 def _takes_jobs(worker: Mapping[str, Any]) -> bool:

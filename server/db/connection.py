@@ -1,5 +1,6 @@
 """How this server connects: SQLite embedded, Postgres in the cluster."""
 
+from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
@@ -19,6 +20,12 @@ POSTGRES_OPTIONS: Final = {
 
 # A machine that froze within a transaction keeps its locks no longer: other workers must be able to take over.
 _IDLE_IN_TRANSACTION: Final = "10s"
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Where that database is, or will be made by connecting; None for PostgreSQL."""
+    kind, _, path = url.partition(":///")
+    return Path(path) if kind == "sqlite" else None
 
 
 def create_engine(url: str) -> sa.Engine:

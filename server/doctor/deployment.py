@@ -112,12 +112,13 @@ def is_running(settings: Settings) -> bool:
 
 def check_database(settings: Settings) -> Finding:
     """Whether it is reached and has this version's tables."""
-    from server.db.connection import create_engine
+    from server.db.connection import create_engine, sqlite_file
     from server.db.migrations import NewerDatabase, check
 
     url = settings.database_url
-    where = url.rpartition("@")[2] if "@" in url else url.removeprefix("sqlite:///")
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+    file = sqlite_file(url)
+    where = str(file or url.rpartition("@")[2])
+    if file is not None and not file.exists():
         return Finding("database", "ok", f"{where} is made at the first start")
     database = create_engine(url)
     try:

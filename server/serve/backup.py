@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
+from server.db.connection import sqlite_file
 from server.errors import SettingsError
 from server.settings import Settings
 
@@ -117,6 +118,7 @@ def _add_files(archive: tarfile.TarFile, root: Path, area: str) -> None:
 
 
 def _database(settings: Settings) -> Path:
-    if not settings.database_url.startswith("sqlite:///"):
+    file = sqlite_file(settings.database_url)
+    if file is None:
         raise SettingsError("database_url: this command is for SQLite; use pg_dump and pg_restore")
-    return Path(settings.database_url.removeprefix("sqlite:///"))
+    return file
