@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from server.db.tables import progress_table, request_table
 from server.jobs.job import Job, Status
-from server.jobs.status_reads import JobState, Rows
+from server.jobs.status_reads import STATE_COLUMNS, JobState, Rows
 
 Stage: TypeAlias = Literal["prepare", "expand", "encode", "denoise", "decode", "publish"]
 
@@ -22,9 +22,9 @@ _row, _request = progress_table.c, request_table.c
 # Versions of an attempt's pictures begin here: a watcher never takes a picture for one of the attempt before.
 _VERSIONS: Final = 10_000
 
-_READ: Final = """SELECT r.id, r.place, r.status, r.priority, r.base_url, r.inference_time, r.error, r.error_type,
+_READ: Final = f"""SELECT {STATE_COLUMNS},
         r.image_key IS NOT NULL, r.video_key IS NOT NULL, p.stage, p.done, p.total, p.seconds_left, p.preview_version
-    FROM request r LEFT JOIN progress p ON p.request_id = r.id WHERE r.id = :id AND r.owner = :owner"""
+    FROM request r LEFT JOIN progress p ON p.request_id = r.id WHERE r.id = :id AND r.owner = :owner"""  # noqa: S608 - of constants only
 _PREVIEW: Final = """SELECT p.preview FROM progress p JOIN request r ON r.id = p.request_id
     WHERE r.id = :id AND r.owner = :owner AND r.status = 'IN_PROGRESS'"""
 

@@ -19,7 +19,7 @@ from server.jobs.job import LogLine, Status, video_of
 
 Row = tuple[Any, ...]
 
-_COLUMNS: Final = "r.id, r.place, r.status, r.priority, r.base_url, r.inference_time, r.error, r.error_type"
+STATE_COLUMNS: Final = "r.id, r.place, r.status, r.priority, r.base_url, r.inference_time, r.error, r.error_type"
 _WAITING: Final = "FROM request WHERE status = 'IN_QUEUE'"  # a literal: only then SQLite takes the partial index
 _COUNT: Final = (
     f"SELECT count(*) FROM (SELECT 1 {_WAITING} AND (priority, place) < (:priority, :queue_order) LIMIT :most) AS n"
@@ -47,7 +47,7 @@ class JobState:
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        """From the columns of `_COLUMNS`."""
+        """From the columns of `STATE_COLUMNS`."""
         return cls(row[0], row[1], Status(row[2]), *row[3:8])
 
 
@@ -99,7 +99,7 @@ class StatusReads:
 
     async def state(self, request_id: str, *, owner: str) -> JobState | None:
         """The state of a job of this owner."""
-        sql = f"SELECT {_COLUMNS} FROM request r WHERE r.id = :id AND r.owner = :owner"
+        sql = f"SELECT {STATE_COLUMNS} FROM request r WHERE r.id = :id AND r.owner = :owner"
         rows = await self._rows(sql, {"id": request_id, "owner": owner})
         return JobState.of(rows[0]) if rows else None
 
@@ -133,7 +133,7 @@ class StatusReads:
 
     async def watched(self, after: Mapping[str, int]) -> dict[str, tuple[JobState, list[LogLine]]]:
         """State and new log lines (those after the given id) of many jobs, in one query and so consistent."""
-        sql = f"""SELECT {_COLUMNS}, l.id, l.message, l.level, l.at
+        sql = f"""SELECT {STATE_COLUMNS}, l.id, l.message, l.level, l.at
             FROM {self._rows.watched} JOIN request r ON r.id = w.key
             LEFT JOIN request_log l ON l.request_id = r.id AND l.id > CAST(w.value AS bigint)
             ORDER BY l.id"""
