@@ -1,5 +1,6 @@
 """What the playground's own routes answer, beside the requests themselves (`jobs/history.py`)."""
 
+from dataclasses import asdict
 from itertools import product
 from typing import Any, Final, Literal, Self, get_args
 
@@ -7,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from server.fal.schemas import HunyuanCustomInput
 from server.fal.video_size import video_size
+from server.jobs.job import Status
 from server.jobs.progress import Progress, Stage
 from server.settings import ImageSettings, Settings
 
@@ -83,19 +85,9 @@ class ProgressAnswer(BaseModel):
     preview: int | None
 
     @classmethod
-    def of(
-        cls, status: Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"], position: int | None, so_far: Progress
-    ) -> Self:
+    def of(cls, status: Status, position: int | None, so_far: Progress) -> Self:
         """Of a request in that status."""
-        return cls(
-            status=status,
-            queue_position=position,
-            stage=so_far.stage,
-            done=so_far.done,
-            total=so_far.total,
-            seconds_left=so_far.seconds_left,
-            preview=so_far.preview,
-        )
+        return cls(status=status.value, queue_position=position, **asdict(so_far))
 
 
 def _sizes() -> dict[str, dict[str, tuple[int, int]]]:

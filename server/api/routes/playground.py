@@ -94,7 +94,7 @@ async def progress(request: Request, request_id: str) -> Response:
     state, so_far = found
     name_request(state.id)
     position = await parts.reads.position(state) if state.status is Status.IN_QUEUE else None
-    return ModelResponse(ProgressAnswer.of(state.status.value, position, so_far), headers={REQUEST_ID: state.id})
+    return ModelResponse(ProgressAnswer.of(state.status, position, so_far), headers={REQUEST_ID: state.id})
 
 
 @router.get(f"{_REQUEST}/preview", response_class=Response, responses=PREVIEW.responses)
