@@ -100,16 +100,15 @@ def _details(job: "Job") -> dict[str, Any]:
     from server.jobs import views
     from server.jobs.request_list import ListedRequest
 
-    failure = views.failure(job)
-    done = job.response_json is None and job.video_key is not None and job.finished_at is not None
+    failure, listed = views.failure(job), ListedRequest.of(job)
     return {
-        **asdict(ListedRequest.of(job)),
+        **asdict(listed),
         "priority": job.priority.name.lower(),
         "seed": str(job.seed),
         "input": json.loads(job.input_json),  # null: not valid, or forgotten as its sender asked
         "cancel_requested": job.cancel_requested,
         "webhook_url": job.webhook_url,
-        "video": views.output(job).video.model_dump() if done else None,
+        "video": views.output(job).video.model_dump() if listed.state is State.SUCCEEDED else None,
         "response": None if failure is None else {"status": failure.status, "body": failure.body},
     }
 
