@@ -15,7 +15,7 @@ from typing import Final
 from server.errors import ModelError, request_failure
 from server.fal.data_uri import decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput
-from server.generate.outcome import RequestFailed, Video, Watcher, is_step
+from server.generate.outcome import RequestFailed, Video
 from server.generator.job_message import LocalFiles, generate_message
 from server.generator.messages import Finished, Generate, JobMessage, Log, Working
 from server.generator.parent import (
@@ -36,6 +36,7 @@ from server.untrusted.addresses import OutboundPolicy
 from server.untrusted.image_decoder import ImageDecoder
 from server.untrusted.remote_image import ImageFetcher
 from server.untrusted.words import refuse_words
+from weights.progress_bar import ProgressBar
 
 _LOOK_EVERY_S: Final = 0.1
 
@@ -43,9 +44,9 @@ _LOOK_EVERY_S: Final = 0.1
 class LocalGeneration:
     """One request. `cancelled` is asked all the time; the generator's own log goes to `log`."""
 
-    def __init__(self, settings: Settings, watch: Watcher, cancelled: Callable[[], bool], *, log: Path) -> None:
+    def __init__(self, settings: Settings, bar: ProgressBar, cancelled: Callable[[], bool], *, log: Path) -> None:
         self._settings = settings
-        self._watch = watch
+        self._bar = bar
         self._cancelled = cancelled
         self._log = log
         self._scratch = Scratch(settings.data_dir)
@@ -110,28 +111,28 @@ class LocalGeneration:
         made_room, faults = False, 0
         while True:
             self._wait_until_loaded()
-            self._watch.show("prompt and image")
+            self._bar.show("prompt and image")
             try:
                 with self._generator.reserved():
                     return self._generator.run(job, on_message=self._hear, cancel_requested=self._cancelled)
             except GenerationCancelled:
                 raise RequestFailed(CANCELLED) from None
             except ContentFlagged as error:
-                self._watch.say(error.log_line)
+                self._bar.say(error.log_line)
                 raise RequestFailed(error.response()) from None
             except (GenerationError, DiskError) as error:
                 raise self._failure(str(error)) from None
             except OutOfMemory as error:
                 plan = None if made_room else self._generator.shrink()
                 if plan is None:
-                    self._watch.say(str(error))
+                    self._bar.say(str(error))
                     raise RequestFailed(GPU_OUT_OF_MEMORY) from None
                 made_room = True
-                self._watch.say(f"Out of GPU memory; trying again with the memory plan {plan}")
+                self._bar.say(f"Out of GPU memory; trying again with the memory plan {plan}")
             except (GeneratorDied, GeneratorStalled) as error:
                 faults += 1
                 died = isinstance(error, GeneratorDied)
-                self._watch.say(f"Generator {'lost' if died else 'stalled'}: {error}")
+                self._bar.say(f"Generator {'lost' if died else 'stalled'}: {error}")
                 if faults >= self._settings.jobs.max_attempts:
                     raise RequestFailed(RUNNER_DISCONNECTED if died else RUNNER_STALLED) from None
 
@@ -154,12 +155,12 @@ class LocalGeneration:
                 raise self._failure(f"the model cannot be loaded: {state.detail}")
             if state.phase is Phase.LOADING:  # else it is one that is about to end
                 loading = state.pid
-                self._watch.show(state.detail)
+                self._bar.show(state.detail)
             time.sleep(_LOOK_EVERY_S)
-        self._watch.say(f"Model: {self._generator.state.detail}")  # of the demo's, that it is untrained
+        self._bar.say(f"Model: {self._generator.state.detail}")  # of the demo's, that it is untrained
 
     def _hear(self, message: JobMessage) -> None:
         if isinstance(message, Working):
-            self._watch.show(message.stage, message.done, message.total, left_s=message.seconds_left)
-        elif isinstance(message, Log) and not is_step(message.message):
-            self._watch.say(message.message)
+            self._bar.show(message.stage, message.done, message.total, left_s=message.seconds_left)
+        elif isinstance(message, Log) and message.step_seconds is None:  # the bar shows steps
+            self._bar.say(message.message)

@@ -8,24 +8,26 @@ from typing import Any, Final
 
 from server.errors import request_failure
 from server.fal.schemas import ENDPOINT, HunyuanCustomInput
-from server.generate.outcome import RequestFailed, Video, Watcher, is_step
+from server.generate.outcome import RequestFailed, Video
 from server.generate.server_calls import ServerAway, ServerCalls
 from server.jobs.job import Status
 from server.jobs.outcomes import CANCELLED
+from weights.progress_bar import ProgressBar
 
 _POLL_S: Final = 0.5
 _PATIENCE_S: Final = 300.0  # for a server that restarts while the request waits or runs: it loses neither
 _CANCEL_S: Final = 30.0  # what a generator may take to stop
 _PIECE: Final = 2**20
 _NOT_FOUND: Final = 404
+_STEP: Final = "Denoising step "  # a line for every step, which the bar shows already
 
 
 class RemoteGeneration:
     """One request. `cancelled` is asked all the time."""
 
-    def __init__(self, server: ServerCalls, watch: Watcher, cancelled: Callable[[], bool]) -> None:
+    def __init__(self, server: ServerCalls, bar: ProgressBar, cancelled: Callable[[], bool]) -> None:
         self._server = server
-        self._watch = watch
+        self._bar = bar
         self._cancelled = cancelled
         self._lines = 0
         self._has_progress = True
@@ -45,7 +47,7 @@ class RemoteGeneration:
         status = self._wait(path, submitted["request_id"])
         result = self._server.ask("GET", path, expected="video", patience_s=_PATIENCE_S)
         url = result["video"]["url"]
-        self._watch.show("download")
+        self._bar.show("download")
         self._download(url, output)
         return Video(
             path=output,
@@ -67,15 +69,15 @@ class RemoteGeneration:
             if status["status"] == Status.COMPLETED:
                 return status
             if status["status"] == Status.IN_QUEUE:
-                self._watch.show(f"in the queue, {status.get('queue_position', 0)} before this request")
+                self._bar.show(f"in the queue, {status.get('queue_position', 0)} before this request")
             else:
                 self._show_progress(request_id)
             time.sleep(_POLL_S)
 
     def _say_new(self, lines: list[dict[str, Any]]) -> None:
         for line in lines[self._lines :]:
-            if not is_step(line["message"]):
-                self._watch.say(line["message"])
+            if not line["message"].startswith(_STEP):
+                self._bar.say(line["message"])
         self._lines = max(self._lines, len(lines))
 
     def _show_progress(self, request_id: str) -> None:
@@ -89,7 +91,7 @@ class RemoteGeneration:
             except ServerAway:
                 pass  # the next status call waits for it
         stage = progress.get("stage") or "in progress"
-        self._watch.show(stage, progress.get("done", 0), progress.get("total", 0), left_s=progress.get("seconds_left"))
+        self._bar.show(stage, progress.get("done", 0), progress.get("total", 0), left_s=progress.get("seconds_left"))
 
     def _cancel(self, path: str) -> None:
         """Ask for the end of the request and wait until it has stopped.
@@ -97,7 +99,7 @@ class RemoteGeneration:
         Raises:
             RequestFailed: it is cancelled. One that was finished already is not.
         """
-        self._watch.show("cancelling")
+        self._bar.show("cancelling")
         try:
             self._server.ask("PUT", f"{path}/cancel", expected="status")
         except RequestFailed as error:
