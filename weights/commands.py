@@ -5,16 +5,15 @@ Importing this module loads neither torch nor the hub's client; each command imp
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from weights.errors import WeightsError, one_line
+from weights.errors import one_line
 from weights.originals.layout import Variant
 from weights.progress_bar import ProgressBar
 from weights.reporter import Reporter
@@ -39,7 +38,7 @@ def convert_command(
     variant: VariantChoice = None,
 ) -> None:
     """Convert the original checkpoint into a folder HunyuanCustomPipeline.from_pretrained loads."""
-    with _bar() as bar:
+    with ProgressBar(in_bytes=True) as bar:
         from weights.convert import convert
 
         reporter = _reporter(bar)
@@ -57,7 +56,7 @@ def download_command(
     accept_licence: Accept = False,
 ) -> None:
     """Download the published files, resuming where an earlier run ended."""
-    with _bar() as bar:
+    with ProgressBar(in_bytes=True) as bar:
         from weights.hub.download import download
         from weights.hub.manifest import read_manifest
 
@@ -77,7 +76,7 @@ def prepare_command(
     ] = True,
 ) -> None:
     """Download, convert and verify; does nothing when the model is ready."""
-    with _bar() as bar:
+    with ProgressBar(in_bytes=True) as bar:
         from weights.hub.manifest import read_manifest
         from weights.prepare import prepare, prepare_companions
 
@@ -95,7 +94,7 @@ def verify_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for programs.")] = False,
 ) -> None:
     """Compare files with the manifest, the lock file and the model; name everything that is wrong."""
-    with _bar() as bar:
+    with ProgressBar(in_bytes=True) as bar:
         from weights.checks.verify import verify
 
         reporter = _reporter(bar, to_stdout=not as_json)
@@ -123,7 +122,7 @@ def bench_convert_command(
     directory: Annotated[Path, typer.Option(help="Where to measure; 52 GB must be free.")] = Path(),
 ) -> None:
     """Convert a synthetic full-size checkpoint and compare with copying it; takes minutes, leaves nothing behind."""
-    with ProgressBar() as bar, one_line_errors():
+    with ProgressBar() as bar:
         from weights.checks.convert_benchmark import bench_convert
 
         measured = bench_convert(directory, say=bar.show)
@@ -131,16 +130,6 @@ def bench_convert_command(
         typer.echo(line)
     if not measured.within_bounds:
         raise typer.Exit(1)
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """What this package or the system refuses is one line on stderr and exit code 1, not a traceback."""
-    try:
-        yield
-    except (WeightsError, OSError) as error:
-        typer.echo(f"error: {one_line(str(error))}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _asker(accepted: bool) -> Callable[[str], bool]:
@@ -154,13 +143,6 @@ def _asker(accepted: bool) -> Callable[[str], bool]:
         return typer.confirm("Accept?")
 
     return ask
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[ProgressBar]:
-    """Bytes, on stderr; refusals as one line."""
-    with ProgressBar(in_bytes=True) as bar, one_line_errors():
-        yield bar
 
 
 def _reporter(bar: ProgressBar, *, to_stdout: bool = True) -> Reporter:

@@ -13,7 +13,7 @@ from server.cli.failure import FAILED
 from server.cli.options import examples
 from server.fal.schemas import EXAMPLE_PROMPT
 from server.logs import configure_logging
-from weights.commands import bench_convert_command, one_line_errors
+from weights.commands import bench_convert_command
 from weights.progress_bar import ProgressBar
 
 
@@ -228,7 +228,7 @@ def bench_safety(
 
 @contextmanager
 def _at_work(what: str) -> Iterator[ProgressBar]:
-    """On a terminal: what goes on and for how long. Refusals are one line."""
-    with one_line_errors(), ProgressBar() as bar:
+    """On a terminal: what goes on and for how long."""
+    with ProgressBar() as bar:
         bar.show(what)
         yield bar

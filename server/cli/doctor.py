@@ -9,7 +9,6 @@ import typer
 
 from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, read_settings
 from server.settings import Settings
-from weights.commands import one_line_errors
 from weights.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _memory(settings: Settings, found: list["Card"], gpu: str | None, host: str 
 def _run_full_size(directory: Path) -> None:
     from pipeline.checks.full_size import full_size_check
 
-    with one_line_errors(), ProgressBar() as bar:
+    with ProgressBar() as bar:
         check = full_size_check(directory, say=bar.show)
     for line in check.lines():
         typer.echo(line)

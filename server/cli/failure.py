@@ -14,6 +14,7 @@ from typing import Final
 from server.errors import ContentPolicyViolation, ErrorResponse, ModelError, RequestError, ServerError, SettingsError
 from server.generate.outcome import RequestFailed
 from server.jobs.outcomes import CANCELLED as CANCELLED_RESPONSE
+from weights.errors import WeightsError, one_line
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -58,8 +59,8 @@ def of_error(error: Exception) -> tuple[int, str] | None:
         return of_response(error.response()), str(error)
     if isinstance(error, SettingsError):
         return WRONG, str(error)
-    if isinstance(error, ServerError | OSError):
-        return FAILED, str(error)
+    if isinstance(error, ServerError | WeightsError | OSError):
+        return FAILED, one_line(str(error))
     return _of_database(error)
 
 
@@ -68,9 +69,9 @@ def _of_database(error: Exception) -> tuple[int, str] | None:
         return None
     from sqlalchemy.exc import DBAPIError
 
-    from server.db.outage import is_outage, one_line
+    from server.db import outage
 
-    if is_outage(error):
-        return FAILED, f"the database does not answer: {one_line(error)}"
+    if outage.is_outage(error):
+        return FAILED, f"the database does not answer: {outage.one_line(error)}"
     code = getattr(error.orig, "sqlite_errorcode", None) if isinstance(error, DBAPIError) else None
-    return (WRONG, f"the database cannot be used: {one_line(error)}") if code in _UNUSABLE else None
+    return (WRONG, f"the database cannot be used: {outage.one_line(error)}") if code in _UNUSABLE else None

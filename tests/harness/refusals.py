@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from weights.commands import app
+from tests.harness.command import run_command
 from weights.convert import convert
 from weights.errors import WeightsError
 from weights.originals.layout import Variant
@@ -24,9 +23,9 @@ def refused(original: Path, good: Path, kind: type[WeightsError], *words: str, v
         convert(original, good, variant=variant)
     assert type(caught.value) is kind
     options = [] if variant is None else ["--variant", variant]
-    told = CliRunner().invoke(app, ["convert", str(original), str(good), *options])
-    assert (told.exit_code, told.stdout) == (1, "")
-    for message in (f"error: {caught.value}\n", told.stderr):
+    told = run_command("weights", "convert", str(original), str(good), *options)
+    assert (told.code, told.out) == (1, "")
+    for message in (f"error: {caught.value}\n", told.err):
         assert message.startswith("error: ")
         assert message.index("\n") == len(message) - 1
         for word in words:

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
+from tests.harness.command import run_command
 from tests.harness.original_files import DIT
 from weights.checks.verify import verify
-from weights.commands import app
 from weights.convert import convert
 from weights.hub.lock_file import LOCK_NAME
 from weights.originals.layout import Variant
@@ -197,22 +196,21 @@ def test_a_folder_that_is_neither(tmp_path: Path) -> None:
 
 
 def test_the_command_exits_with_1_and_names_the_file(original: Path, tmp_path: Path) -> None:
-    runner = CliRunner()
-    done = runner.invoke(app, ["convert", str(original), str(tmp_path / "out")])
-    assert done.exit_code == 0
-    assert "116 tensors of the transformer became 152" in done.stdout
-    assert runner.invoke(app, ["verify", str(tmp_path / "out"), "--quick"]).exit_code == 0
+    done = run_command("weights", "convert", str(original), str(tmp_path / "out"))
+    assert done.code == 0
+    assert "116 tensors of the transformer became 152" in done.out
+    assert run_command("weights", "verify", str(tmp_path / "out"), "--quick").code == 0
     (tmp_path / "out" / VAE).unlink()
-    refused = runner.invoke(app, ["verify", str(tmp_path / "out")])
-    assert refused.exit_code == 1
-    assert VAE in refused.stderr
-    said = json.loads(runner.invoke(app, ["verify", str(tmp_path / "out"), "--json", "--quick"]).stdout)
+    refused = run_command("weights", "verify", str(tmp_path / "out"))
+    assert refused.code == 1
+    assert VAE in refused.err
+    said = json.loads(run_command("weights", "verify", str(tmp_path / "out"), "--json", "--quick").out)
     assert (said["sound"], [VAE in fault for fault in said["faults"]]) == (False, [True])
     (original / DIT).unlink()
-    refused = runner.invoke(app, ["convert", str(original), str(tmp_path / "out")])
-    assert refused.exit_code == 1
-    assert refused.stderr.startswith("error: ")
-    assert refused.stderr.count("\n") == 1
+    refused = run_command("weights", "convert", str(original), str(tmp_path / "out"))
+    assert refused.code == 1
+    assert refused.err.startswith("error: ")
+    assert refused.err.count("\n") == 1
 
 
 def test_the_full_size_model_is_described_without_memory() -> None:

@@ -334,7 +334,7 @@ def test_a_disk_that_refuses_during_the_download_is_named_with_the_file(
 @pytest.mark.usefixtures("published")
 def test_the_command_honours_endpoint_and_token(hub: Any, tmp_path: Path) -> None:
     hub.token = "secret"
-    command = [sys.executable, "-c", "from weights.commands import app; app()", "download", "--originals", "new"]
+    command = [sys.executable, "-m", "server", "weights", "download", "--originals", "new"]
     environment = os.environ | {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": "secret",

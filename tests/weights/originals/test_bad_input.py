@@ -13,11 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from typer.testing import CliRunner
 
+from tests.harness.command import run_command
 from tests.harness.original_files import CLIP, CLIP_WEIGHTS, DIT, LLAVA, LLAVA_WEIGHTS, VAE
 from tests.harness.refusals import refused
-from weights.commands import app
 from weights.errors import (
     BadValuesError,
     CheckpointError,
@@ -146,10 +145,10 @@ def test_control_characters_in_names_are_escaped(original: Path, good: Path, dit
     folder = original.rename(original.with_name("two\nlines"))
     refused(folder, good, KeyMapError, r"two\nlines", r"a\nb\x1b[2J")
     save_dit(folder, dit_weights)
-    told = CliRunner().invoke(app, ["convert", str(folder), str(folder / "out\x07")])
-    assert told.exit_code == 0
-    assert told.stdout.startswith(rf"{folder.parent}/two\nlines/out\x07: bf16, ")
-    assert told.stdout.count("\n") == 1
+    told = run_command("weights", "convert", str(folder), str(folder / "out\x07"))
+    assert told.code == 0
+    assert told.out.startswith(rf"{folder.parent}/two\nlines/out\x07: bf16, ")
+    assert told.out.count("\n") == 1
 
 
 def test_fp8_without_its_map(original: Path, good: Path, dit_weights: Weights) -> None:

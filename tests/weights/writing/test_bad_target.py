@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.harness.command import run_command
 from tests.harness.original_files import CLIP_WEIGHTS, DIT, LLAVA_WEIGHTS, VAE
 from tests.harness.refusals import refused
-from weights.commands import app
 from weights.convert import convert
 from weights.errors import TargetError
 
@@ -87,9 +86,9 @@ def test_a_target_that_is_a_link_to_itself(original: Path, tmp_path: Path) -> No
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     for target in (loop, loop / "inside"):
-        told = CliRunner().invoke(app, ["convert", str(original), str(target)])
-        assert told.exit_code == 1
-        assert told.stderr == f"error: {target}: cannot be written (a link that leads to itself)\n"
+        told = run_command("weights", "convert", str(original), str(target))
+        assert told.code == 1
+        assert told.err == f"error: {target}: cannot be written (a link that leads to itself)\n"
 
 
 def test_a_mount_point_cannot_be_exchanged(original: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +102,8 @@ def test_what_the_system_refuses_is_one_line_too(original: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "is_file", refuse)
     for command in (["verify", str(original)], ["convert", str(original), str(original.parent / "out")]):
-        told = CliRunner().invoke(app, command)
-        assert told.exit_code == 1
-        assert told.stderr.startswith("error: ")
-        assert "Permission denied" in told.stderr
-        assert told.stderr.count("\n") == 1
+        told = run_command("weights", *command)
+        assert told.code == 1
+        assert told.err.startswith("error: ")
+        assert "Permission denied" in told.err
+        assert told.err.count("\n") == 1
