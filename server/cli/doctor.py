@@ -1,13 +1,14 @@
 """`hunyuan-custom doctor`: what is wrong with this machine or deployment, one line each, with the remedy."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from server.cli.failure import FAILED
 from server.cli.options import DEMO_CONFIG, Config, DataDir, examples, read_settings
+from server.cli.output import print_json
 from server.settings import Settings
 from weights.progress_bar import ProgressBar
 
@@ -55,14 +56,14 @@ def doctor(
     blocked = any(finding.state == "problem" for finding in findings)
     if as_json:
         report: dict[str, Any] = {"ok": not blocked, "findings": [finding.as_dict() for finding in findings]}
-        typer.echo(json.dumps(report | ({"memory": table.as_dict()} if table else {}), indent=2))
+        print_json(report | ({"memory": table.as_dict()} if table else {}))
     else:
         for finding in findings:
             typer.echo(finding.line())
         for line in ["", *table.lines()] if table else []:
             typer.echo(line)
     if blocked:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _look(settings: Settings, found: list["Card"], table: "MemoryTable | None") -> Iterator["Finding"]:
@@ -115,4 +116,4 @@ def _run_full_size(directory: Path) -> None:
     for line in check.lines():
         typer.echo(line)
     if not check.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)

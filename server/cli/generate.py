@@ -1,7 +1,6 @@
 """`hunyuan-custom generate`: one video, by this machine or by a server."""
 
 import base64
-import json
 import logging
 import os
 import secrets
@@ -27,6 +26,7 @@ from server.cli.options import (
     make_data_dir,
     read_settings,
 )
+from server.cli.output import print_json
 from server.errors import FileTooLarge, ModelError, SettingsError
 from server.fal.data_uri import PREFIX, is_data_uri
 from server.fal.schemas import validate_input
@@ -88,7 +88,7 @@ def generate(
             bar.clear()
             response = error.response if isinstance(error, RequestFailed) else error.response()
             if as_json:
-                typer.echo(json.dumps({"error": {"status": response.status, "body": response.body}}))
+                print_json({"error": {"status": response.status, "body": response.body}})
             typer.echo(f"error: {line_of(response)}", err=True)
             raise typer.Exit(of_response(response)) from None
     _report(video, as_json=as_json)
@@ -138,7 +138,7 @@ def _writable(path: Path) -> Path:
 
 def _report(video: Video, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(asdict(video), default=str))
+        print_json(asdict(video))
         return
     took = "" if video.seconds is None else f", {duration(video.seconds)} of the generator"
     typer.echo(f"seed {video.seed}{took}", err=True)
