@@ -51,9 +51,7 @@ def _message(item: object) -> str:
 
 def of_error(error: Exception) -> tuple[int, str] | None:
     """The exit code and the line for what a command was ended by; None for a fault of this program."""
-    if isinstance(error, RequestFailed):
-        return of_response(error.response), line_of(error.response)
-    if isinstance(error, ModelError):
+    if isinstance(error, RequestFailed | ModelError):
         return of_response(error.response()), line_of(error.response())
     if isinstance(error, RequestError):
         return of_response(error.response()), str(error)

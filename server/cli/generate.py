@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
-from server.cli.failure import line_of, of_response
 from server.cli.input_options import with_input_options
 from server.cli.interrupts import interrupts
 from server.cli.options import (
@@ -77,20 +76,18 @@ def generate(
     replaced. Ctrl-C cancels the request.
     """
     configure_logging("generate", logging.CRITICAL)  # what goes wrong is the command's own line
-    with ProgressBar() as bar, interrupts() as cancelled, ExitStack() as opened:
-        try:
+    try:
+        with ProgressBar() as bar, interrupts() as cancelled, ExitStack() as opened:
             wanted = validate_input({**fields, "prompt": prompt, "image_url": _image_url(image)})
             seed = secrets.randbelow(2**32) if wanted.seed in _RANDOM_SEEDS else int(wanted.seed or 0)
             path = _writable(output or Path(f"video-{seed}.mp4"))
             way = _there(server, key, bar, cancelled, opened) if server else _here(config, data_dir, bar, cancelled)
             video = way.run(wanted, seed=seed, output=path)
-        except (RequestFailed, ModelError) as error:
-            bar.clear()
-            response = error.response if isinstance(error, RequestFailed) else error.response()
-            if as_json:
-                print_json({"error": {"status": response.status, "body": response.body}})
-            typer.echo(f"error: {line_of(response)}", err=True)
-            raise typer.Exit(of_response(response)) from None
+    except (RequestFailed, ModelError) as error:
+        if as_json:
+            response = error.response()
+            print_json({"error": {"status": response.status, "body": response.body}})
+        raise
     _report(video, as_json=as_json)
 
 

@@ -22,4 +22,8 @@ class RequestFailed(ServerError):
 
     def __init__(self, response: ErrorResponse) -> None:
         super().__init__(response.summary)
-        self.response = response
+        self._response = response
+
+    def response(self) -> ErrorResponse:
+        """As that of errors which are raised here."""
+        return self._response

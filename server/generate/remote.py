@@ -87,7 +87,7 @@ class RemoteGeneration:
             try:
                 progress = self._server.ask("GET", f"/playground/requests/{request_id}/progress", expected="stage")
             except RequestFailed as error:
-                self._has_progress = error.response.status != _NOT_FOUND
+                self._has_progress = error.response().status != _NOT_FOUND
             except ServerAway:
                 pass  # the next status call waits for it
         stage = progress.get("stage") or "in progress"
@@ -103,7 +103,7 @@ class RemoteGeneration:
         try:
             self._server.ask("PUT", f"{path}/cancel", expected="status")
         except RequestFailed as error:
-            if error.response.body.get("status") == "ALREADY_COMPLETED":
+            if error.response().body.get("status") == "ALREADY_COMPLETED":
                 return
             raise
         deadline = time.monotonic() + _CANCEL_S
