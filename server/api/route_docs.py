@@ -102,17 +102,19 @@ RESULT = RouteDoc(
     {200: _json("The output.", HunyuanCustomOutput), 422: _json("Its input was not valid.", Problem), **_FAILED}
 )
 CANCEL = RouteDoc({202: _json("Accepted.", CancelAnswer)})
-_ELSEWHERE = {"description": "From a bucket: where the file is, for a few minutes."}
-_MEDIA: dict[str, Any] = {"video/mp4": {}, "image/webp": {}}
-DOWNLOAD = RouteDoc(
-    {
-        200: {"description": "The file.", "content": _MEDIA},
-        206: {"description": "The asked range.", "content": _MEDIA},
-        302: _ELSEWHERE,
-        410: _json("The file's time is over.", Problem),
+
+
+def _stored(what: str, content: dict[str, Any], *, elsewhere: bool = True) -> Responses:
+    return {
+        200: {"description": f"The {what}.", "content": content},
+        206: {"description": "The asked range.", "content": content},
+        410: _json(f"The {what}'s time is over.", Problem),
         416: _json("The range lies outside the file.", Problem),
+        **({302: {"description": "From a bucket: where the file is, for a few minutes."}} if elsewhere else {}),
     }
-)
+
+
+DOWNLOAD = RouteDoc(_stored("file", {"video/mp4": {}, "image/webp": {}}))
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _IMAGES = dict.fromkeys(
@@ -140,28 +142,13 @@ UPLOAD = RouteDoc(
 )
 MULTIPART = RouteDoc({413: _json("Always: no image is that large.", Problem)})
 CDN_MULTIPART = RouteDoc(MULTIPART.responses, {"security": [{"cdnToken": []}]})
-IMAGE_DOWNLOAD = RouteDoc(
-    {
-        410: _json("The upload's time is over.", Problem),
-        200: {"description": "The image.", "content": _IMAGES},
-        206: {"description": "The asked range.", "content": _IMAGES},
-        302: _ELSEWHERE,
-        416: _json("The range lies outside the file.", Problem),
-    }
-)
+IMAGE_DOWNLOAD = RouteDoc(_stored("image", _IMAGES))
 SESSION = RouteDoc({200: _json("What the playground needs to begin.", SessionInfo)})
 HISTORY = RouteDoc({200: _json("The newest first.", HistoryPage)})
 HISTORY_ENTRY = RouteDoc({200: _json("The request.", HistoryEntry)})
 PROGRESS = RouteDoc({200: _json("How far it is.", ProgressAnswer)})
 PREVIEW = RouteDoc({200: {"description": "The picture.", "content": {"image/webp": {}}}})
-STORED_IMAGE = RouteDoc(
-    {
-        200: {"description": "The image.", "content": _IMAGES},
-        206: {"description": "The asked range.", "content": _IMAGES},
-        410: _json("Its time is over.", Problem),
-        416: _json("The range lies outside the file.", Problem),
-    }
-)
+STORED_IMAGE = RouteDoc(_stored("image", _IMAGES, elsewhere=False))
 DELETE = RouteDoc({204: {"description": "Nothing is left of it but its usage record."}})
 READY = RouteDoc({200: _json("A video can be made.", Readiness), 503: _json("Not now.", Readiness)})
 _OPERATOR: Responses = {403: _json("Not a key of the operator.", Problem)}
