@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from server.fal.example import PHOTO
 from server.generator.messages import Channel, Generate, JobMessage, Working, from_generator
 from server.generator.parent import GenerationCancelled, Generator, GeneratorDied
 from server.generator.state import Phase
 from server.settings_loader import load_settings
+from tests.harness.generate_job import generate_job
 from tests.harness.live_server import until
 
 
@@ -24,25 +24,7 @@ def generator(data_dir: Path, **settings: Any) -> Generator:
 
 
 def job(folder: Path) -> Generate:
-    return Generate(
-        request_id="x",
-        prompt="a woman is playing a violin",
-        expand_prompt=True,
-        log_prompt=True,
-        negative_prompt="",
-        image=str(PHOTO),
-        output=str(folder / "x.mp4"),
-        checkpoint=str(folder / "x.checkpoint"),
-        cut_out=str(folder / "x.checkpoint.png"),
-        check_safety=True,
-        width=896,
-        height=512,
-        num_frames=129,
-        fps=25,
-        num_inference_steps=2,
-        guidance_scale=7.5,
-        seed=1,
-    )
+    return generate_job(folder, num_inference_steps=2, num_frames=129)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +51,11 @@ def test_a_cancel_is_seen_between_encoders_and_between_tiles(real: Generator, tm
     before = real.state.pid
     with real.reserved() as ready, pytest.raises(GenerationCancelled):
         assert ready
-        real.run(job(tmp_path), on_message=on_message, cancel_requested=cancel_requested)
+        real.run(
+            job(tmp_path),
+            on_message=on_message,
+            cancel_requested=cancel_requested,
+        )
     last = seen[-1] if seen else Working(stage="encode", done=0, total=1)
     assert last.stage == stage
     assert last.done < last.total, "it did not go on to the end of the stage"
@@ -93,7 +79,11 @@ def test_a_request_ends_with_the_process_it_was_meant_for(tmp_path: Path) -> Non
     ours, next_process = socket.socketpair()
     parent._keeper._channel = channel = Channel(ours, from_generator)
     with pytest.raises(GeneratorDied):
-        parent.run(job(tmp_path), on_message=lambda _: None, cancel_requested=lambda: False)
+        parent.run(
+            job(tmp_path),
+            on_message=lambda _: None,
+            cancel_requested=lambda: False,
+        )
     channel.close()
     with next_process:
         assert next_process.recv(1) == b""

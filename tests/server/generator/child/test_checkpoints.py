@@ -9,35 +9,16 @@ import torch
 
 from pipeline.checkpoint import Checkpoint, write_checkpoint
 from pipeline.language.writer import Words
-from server.fal.example import PHOTO
 from server.generator.child import checkpoints
 from server.generator.child.checkpoints import Checkpoints
-from server.generator.messages import Generate
 from server.settings import GeneratorSettings
+from tests.harness.generate_job import generate_job
 
 WORDS = Words(prompt="p. The light is soft. 漢", subject_name="dog")
 
 
 def checkpoints_of(path: Path, *, alpha: str = "white", **generator: Any) -> Checkpoints:
-    job = Generate(
-        request_id="x",
-        prompt="p",
-        expand_prompt=True,
-        log_prompt=True,
-        negative_prompt="",
-        image=str(PHOTO),
-        output="",
-        checkpoint=str(path),
-        cut_out="",
-        check_safety=True,
-        width=896,
-        height=512,
-        num_frames=81,
-        fps=25,
-        num_inference_steps=10,
-        guidance_scale=7.5,
-        seed=1,
-    )
+    job = generate_job(checkpoint=str(path))
     return Checkpoints(job, "weights", GeneratorSettings(device="cpu", **generator), None, alpha=alpha)
 
 

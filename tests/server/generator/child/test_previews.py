@@ -19,8 +19,7 @@ from server.generator.child.previews import JobPreviews
 from server.generator.child.renderer import HunyuanCustomRenderer
 from server.generator.messages import Generate, JobMessage, Load, Log, Preview, Working
 from server.settings import GeneratorSettings, ImageSettings, PromptSettings, SafetySettings, VideoSettings
-
-SHORT = {"width": 64, "height": 48, "num_frames": 5, "num_inference_steps": 2}
+from tests.harness.generate_job import generate_job
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +39,17 @@ def render(tmp_path_factory: pytest.TempPathFactory) -> HunyuanCustomRenderer:
 @pytest.fixture
 def job(tmp_path: Path) -> Generate:
     Image.new("RGB", (90, 70), "teal").save(tmp_path / "identity.png")
-    return Generate(
-        request_id="x",
-        prompt="a violin",
-        negative_prompt="",
+    return generate_job(
+        tmp_path,
         image=str(tmp_path / "identity.png"),
-        output=str(tmp_path / "x.mp4"),
-        checkpoint=str(tmp_path / "x.checkpoint"),
-        cut_out=str(tmp_path / "x.checkpoint.png"),
         thumbnail=str(tmp_path / "x.webp"),
         check_safety=False,
         expand_prompt=False,
-        log_prompt=True,
-        fps=25,
         guidance_scale=1.0,
-        seed=1,
-        **SHORT,
+        width=64,
+        height=48,
+        num_frames=5,
+        num_inference_steps=2,
     )
 
 

@@ -21,6 +21,7 @@ from server.generator.child.screening import Screening
 from server.generator.messages import Generate, JobMessage, Load, Log
 from server.settings import GeneratorSettings, ImageSettings, PromptSettings, SafetySettings, VideoSettings
 from tests.harness.explicit_picture import explicit_pixels, explicit_png
+from tests.harness.generate_job import generate_job
 from tests.harness.tiny_segmenter import write_segmenter
 from weights.errors import VerifyError
 
@@ -46,25 +47,7 @@ def screening(**sections: Any) -> Screening:
 @pytest.fixture
 def job(tmp_path: Path) -> Generate:
     Image.new("RGB", (90, 70), "teal").save(tmp_path / "identity.png")
-    return Generate(
-        request_id="x",
-        prompt="a violin",
-        negative_prompt="",
-        image=str(tmp_path / "identity.png"),
-        output=str(tmp_path / "x.mp4"),
-        checkpoint=str(tmp_path / "x.checkpoint"),
-        cut_out=str(tmp_path / "x.checkpoint.png"),
-        check_safety=True,
-        expand_prompt=True,
-        log_prompt=True,
-        width=224,
-        height=224,
-        num_frames=17,
-        fps=25,
-        num_inference_steps=10,
-        guidance_scale=7.5,
-        seed=1,
-    )
+    return generate_job(tmp_path, image=str(tmp_path / "identity.png"), width=224, height=224, num_frames=17)
 
 
 class Said:

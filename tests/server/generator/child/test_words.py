@@ -11,30 +11,12 @@ from torch import Tensor
 
 from pipeline.language.writer import Words
 from pipeline.progress import Progress, ProgressCallback
-from server.fal.example import PHOTO
 from server.generator.child.contract import Cancelled
 from server.generator.child.words import JobWords
-from server.generator.messages import Generate, JobMessage, Log
+from server.generator.messages import JobMessage, Log
+from tests.harness.generate_job import generate_job
 
-JOB = Generate(
-    request_id="x",
-    prompt="a dog",
-    expand_prompt=True,
-    log_prompt=True,
-    cut_out="",
-    check_safety=True,
-    negative_prompt="",
-    image=str(PHOTO),
-    output="",
-    checkpoint="",
-    width=896,
-    height=512,
-    num_frames=81,
-    fps=25,
-    num_inference_steps=10,
-    guidance_scale=7.5,
-    seed=1,
-)
+JOB = generate_job(prompt="a dog")
 KEPT = Words(prompt="a dog, as before. 漢🎻", subject_name="dog")
 
 
