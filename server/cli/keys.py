@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, migrated_database
+from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, migrated_database, read_settings
 from server.cli.output import print_json, print_rows, time_of
 
 if TYPE_CHECKING:
@@ -59,4 +59,4 @@ def rotate_key(
 def _table(config: Path, data_dir: Path | None) -> "KeyTable":
     from server.api.access.key_table import KeyTable
 
-    return KeyTable(migrated_database(config, data_dir))
+    return KeyTable(migrated_database(read_settings(config, data_dir)))

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def migrate(config: Config = DEMO_CONFIG, data_dir: DataDir = None) -> None:
     """Create or upgrade the database and exit; `serve` does it by itself."""
-    migrated_database(config, data_dir).dispose()
+    migrated_database(read_settings(config, data_dir)).dispose()
 
 
 def drain(
@@ -52,7 +52,7 @@ def usage(
     """Usage records as CSV: owner, request, outcome, GPU-seconds, frames, resolution."""
     from server.jobs.usage import read_usage, write_csv
 
-    database = migrated_database(config, data_dir)
+    database = migrated_database(read_settings(config, data_dir))
     if as_json:
         print_json(list(read_usage(database, since=since, owner=owner)))
     else:

@@ -69,12 +69,11 @@ def make_data_dir(settings: Settings) -> None:
         raise SettingsError(f"data_dir: {folder} is not writable")
 
 
-def migrated_database(config: Path, data_dir: Path | None) -> "sa.Engine":
+def migrated_database(settings: Settings) -> "sa.Engine":
     """The database of the deployment, created or upgraded where needed."""
     from server.db.connection import create_engine
     from server.db.migrations import migrate
 
-    settings = read_settings(config, data_dir)
     if settings.database_url.startswith("sqlite"):
         make_data_dir(settings)
     migrate(settings.database_url, settings.data_dir / "migrate.lock")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, migrated_database
+from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, migrated_database, read_settings
 from server.cli.output import print_json, print_rows
 
 WebhookState: TypeAlias = Literal["pending", "delivered", "failed"]
@@ -23,7 +23,7 @@ def list_webhooks(
     """Deliveries, the latest first."""
     from server.webhooks.outbox import WebhookOutbox
 
-    found = WebhookOutbox(migrated_database(config, data_dir)).all(state=state)
+    found = WebhookOutbox(migrated_database(read_settings(config, data_dir))).all(state=state)
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -36,5 +36,5 @@ def redeliver(request_id: str, config: Config = DEMO_CONFIG, data_dir: DataDir =
     """Deliver a request's result again, with the whole schedule."""
     from server.webhooks.outbox import WebhookOutbox
 
-    WebhookOutbox(migrated_database(config, data_dir)).redeliver(request_id)
+    WebhookOutbox(migrated_database(read_settings(config, data_dir))).redeliver(request_id)
     typer.echo(f"{request_id} will be delivered again")
