@@ -17,12 +17,9 @@ from server.api.middleware.request_ids import REQUEST_ID
 from server.api.model_response import ModelResponse
 from server.api.request_body import read_body
 from server.api.route_docs import CANCEL, DRAIN, OVERVIEW, REDELIVER
-from server.api.routes.fal_queue import stored_job
+from server.api.routes.fal_queue import cancelled, stored_job
 from server.api.services import Services, services
-from server.errors import AlreadyCompleted
-from server.fal.queue_models import CancelAnswer
 from server.fal.schemas import invalid_body, parse_json_object
-from server.jobs.job import CancelOutcome
 from server.version import VERSION
 
 router = APIRouter(prefix="/admin", tags=["admin"])
@@ -68,10 +65,9 @@ async def cancel(request: Request, request_id: str) -> Response:
     """Stop any owner's request: a waiting one is over at once, a running one as soon as the generator has stopped."""
     admit_operator(request)
     job = await stored_job(request, request_id, owner=None)
-    if await run_in_threadpool(services(request).store.cancel, job.id) is CancelOutcome.ALREADY_COMPLETED:
-        raise AlreadyCompleted
+    answer = await cancelled(request, job.id)
     logger.info("the operator cancelled request %s", job.id)
-    return ModelResponse(CancelAnswer(status="CANCELLATION_REQUESTED"), 202, {REQUEST_ID: job.id})
+    return answer
 
 
 def _overview(parts: Services) -> dict[str, object]:

@@ -120,12 +120,8 @@ async def result(request: Request, request_id: str) -> Response:
 @router.put("/requests/{request_id}/cancel", status_code=202, responses=CANCEL.responses)
 async def cancel(request: Request, request_id: str) -> Response:
     """Stop a request: a waiting one is over at once, a running one as soon as the generator has stopped."""
-    parts = services(request)
     state = await find_state(request, request_id)
-    outcome = await run_in_threadpool(parts.store.cancel, state.id)
-    if outcome is CancelOutcome.ALREADY_COMPLETED:
-        raise AlreadyCompleted
-    return ModelResponse(CancelAnswer(status="CANCELLATION_REQUESTED"), 202, {REQUEST_ID: state.id})
+    return await cancelled(request, state.id)
 
 
 async def read_submission(request: Request) -> Submission:
@@ -134,6 +130,14 @@ async def read_submission(request: Request) -> Submission:
     options = SubmitOptions.from_headers(request.headers)
     body = await read_body(request, limit=services(request).settings.api.max_body_bytes)
     return Submission(body, owner, base_url(request), options)
+
+
+async def cancelled(request: Request, request_id: str) -> Response:
+    """Ask a job to stop that its caller may stop."""
+    outcome = await run_in_threadpool(services(request).store.cancel, request_id)
+    if outcome is CancelOutcome.ALREADY_COMPLETED:
+        raise AlreadyCompleted
+    return ModelResponse(CancelAnswer(status="CANCELLATION_REQUESTED"), 202, {REQUEST_ID: request_id})
 
 
 async def find_state(request: Request, request_id: str) -> JobState:
