@@ -83,6 +83,19 @@ def model_failure(
     return ErrorResponse(status, {"detail": [item]}, error_type, {"X-Fal-Retryable": "false"})
 
 
+def reasons(body: Mapping[str, Any]) -> list[str]:
+    """What the body of an error says, which may be another server's; of places in the input as `field: message`."""
+    detail = body.get("detail", [])
+    return [_reason(item) for item in (detail if isinstance(detail, list) else [detail])]
+
+
+def _reason(item: object) -> str:
+    if not isinstance(item, dict):
+        return str(item)
+    loc, message = item.get("loc"), str(item.get("msg", item))
+    return f"{loc[-1]}: {message}" if isinstance(loc, list) and len(loc) > 1 else message
+
+
 INTERNAL_ERROR: Final = request_failure(500, "internal_error", "Internal Server Error")
 
 

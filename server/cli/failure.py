@@ -11,7 +11,15 @@ import sqlite3
 import sys
 from typing import Final
 
-from server.errors import ContentPolicyViolation, ErrorResponse, ModelError, RequestError, ServerError, SettingsError
+from server.errors import (
+    ContentPolicyViolation,
+    ErrorResponse,
+    ModelError,
+    RequestError,
+    ServerError,
+    SettingsError,
+    reasons,
+)
 from server.generate.outcome import RequestFailed
 from server.jobs.outcomes import CANCELLED as CANCELLED_RESPONSE
 from weights.errors import WeightsError, one_line
@@ -36,17 +44,9 @@ def of_response(response: ErrorResponse) -> int:
 
 def line_of(response: ErrorResponse) -> str:
     """The API's own messages, each with the field of the input that it is about."""
-    detail = response.body.get("detail", response.body.get("status", response.error_type))
-    items = detail if isinstance(detail, list) else [detail]
-    return " ".join("; ".join(_message(item) for item in items).split()) or f"HTTP status {response.status}"
-
-
-def _message(item: object) -> str:
-    if not isinstance(item, dict):
-        return str(item)
-    loc = item.get("loc")
-    field = loc[-1] if isinstance(loc, list) and len(loc) > 1 else ""
-    return f"{field}: {item.get('msg', '')}" if field else str(item.get("msg", item))
+    body = response.body
+    said = reasons(body) if "detail" in body else [str(body.get("status", response.error_type))]
+    return " ".join("; ".join(said).split()) or f"HTTP status {response.status}"
 
 
 def of_error(error: Exception) -> tuple[int, str] | None:

@@ -6,7 +6,7 @@ It needs nothing but a database: a command beside a server shows the same as the
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from server.db.size import database_bytes
 from server.db.snapshot import snapshot
 from server.db.tables import key_table, literal, progress_table, request_table, usage_table, webhook_table
+from server.errors import reasons
 from server.fal.submit_headers import Priority
 from server.jobs.completion import COMPLETED, DELIVERED, FAILED, PENDING
 from server.jobs.job import Status
@@ -159,22 +160,12 @@ def _failures(rows: sa.Connection, now: float) -> list[Failure]:
             ended_s=_since(row.finished_at, now),
             status=row.response_status,
             error_type=row.error_type,
-            message=_first_reason(row.response_json) or row.error or row.error_type,
+            message=next(iter(reasons(json.loads(row.response_json or "{}"))), row.error or row.error_type),
             attempts=row.attempt,
             faults=row.faults,
         )
         for row in rows.execute(failed.order_by(last.c.finished_at.desc()).limit(_ROWS))
     ]
-
-
-def _first_reason(response_json: str | None) -> str:
-    """Of an answer that lists places in the input, which repeats what the input was; empty for other answers."""
-    detail = json.loads(response_json or "{}").get("detail")
-    if not isinstance(detail, list) or not detail:
-        return ""
-    first: Mapping[str, Any] = detail[0]
-    place = ".".join(map(str, first.get("loc", ())[1:]))  # behind "body"
-    return f"{place}: {first.get('msg', '')}" if place else str(first.get("msg", ""))
 
 
 def _webhooks(rows: sa.Connection, totals: Totals, now: float) -> Webhooks:
