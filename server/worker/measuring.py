@@ -1,4 +1,4 @@
-"""What a worker measures while it works: how its attempts end, and how long steps and stages take."""
+"""What a worker measures while it works, and shows in traces: how attempts end, how long steps and stages take."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ from server.generator.parent import (
 )
 from server.generator.state import GpuMemory
 from server.jobs.measurements import Measured, MeasurementTable, together
-from server.tracing.spans import current_span
+from server.tracing.spans import NO_SPAN, current_span, error_type_of
 
 RENDERED, WORKER_LOST, FAILED, CANCELLED = "rendered", "worker_lost", "failed", "cancelled"
 _REASONS: Final[dict[type[Exception], str]] = {
@@ -74,49 +74,63 @@ class Measuring:
         self.stage_took(stage, self._clock() - started)
 
     @contextmanager
-    def attempt(self) -> Iterator["AttemptTimes"]:
+    def attempt(self) -> Iterator["AttemptStages"]:
         """Measure what the generator does for one attempt, and count how it ends."""
-        times = AttemptTimes(self, self._clock)
+        stages = AttemptStages(self, self._clock)
         try:
-            yield times
+            yield stages
         except Exception as error:
             reason = _REASONS.get(type(error), FAILED)
             self.attempt_ended(reason)
+            stages.failed(error_type_of(error))
             if reason != CANCELLED:
                 current_span().failed(reason)
             raise
-        times.end()
+        stages.end()
         self.attempt_ended(RENDERED)
 
 
-class AttemptTimes:
-    """The stages of one attempt, told from the generator's messages: each lasts until its last one."""
+class AttemptStages:
+    """The stages of one attempt, told from the generator's messages: each lasts until its last one.
+
+    Those that end well are measured; each is a span below the attempt's.
+    """
 
     def __init__(self, measuring: Measuring, clock: Callable[[], float]) -> None:
         self._measuring = measuring
         self._clock = clock
-        self._stage: str | None = None
         self._began = self._heard = clock()
+        self._to_unix_s = time.time() - self._began
+        self._attempt = current_span()
+        self._stage: str | None = None
+        self._span = NO_SPAN
 
     def on_message(self, message: JobMessage) -> None:
         """Take what the generator reports."""
-        if isinstance(message, Log):
-            if message.step_seconds is not None:
-                self._measuring.step_took(message.step_seconds)
-        elif isinstance(message, Working):
+        if isinstance(message, Working):
             if message.stage != self._stage:
                 self._close(self._heard)
                 self._stage = message.stage
+                self._span = self._attempt.child(message.stage, began=self._heard + self._to_unix_s)
             self._heard = self._clock()
+        elif isinstance(message, Log) and message.step_seconds is not None:
+            self._measuring.step_took(message.step_seconds)
+            self._span.event("step", {"hc.seconds": message.step_seconds})
 
     def end(self) -> None:
         """The video is there: writing it belongs to the last stage."""
         self._close(self._clock())
 
+    def failed(self, error_type: str) -> None:
+        """The last stage fails with the attempt, and does not count."""
+        self._span.failed(error_type)
+        self._span.end()
+
     def _close(self, until: float) -> None:
         if self._stage is not None:
             self._measuring.stage_took(self._stage, until - self._began)
             self._began = until
+        self._span.end(until + self._to_unix_s)
 
 
 class MeasurementReport:

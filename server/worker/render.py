@@ -44,7 +44,7 @@ from server.worker.attempt import (
 from server.worker.claims import Claims
 from server.worker.job_log import JobLog
 from server.worker.job_progress import JobProgress
-from server.worker.job_spans import StageSpans, job_span, note_wait
+from server.worker.job_spans import job_span, note_wait
 from server.worker.measuring import WORKER_LOST, Measuring
 from server.worker.workflow import Workflow, unexpected_error
 
@@ -190,16 +190,11 @@ class RenderWorkflow(Workflow):
             message = self._message(job, image)
 
             def on_message(heard: JobMessage) -> None:
-                times.on_message(heard)
                 stages.on_message(heard)
                 log.on_message(heard)
                 progress.on_message(heard)
 
-            with (
-                self._measuring.attempt() as times,
-                StageSpans() as stages,
-                JobProgress(self._store.progress, job) as progress,
-            ):
+            with self._measuring.attempt() as stages, JobProgress(self._store.progress, job) as progress:
                 finished = self._generator.run(
                     message, on_message=on_message, cancel_requested=lambda: self._store.is_unwanted(job)
                 )
