@@ -9,20 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.clock import Clock
 from weights.progress_bar import ProgressBar, duration
 
 ROOT = Path(__file__).parents[2]
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_without_a_terminal_it_is_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock()
+    clock = Clock(0.0)
     with ProgressBar(in_bytes=True, every_s=5, clock=clock) as bar:
         bar.begin("download", 10 * 10**9)
         for second in range(1, 9):

@@ -11,20 +11,14 @@ from server.generator.parent import GeneratorDied, OutOfMemory
 from server.generator.state import GpuMemory
 from server.jobs.measurements import BOUNDS, Measured, MeasurementTable, together
 from server.worker.measuring import MeasurementReport, Measuring
+from tests.harness.clock import Clock
 
 GPU = GpuMemory(gpu=0, used_bytes=3, peak_bytes=2, total_bytes=5)
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

@@ -12,22 +12,15 @@ from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Status
 from server.jobs.job_store import JobStore
 from server.worker.reconcile import reconcile
+from tests.harness.clock import Clock
 from tests.harness.new_job import new_job
 
 AGE_S = 60.0
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_000_000.0)
 
 
 @pytest.fixture

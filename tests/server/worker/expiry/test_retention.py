@@ -15,18 +15,13 @@ from server.settings import RetentionSettings
 from server.storage.local import LocalStorage
 from server.worker.expiry import retention as retention_module
 from server.worker.expiry.retention import Retention
+from tests.harness.clock import Clock
 from tests.harness.live_server import APP, Server, until
 from tests.harness.new_job import new_job
 
+NOW = 1_000_000.0
 DAY = 86400.0
 Make = Callable[..., dict[str, str]]
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -44,7 +39,7 @@ def make(database: sa.Engine, storage: LocalStorage) -> Make:
         for key in keys.values():
             storage.put_bytes(b"x", key)
         row = {"owner": "o", "status": "COMPLETED", "priority": 0, "input_json": "{}", "seed": "1", "base_url": ""}
-        row |= {"id": request_id, "created_at": Clock.now, "finished_at": Clock.now, **keys, **columns}
+        row |= {"id": request_id, "created_at": NOW, "finished_at": NOW, **keys, **columns}
         with database.begin() as transaction:
             transaction.execute(request_table.insert().values(**row))
         return keys
@@ -81,22 +76,22 @@ def tables_of_the_engine(database: sa.Engine) -> dict[str, int]:
 def test_media_end_before_the_record(
     database: sa.Engine, storage: LocalStorage, engine: DBOSClient, make: Make
 ) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     retention = Retention(database, storage, engine, RetentionSettings(media_s=DAY, records_s=3 * DAY), clock)
     keys, short = make("plain"), make("short", media_ttl_s=60.0)
     long = make("long", media_ttl_s=10 * DAY)
     running = make("running", status="IN_PROGRESS", finished_at=None)
 
-    clock.now = Clock.now + 59
+    clock.now = NOW + 59
     assert retention.sweep() == 0
-    clock.now = Clock.now + 61
+    clock.now = NOW + 61
     assert retention.sweep() == 1
     assert (len(_left(storage, keys)), len(_left(storage, short))) == (4, 0)
-    clock.now = Clock.now + DAY + 1
+    clock.now = NOW + DAY + 1
     assert retention.sweep() == 2
     assert (len(_left(storage, keys)), len(_left(storage, long))) == (0, 0), "a header shortens, it never lengthens"
     assert _records(database) == {"plain", "short", "long", "running"}
-    clock.now = Clock.now + 3 * DAY + 1
+    clock.now = NOW + 3 * DAY + 1
     assert retention.sweep() == 3
     assert _records(database) == {"running"}
     assert len(_left(storage, running)) == 4
@@ -106,17 +101,17 @@ def test_media_end_before_the_record(
 def test_a_record_takes_its_media_along(
     database: sa.Engine, storage: LocalStorage, engine: DBOSClient, make: Make
 ) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     keys = make("a")
-    clock.now = Clock.now + 2 * DAY
+    clock.now = NOW + 2 * DAY
     Retention(database, storage, engine, RetentionSettings(media_s=0, records_s=DAY), clock).sweep()
     assert (_left(storage, keys), _records(database)) == (set(), set())
 
 
 def test_zero_keeps_for_ever(database: sa.Engine, storage: LocalStorage, engine: DBOSClient, make: Make) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     keys, asked = make("a"), make("b", media_ttl_s=60.0)
-    clock.now = Clock.now + 10_000 * DAY
+    clock.now = NOW + 10_000 * DAY
     Retention(database, storage, engine, RetentionSettings(media_s=0, records_s=0), clock).sweep()
     assert (len(_left(storage, keys)), len(_left(storage, asked))) == (4, 0)
     assert _records(database) == {"a", "b"}
@@ -126,14 +121,14 @@ def test_a_private_image_does_not_outlive_its_job(
     database: sa.Engine, storage: LocalStorage, engine: DBOSClient, make: Make
 ) -> None:
     keys = make("a", store_io=False)
-    assert Retention(database, storage, engine, RetentionSettings(), Clock()).sweep() == 1
+    assert Retention(database, storage, engine, RetentionSettings(), Clock(NOW)).sweep() == 1
     assert _left(storage, keys) == {"video_key", "thumbnail_key"}
 
 
 def test_a_file_that_cannot_be_removed_keeps_no_other(
     database: sa.Engine, storage: LocalStorage, engine: DBOSClient, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     first, second = make("a"), make("b")
     real = storage.delete
 
@@ -143,7 +138,7 @@ def test_a_file_that_cannot_be_removed_keeps_no_other(
         real(key)
 
     monkeypatch.setattr(storage, "delete", delete)
-    clock.now = Clock.now + 8 * DAY
+    clock.now = NOW + 8 * DAY
     Retention(database, storage, engine, RetentionSettings(), clock).sweep()
     assert (_left(storage, first), _left(storage, second)) == ({"video_key"}, set())
     monkeypatch.undo()
@@ -155,7 +150,7 @@ def test_a_record_waits_for_its_last_file(
     database: sa.Engine, storage: LocalStorage, engine: DBOSClient, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nobody would know of the file any more."""
-    clock = Clock()
+    clock = Clock(NOW)
     keys = make("a")
     make("b")
     path = storage.find(keys["video_key"])
@@ -168,7 +163,7 @@ def test_a_record_waits_for_its_last_file(
         real(self, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    clock.now = Clock.now + 40 * DAY
+    clock.now = NOW + 40 * DAY
     retention = Retention(database, storage, engine, RetentionSettings(), clock)
     retention.sweep()
     assert (_records(database), path.exists()) == ({"a"}, True)
@@ -183,8 +178,8 @@ def test_more_than_one_batch_ends_in_one_sweep(
     monkeypatch.setattr(retention_module, "_BATCH", 2)
     for number in range(5):
         make(str(number))
-    clock = Clock()
-    clock.now = Clock.now + 40 * DAY
+    clock = Clock(NOW)
+    clock.now = NOW + 40 * DAY
     assert Retention(database, storage, engine, RetentionSettings(), clock).sweep() == 10
     assert _records(database) == set()
 
@@ -192,7 +187,7 @@ def test_more_than_one_batch_ends_in_one_sweep(
 def test_a_record_takes_its_log_its_webhook_and_the_engines_rows_along(
     database: sa.Engine, storage: LocalStorage, engine: DBOSClient
 ) -> None:
-    clock = Clock()
+    clock = Clock(NOW)
     store = JobStore(database, engine, clock)
     done, early, waiting = (new_job(webhook_url="http://127.0.0.1/") for _ in range(3))
     for job in (done, early, waiting):
@@ -235,7 +230,7 @@ def test_progress_of_a_job_that_another_version_has_ended_is_forgotten(
     rows = [{"request_id": of, "stage": "decode", "done": 1, "total": 2, "at": 1.0} for of in ("ended", "running")]
     with database.begin() as transaction:
         transaction.execute(sa.insert(progress_table), rows)
-    Retention(database, storage, engine, RetentionSettings(), Clock()).sweep()
+    Retention(database, storage, engine, RetentionSettings(), Clock(NOW)).sweep()
     assert _request_ids(database, progress_table) == {"running"}
 
 
