@@ -9,6 +9,14 @@ from server.errors import SettingsError
 from server.settings_loader import load_settings
 
 
+def refusal(config: Path, content: str, options: dict[str, Any] | None = None) -> str:
+    """What is said about that file."""
+    config.write_text(content)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(config, options)
+    return str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("file", "variables", "options", "told"),
     [
@@ -30,15 +38,13 @@ def test_an_error_names_the_place_of_the_value(
     options: dict[str, Any],
     told: list[str],
 ) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text(file)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError) as refused:
-        load_settings(config, options)
+    config = tmp_path / "config.toml"
+    said = refusal(config, file, options)
     for words in told:
-        assert words.format(file=config) in str(refused.value)
-    assert str(refused.value).count(str(config)) == sum("{file}" in words for words in told)
+        assert words.format(file=config) in said
+    assert said.count(str(config)) == sum("{file}" in words for words in told)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +73,9 @@ def test_an_error_names_the_place_of_the_value(
 def test_an_error_says_what_was_given_and_what_was_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, variables: dict[str, str], told: str
 ) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text(file)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError) as refused:
-        load_settings(config)
-    assert told in str(refused.value)
+    assert told in refusal(tmp_path / "config.toml", file)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +88,4 @@ def test_an_error_says_what_was_given_and_what_was_meant(
     ],
 )
 def test_an_error_repeats_no_secret(tmp_path: Path, file: str) -> None:
-    config = tmp_path / "config.toml"
-    config.write_text(file)
-    with pytest.raises(SettingsError) as refused:
-        load_settings(config)
-    assert "s3cret" not in str(refused.value)
+    assert "s3cret" not in refusal(tmp_path / "config.toml", file)
