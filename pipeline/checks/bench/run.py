@@ -18,9 +18,10 @@ from pipeline.checks.bench.plot import plot
 from pipeline.checks.bench.reuse import reuse
 from pipeline.checks.bench.shares import shares
 from pipeline.checks.bench.step import step
-from pipeline.checks.bench.stopwatch import OUT_OF_TIME, Stopwatch, describe
+from pipeline.checks.bench.stopwatch import OUT_OF_TIME, Stopwatch
 from pipeline.checks.bench.subject import Request, Subject
 from pipeline.checks.bench.table import Row, as_json
+from pipeline.fused.fallback import one_line
 from pipeline.shapes import PixelShape
 
 _REUSE_FRAMES = 17  # of whole denoisings, one for each cache
@@ -89,7 +90,7 @@ def _guarded(stage: Stage, rows: Iterable[Row], stopwatch: Stopwatch) -> Iterato
     try:
         yield from rows
     except Exception as error:
-        failure = describe(error)
+        failure = one_line(error)
     else:
         return
     stopwatch.free()

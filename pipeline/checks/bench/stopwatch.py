@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from pipeline.fused.fallback import one_line
+
 T = TypeVar("T")
 
 OUT_OF_TIME = "no time left"
@@ -98,7 +100,7 @@ class Stopwatch:
                 _reset_peak(self.device)  # what a setting has moved away, or moves back, does not count
                 return Timed(self._seconds(case), _peak(self.device))
         except Exception as error:
-            message = describe(error)
+            message = one_line(error)
         self.free()
         return Timed(error=message)
 
@@ -111,12 +113,6 @@ class Stopwatch:
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def describe(error: Exception) -> str:
-    """One short line."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words[:160]}"
 
 
 def _reset_peak(device: torch.device) -> None:
