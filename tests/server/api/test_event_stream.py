@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import psutil
-import pytest
 from starlette.types import Message
 
 from server.api.event_stream import EventResponse, Tail, Watch, status_events
@@ -78,12 +77,12 @@ def test_a_stream_is_resumed_behind_its_last_event(server: Server) -> None:
     assert told == server.status(request_id, logs=True)["logs"]
 
 
-@pytest.mark.parametrize("last", ["", "x", "-1", "9" * 400])
-def test_an_unreadable_last_event_id_starts_from_the_beginning(server: Server, last: str) -> None:
+def test_an_unreadable_last_event_id_starts_from_the_beginning(server: Server) -> None:
     request_id = server.submit()
     server.finish(request_id)
-    ((_, body),) = events(server, request_id, **{"Last-Event-ID": last})
-    assert body == server.status(request_id, logs=True)
+    for last in ("", "x", "-1", "9" * 400):
+        ((_, body),) = events(server, request_id, **{"Last-Event-ID": last})
+        assert body == server.status(request_id, logs=True)
 
 
 def test_an_unknown_request_has_no_stream(server: Server) -> None:
