@@ -17,8 +17,8 @@ from server.api.middleware.request_ids import REQUEST_ID
 from server.api.model_response import ModelResponse
 from server.api.request_body import read_body
 from server.api.route_docs import CANCEL, DRAIN, OVERVIEW, REDELIVER
-from server.api.routes.fal_queue import cancelled, stored_job
 from server.api.services import Services, services
+from server.api.stored_jobs import cancelled, stored_job
 from server.fal.schemas import invalid_body, parse_json_object
 from server.version import VERSION
 

@@ -20,14 +20,12 @@ from server.api.public_url import base_url
 from server.api.request_body import read_body
 from server.api.route_docs import CANCEL, RESULT, STATUS, STREAM, SUBMIT
 from server.api.services import services
-from server.errors import AlreadyCompleted, NotFound, StillInProgress
-from server.fal.queue_models import CancelAnswer
+from server.api.stored_jobs import cancelled, find_job, find_state
+from server.errors import StillInProgress
 from server.fal.schemas import ENDPOINT
 from server.fal.submit_headers import SubmitOptions
 from server.jobs import views
-from server.jobs.job import CancelOutcome, Job, Status
-from server.jobs.status_reads import JobState
-from server.logs import name_request
+from server.jobs.job import Job, Status
 from server.untrusted.addresses import OutboundPolicy
 from server.webhooks.target import check_webhook_url
 
@@ -130,39 +128,6 @@ async def read_submission(request: Request) -> Submission:
     options = SubmitOptions.from_headers(request.headers)
     body = await read_body(request, limit=services(request).settings.api.max_body_bytes)
     return Submission(body, owner, base_url(request), options)
-
-
-async def cancelled(request: Request, request_id: str) -> Response:
-    """Ask a job to stop that its caller may stop."""
-    outcome = await run_in_threadpool(services(request).store.cancel, request_id)
-    if outcome is CancelOutcome.ALREADY_COMPLETED:
-        raise AlreadyCompleted
-    return ModelResponse(CancelAnswer(status="CANCELLATION_REQUESTED"), 202, {REQUEST_ID: request_id})
-
-
-async def find_state(request: Request, request_id: str) -> JobState:
-    """The state of the caller's job, or the one 404 for unknown, foreign and malformed ids."""
-    state = await services(request).reads.state(request_id, owner=current_owner(request))
-    if state is None:
-        raise NotFound
-    name_request(state.id)
-    return state
-
-
-async def find_job(request: Request, request_id: str) -> Job:
-    """The same as the whole record."""
-    return await stored_job(request, request_id, owner=current_owner(request))
-
-
-async def stored_job(request: Request, request_id: str, *, owner: str | None) -> Job:
-    """The record of a job of that owner; None: of any, for a caller who may see all."""
-    if len(request_id) != 36 or not request_id.isprintable():
-        raise NotFound
-    job = await run_in_threadpool(services(request).store.get, request_id, owner=owner)
-    if job is None:
-        raise NotFound
-    name_request(job.id)
-    return job
 
 
 def result_response(job: Job) -> Response:

@@ -10,8 +10,9 @@ from server.api.error_responses import to_response
 from server.api.event_stream import Tail
 from server.api.middleware.request_ids import REQUEST_ID
 from server.api.route_docs import RUN
-from server.api.routes.fal_queue import find_job, read_submission, result_response
+from server.api.routes.fal_queue import read_submission, result_response
 from server.api.services import services
+from server.api.stored_jobs import find_job
 from server.fal.schemas import ENDPOINT
 from server.jobs.job import Status
 from server.jobs.outcomes import CANCELLED, RESTARTING

@@ -23,8 +23,8 @@ from server.api.route_docs import (
     SESSION,
     STORED_IMAGE,
 )
-from server.api.routes.fal_queue import find_job
 from server.api.services import services
+from server.api.stored_jobs import find_job
 from server.errors import Gone, NotFound
 from server.fal.schemas import ENDPOINT, EXAMPLE_PROMPT, HunyuanCustomInput
 from server.generator.state import TAKES_JOBS, Phase
