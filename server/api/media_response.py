@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
 from server.errors import BadRange
+from server.storage.files import Storage
 
 _REFUSALS = {400, 416}
+_LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
 class MediaResponse(FileResponse):
@@ -42,3 +45,9 @@ class MediaResponse(FileResponse):
             await send(message)
 
         await super().__call__(scope, receive, send_unless_refused)
+
+
+async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:
+    """The file, or the redirect to where it is."""
+    found = await run_in_threadpool(storage.download, key, method)
+    return RedirectResponse(found, 302, _LINK) if isinstance(found, str) else found

@@ -3,23 +3,17 @@
 From a bucket they come without passing through here: 302 to a link that is good for a few minutes.
 """
 
-from pathlib import Path
-
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, RedirectResponse, Response
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, Response
 
-from server.api.media_response import MediaResponse
+from server.api.media_response import MediaResponse, find_stored
 from server.api.middleware.head_requests import asked_method
 from server.api.route_docs import DOWNLOAD
 from server.api.services import services
 from server.errors import Gone, NotFound
 from server.jobs.job import video_of
-from server.storage.files import Storage
 
 router = APIRouter(tags=["files"])
-
-_LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
 @router.get("/files/{shard}/{token}/{name}", response_class=FileResponse, responses=DOWNLOAD.responses)
@@ -34,9 +28,3 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
         return stored
     kind = "video/mp4" if video_of(key) == key else "image/webp"
     return MediaResponse(stored, media_type=kind, max_age_s=365 * 86400, policy="sandbox")
-
-
-async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:
-    """The file, or the redirect to where it is."""
-    found = await run_in_threadpool(storage.download, key, method)
-    return RedirectResponse(found, 302, _LINK) if isinstance(found, str) else found

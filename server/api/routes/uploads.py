@@ -19,12 +19,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from server.api.auth import admit, readmit, shown_key
-from server.api.media_response import MediaResponse
+from server.api.media_response import MediaResponse, find_stored
 from server.api.middleware.head_requests import asked_method
 from server.api.public_url import base_url
 from server.api.request_body import read_body
 from server.api.route_docs import CDN_MULTIPART, CDN_TOKEN, IMAGE_DOWNLOAD, INITIATE, MULTIPART, PUT_UPLOAD, UPLOAD
-from server.api.routes.files import find_stored
 from server.api.services import services
 from server.errors import (
     BadRequest,
