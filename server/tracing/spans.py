@@ -17,7 +17,7 @@ Kind: TypeAlias = Literal["internal", "server", "client"]
 
 REQUEST_ID: Final = "hc.request_id"
 ERROR_TYPE: Final = "error.type"
-_NOTHING: Final[Attributes] = {}
+NOTHING: Final[Attributes] = {}
 
 
 class Span:
@@ -26,14 +26,14 @@ class Span:
     traceparent: str | None = None
     trace_id: str | None = None  # only of what is exported
 
-    def child(self, name: str, attributes: Attributes = _NOTHING, *, began: float | None = None) -> "Span":  # noqa: ARG002
+    def child(self, name: str, attributes: Attributes = NOTHING, *, began: float | None = None) -> "Span":  # noqa: ARG002
         """Begin a part of this one."""
         return self
 
     def note(self, attributes: Attributes) -> None:
         """Add attributes."""
 
-    def event(self, name: str, attributes: Attributes = _NOTHING) -> None:
+    def event(self, name: str, attributes: Attributes = NOTHING) -> None:
         """Note that something happened now."""
 
     def failed(self, error_type: str) -> None:
@@ -91,7 +91,7 @@ def exchange(name: str, attributes: Attributes, *, parent: str | None) -> Span:
 
 def continued(
     name: str,
-    attributes: Attributes = _NOTHING,
+    attributes: Attributes = NOTHING,
     *,
     traceparent: str | None,
     kind: Kind = "internal",

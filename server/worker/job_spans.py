@@ -1,14 +1,10 @@
 """The spans of a job's workflows; those of an attempt's stages are in `measuring`."""
 
-from typing import Final
-
 from server.jobs.job import Job
-from server.tracing.spans import NO_SPAN, REQUEST_ID, Attributes, Span, continued
-
-_NOTHING: Final[Attributes] = {}
+from server.tracing.spans import NO_SPAN, NOTHING, REQUEST_ID, Attributes, Span, continued
 
 
-def job_span(name: str, job: Job, attributes: Attributes = _NOTHING) -> Span:
+def job_span(name: str, job: Job, attributes: Attributes = NOTHING) -> Span:
     """Begin one below the submit's, if the job is traced."""
     span = continued(name, {REQUEST_ID: job.id, **attributes}, traceparent=job.traceparent)
     wanted = None if span is NO_SPAN else job.input_or_none
