@@ -16,7 +16,8 @@ import pytest
 
 from server.fal.example import PHOTO
 from server.parent_death import tied
-from tests.harness.client_programs import clean_environment, missing
+from tests.harness.chromium import OPTIONS, chromium
+from tests.harness.client_programs import clean_environment
 from tests.harness.live_server import ROOT, Server, photo_uri
 
 PAGE = """<!doctype html><meta charset="utf-8"><video id="video" muted></video>
@@ -64,22 +65,6 @@ form.requestSubmit();
 await spoken(/characters/);
 fetch("/outcome", { method: "POST", body: JSON.stringify({ said, width }) });
 """
-CHROMIUM = [
-    "--headless=new",
-    "--no-sandbox",  # tests may run as root
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--autoplay-policy=no-user-gesture-required",
-]
-
-
-@pytest.fixture
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    return found or missing("no Chromium: apt-get install chromium")
 
 
 @pytest.fixture
@@ -109,7 +94,6 @@ def website(tmp_path: Path) -> Iterator[tuple[str, Path, "queue.Queue[dict[str, 
 def test_a_page_subscribes_and_plays(
     server: Server,
     node_packages: Path,
-    chromium: str,
     website: tuple[str, Path, "queue.Queue[dict[str, Any]]"],
     way: str,
 ) -> None:
@@ -124,7 +108,7 @@ def test_a_page_subscribes_and_plays(
     (folder / "page.mjs").write_text(script)
     (folder / "index.html").write_text(PAGE)
     bundle(node_packages, str(folder / "page.mjs"), f"--outfile={folder / 'bundle.js'}")
-    with browsing(chromium, folder, f"{url}/index.html"):
+    with browsing(folder, f"{url}/index.html"):
         outcome = outcomes.get(timeout=60)
     assert outcome.get("size") == [896, 512], outcome
     assert len(outcome["requestId"]) == 36, "the id is in an exposed header"
@@ -132,14 +116,14 @@ def test_a_page_subscribes_and_plays(
 
 
 def test_the_example_page_makes_and_plays_a_video(
-    server: Server, node_packages: Path, chromium: str, website: tuple[str, Path, "queue.Queue[dict[str, Any]]"]
+    server: Server, node_packages: Path, website: tuple[str, Path, "queue.Queue[dict[str, Any]]"]
 ) -> None:
     url, folder, outcomes = website
     bundle(node_packages, "./node_modules/current", "--global-name=falClient", f"--outfile={folder / 'fal_client.js'}")
     page = (ROOT / "docs/examples/javascript/page.html").read_text()
     (folder / "page.html").write_text(page.replace("</body>", f"<script type='module'>{VISITOR}</script></body>"))
     shutil.copy(PHOTO, folder / "woman.jpg")
-    with browsing(chromium, folder, f"{url}/page.html?server={server.url}"):
+    with browsing(folder, f"{url}/page.html?server={server.url}"):
         outcome = outcomes.get(timeout=60)
     assert outcome["width"] == 896, outcome
     assert "In the queue" in outcome["said"][1]
@@ -154,10 +138,10 @@ def bundle(node_packages: Path, *arguments: str) -> None:
 
 
 @contextmanager
-def browsing(chromium: str, folder: Path, url: str) -> Iterator[None]:
+def browsing(folder: Path, url: str) -> Iterator[None]:
     """A browser at that page, with a profile of its own in `folder`."""
     browser = subprocess.Popen(
-        tied([chromium, *CHROMIUM, f"--user-data-dir={folder / 'profile'}", url]),
+        tied([chromium(), *OPTIONS, f"--user-data-dir={folder / 'profile'}", url]),
         env=clean_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
