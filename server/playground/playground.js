@@ -229,7 +229,7 @@ function showTitle() {
 
 async function submit() {
   const button = byId("submit");
-  if (button.disabled) return;
+  if (button.ariaDisabled === "true") return;
   showProblem("");
   form.clearErrors();
   const missing = [];
@@ -239,7 +239,7 @@ async function submit() {
     form.showErrors(missing);
     return;
   }
-  button.disabled = true;
+  button.ariaDisabled = "true"; // not disabled, which would take the focus away
   const label = byId("submit-label");
   try {
     if (form.image.sending) label.textContent = t("form.sendingImage");
@@ -257,7 +257,7 @@ async function submit() {
   } catch (error) {
     showError(error);
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = "false";
     label.textContent = t("form.submit");
   }
 }
