@@ -1,6 +1,7 @@
 """The operator's page, as an operator uses it."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,10 @@ def test_an_operator_sees_what_runs_and_drains(
     def workers() -> list[dict[str, Any]]:
         return list(server.http.get("/health/ready").json()["workers"])
 
+    def heard_at() -> float:
+        seen = server.http.get("/admin/overview").json()
+        return float(seen["at"] - seen["workers"][0]["heartbeat_age_s"])
+
     def says(selector: str, *words: str) -> None:
         for word in words:
             tab.until(f"document.querySelector('{selector}').innerText.includes('{word}')")
@@ -39,7 +44,9 @@ def test_an_operator_sees_what_runs_and_drains(
     assert not workers()[0]["draining"], "it is asked first"
     tab.click("#confirm-yes")
     says("#problems", "take no more requests")
-    until(lambda: bool(workers()[0]["draining"]))
+    assert workers()[0]["draining"]
+    drained_at = time.time()
+    until(lambda: heard_at() > drained_at)  # a worker hears of it with its next heartbeat
     tab.click("#running button", saying="Cancel")
     tab.click("#confirm-yes")
     says("#problems", "nothing runs")

@@ -44,19 +44,16 @@ def brightness(tab: Page) -> int:
 
 
 def test_a_first_visit_is_light_and_soon_usable(tab: Page, server: Server, barriers: Barriers) -> None:
-    waits = []
-    for _ in range(3):  # the machine may be busy with other tests
-        tab.go(f"{server.url}/")
+    tab.go(f"{server.url}/")
+    tab.until("document.readyState === 'complete'")
+    assert 10_000 < tab.loaded_bytes < PAGE_BYTES
+    waits = [tab.js("window.readyAt")]
+    for _ in range(2):  # the machine may be busy with other tests
+        tab.reload()
         waits.append(tab.js("window.readyAt"))
     assert min(waits) < USABLE_MS
     assert not tab.complaints
     assert not barriers(tab)
-
-
-def test_the_page_s_weight(tab: Page, server: Server) -> None:
-    tab.go(f"{server.url}/")
-    tab.until("document.readyState === 'complete'")
-    assert 10_000 < tab.loaded_bytes < PAGE_BYTES
 
 
 def test_a_dropped_picture_becomes_a_video_that_is_kept_and_deleted(
@@ -160,15 +157,13 @@ def test_errors_stand_beside_their_fields(tab: Page, server: Server, barriers: B
     tab.until("document.getElementById('e-num_frames').innerText.includes('81')")
     assert tab.focused() == "f-num_frames"
     tab.fill("#f-num_frames", "81")
+    assert not tab.text("#e-num_frames"), "it goes with its cause"
     tab.click("#submit")
-    tab.until("document.getElementById('e-image_url').innerText", timeout_s=60)
+    tab.until("document.getElementById('e-image_url').innerText")
     headline(tab, "The server could not fetch the picture from its URL.")
 
-    tab.fill("#f-prompt", "FLAGS the prompt")
-    assert not tab.text("#e-prompt")
 
-
-def test_a_video_whose_time_is_over_says_so(tab: Page, server: Server) -> None:
+def test_a_video_whose_time_is_over_says_so(tab: Page, server: Server, barriers: Barriers) -> None:
     expired, lost = [server.submit(example(prompt=f"AT_ONCE {n}")) for n in range(2)]
     addresses = [server.finish(made).json()["video"]["url"] for made in (expired, lost)]
     (server.data_dir / urlsplit(addresses[1]).path.lstrip("/")).unlink()
@@ -179,6 +174,7 @@ def test_a_video_whose_time_is_over_says_so(tab: Page, server: Server) -> None:
         tab.go(f"{server.url}/#/{made}")
         headline(tab, "This video has expired")
     assert tab.text(f"a[href='#/{expired}'] .badge") == "expired"
+    assert not barriers(tab)
 
 
 def test_without_a_mouse(tab: Page, server: Server, picture: Path) -> None:
