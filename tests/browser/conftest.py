@@ -39,8 +39,8 @@ def tab(open_tab: Callable[[], Page]) -> Page:
     return open_tab()
 
 
-@pytest.fixture(autouse=True)
-def _calm(tab: Page, server: Server) -> Iterator[None]:
+@pytest.fixture
+def calm(tab: Page, server: Server) -> Iterator[None]:
     """Nothing is asked of other servers, and nothing complains except about answers that a test provokes."""
     yield
     for request in server.http.get("/playground/requests").json()["requests"]:
@@ -51,9 +51,15 @@ def _calm(tab: Page, server: Server) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def barriers(pytestconfig: pytest.Config) -> Callable[[Page], list[str]]:
+def node_packages(pytestconfig: pytest.Config) -> Path:
+    """A folder with the JavaScript packages."""
+    return registries.node_packages(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def barriers(node_packages: Path) -> Callable[[Page], list[str]]:
     """What axe-core finds on a page that keeps people out, as it is now."""
-    axe = (registries.node_packages(pytestconfig) / "node_modules/axe-core/axe.min.js").read_text()
+    axe = (node_packages / "node_modules/axe-core/axe.min.js").read_text()
 
     def find(page: Page) -> list[str]:
         if not page.js("typeof axe === 'object'"):

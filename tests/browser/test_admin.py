@@ -10,6 +10,8 @@ import pytest
 from tests.harness.chromium import Page
 from tests.harness.live_server import Server, example, until
 
+pytestmark = pytest.mark.usefixtures("calm")
+
 
 @pytest.fixture(autouse=True)
 def _takes_requests_again(server: Server) -> Iterator[None]:

@@ -10,10 +10,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import psutil
+import pytest
 
 from tests.harness.chromium import Page
 from tests.harness.keyed import create_key
 from tests.harness.live_server import Server, example
+
+pytestmark = pytest.mark.usefixtures("calm")
 
 PAGE_BYTES: Final = 150_000
 USABLE_MS: Final = 1000  # on two cores

@@ -21,7 +21,7 @@ from server.bench.waiting import CLOSELY_S, until
 from server.parent_death import tied
 from tests.harness.client_programs import clean_environment, missing
 
-OPTIONS: Final = [
+_OPTIONS: Final = [
     "--headless=new",
     "--no-sandbox",  # tests may run as root
     "--disable-gpu",
@@ -50,7 +50,7 @@ class Browser:
     """A running Chromium. Used by one thread: what it reports is read while something is asked."""
 
     def __init__(self, folder: Path) -> None:
-        command = [chromium(), *OPTIONS, "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
+        command = [chromium(), *_OPTIONS, "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
         self._process = subprocess.Popen(
             tied(command), env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -184,10 +184,10 @@ class Page:
 
     # what a person does
 
-    def go(self, url: str) -> None:
+    def go(self, url: str, ready: str = _USABLE) -> None:
         """Open an address, also the same one with another fragment, and wait until the page can be used."""
         self._call("Page.navigate", url=url)
-        self.until(_USABLE)
+        self.until(ready)
 
     def reload(self) -> None:
         self.js("document.body.dataset.old = true")

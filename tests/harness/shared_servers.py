@@ -26,7 +26,8 @@ _ORDER: Final[list[set[str]]] = [
     {"tls_server"},
     set(),
 ]
-_LONG: Final = {"system", "contract", "weights"}  # folders whose files take long: no processor waits for the last one
+# Folders whose files take long: no processor waits for the last one.
+_LONG: Final = {"browser", "contract", "system", "weights"}
 
 
 def by_shared_server(items: Sequence[pytest.Item]) -> list[pytest.Item]:

@@ -1,22 +1,18 @@
-"""A web page of another origin, in a real browser: subscribe through fal's client, then play the video."""
+"""Web pages of other origins: they subscribe through fal's client, then play the video."""
 
 import json
-import queue
 import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from server.fal.example import PHOTO
-from server.parent_death import tied
-from tests.harness.chromium import OPTIONS, chromium
+from tests.harness.chromium import Page
 from tests.harness.client_programs import clean_environment
 from tests.harness.live_server import ROOT, Server, photo_uri
 
@@ -41,7 +37,7 @@ async function main() {
   return { requestId: result.requestId, statuses: [...statuses], size: [video.videoWidth, video.videoHeight] };
 }
 main().catch((error) => ({ error: `${error.name}: ${error.message}` }))
-  .then((outcome) => fetch("/outcome", { method: "POST", body: JSON.stringify(outcome) }));
+  .then((outcome) => { window.outcome = outcome; });
 """
 # A visitor of the example page: first a good request, then one with a prompt that is too long.
 VISITOR = """
@@ -63,41 +59,35 @@ form.prompt.removeAttribute("maxlength");
 form.prompt.value = "x".repeat(501);
 form.requestSubmit();
 await spoken(/characters/);
-fetch("/outcome", { method: "POST", body: JSON.stringify({ said, width }) });
+window.outcome = { said, width };
 """
 
 
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
-def website(tmp_path: Path) -> Iterator[tuple[str, Path, "queue.Queue[dict[str, Any]]"]]:
-    """A web server for `tmp_path`, and what its pages report."""
-    outcomes: queue.Queue[dict[str, Any]] = queue.Queue()
-
-    class Handler(SimpleHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(204)
-            self.end_headers()
-            outcomes.put(json.loads(body))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as site:
+def website(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server for `tmp_path`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(tmp_path))) as site:
         thread = threading.Thread(target=site.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{site.server_port}", tmp_path, outcomes
+        yield f"http://127.0.0.1:{site.server_port}", tmp_path
         site.shutdown()
         thread.join()
 
 
 @pytest.mark.parametrize("way", ["middleware, polling", "middleware, streaming", "proxyUrl"])
 def test_a_page_subscribes_and_plays(
+    tab: Page,
     server: Server,
     node_packages: Path,
-    website: tuple[str, Path, "queue.Queue[dict[str, Any]]"],
+    website: tuple[str, Path],
     way: str,
 ) -> None:
-    url, folder, outcomes = website
+    url, folder = website
     config = f'{{ proxyUrl: "{server.url}/api/fal/proxy" }}'
     if way.startswith("middleware"):
         config = f'{{ credentials: "local:local", requestMiddleware: serverUrl("{server.url}") }}'
@@ -108,23 +98,23 @@ def test_a_page_subscribes_and_plays(
     (folder / "page.mjs").write_text(script)
     (folder / "index.html").write_text(PAGE)
     bundle(node_packages, str(folder / "page.mjs"), f"--outfile={folder / 'bundle.js'}")
-    with browsing(folder, f"{url}/index.html"):
-        outcome = outcomes.get(timeout=60)
+    tab.go(f"{url}/index.html", ready="window.outcome")
+    outcome = tab.js("window.outcome")
     assert outcome.get("size") == [896, 512], outcome
     assert len(outcome["requestId"]) == 36, "the id is in an exposed header"
     assert outcome["statuses"][-1] == "COMPLETED"
 
 
 def test_the_example_page_makes_and_plays_a_video(
-    server: Server, node_packages: Path, website: tuple[str, Path, "queue.Queue[dict[str, Any]]"]
+    tab: Page, server: Server, node_packages: Path, website: tuple[str, Path]
 ) -> None:
-    url, folder, outcomes = website
+    url, folder = website
     bundle(node_packages, "./node_modules/current", "--global-name=falClient", f"--outfile={folder / 'fal_client.js'}")
     page = (ROOT / "docs/examples/javascript/page.html").read_text()
     (folder / "page.html").write_text(page.replace("</body>", f"<script type='module'>{VISITOR}</script></body>"))
     shutil.copy(PHOTO, folder / "woman.jpg")
-    with browsing(folder, f"{url}/page.html?server={server.url}"):
-        outcome = outcomes.get(timeout=60)
+    tab.go(f"{url}/page.html?server={server.url}", ready="window.outcome")
+    outcome = tab.js("window.outcome")
     assert outcome["width"] == 896, outcome
     assert "In the queue" in outcome["said"][1]
     assert any(words.startswith("Denoising step") for words in outcome["said"])
@@ -135,19 +125,3 @@ def bundle(node_packages: Path, *arguments: str) -> None:
     paths = clean_environment(NODE_PATH=str(node_packages / "node_modules"))
     command = ["node_modules/.bin/esbuild", "--bundle", *arguments]
     subprocess.run(command, cwd=node_packages, env=paths, check=True, capture_output=True)
-
-
-@contextmanager
-def browsing(folder: Path, url: str) -> Iterator[None]:
-    """A browser at that page, with a profile of its own in `folder`."""
-    browser = subprocess.Popen(
-        tied([chromium(), *OPTIONS, f"--user-data-dir={folder / 'profile'}", url]),
-        env=clean_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        browser.terminate()
-        browser.wait(60)
