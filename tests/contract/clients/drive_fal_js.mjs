@@ -94,6 +94,7 @@ const calls = {
     const url = await fal.storage.upload(new Blob([readFileSync(photo)], { type: "image/jpeg" }));
     const served = await fetch(url);
     check(served.status === 200 && served.headers.get("content-type") === "image/jpeg", [url, served.status]);
+    check((await served.arrayBuffer()).byteLength === readFileSync(photo).length, url); // unread, it keeps node running
     const result = await fal.subscribe(APP, { input: { ...input, image_url: url }, pollInterval: 50 });
     check(result.data.video.file_size > 0, result);
   },
