@@ -34,7 +34,7 @@ def launch(
 
 
 FAST: dict[str, Any] = {
-    "jobs__engine_poll_s": 0.3,
+    "jobs__engine_poll_s": 0.05,
     "jobs__cancel_poll_s": 0.05,
     "jobs__heartbeat_s": 0.3,
     "generator__restart_delay_s": 0.05,
