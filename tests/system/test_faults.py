@@ -228,7 +228,7 @@ def test_an_out_of_memory_job_is_tried_once_more_with_less_on_the_gpu(start_serv
 
 
 def test_an_idle_generator_lets_go_of_the_gpu_and_comes_back(start_server: Callable[..., Server]) -> None:
-    server = start_server(generator__idle_unload_s=0.5)
+    server = start_server(generator__idle_unload_s=1)
     first = server.worker()["generator_pid"]
     until(lambda: server.worker()["state"] == "idle")
     assert not psutil.pid_exists(first)
