@@ -19,8 +19,9 @@ export class BusyView {
     this.bar = el("progress", { max: 100, "aria-label": t("stage.progress") });
     this.stages = STAGES.map((name) => el("li", { t: `stage.short.${name}` }));
     this.cancel = button("stop", "stage.cancel", () => {
-      this.cancel.disabled = true;
-      actions.cancel(request).finally(() => (this.cancel.disabled = false));
+      if (this.cancel.ariaDisabled === "true") return;
+      this.cancel.ariaDisabled = "true"; // not disabled, which would take the focus away
+      actions.cancel(request).finally(() => (this.cancel.ariaDisabled = "false"));
     });
     const body = [
       el("div", { className: "row spread" }, this.headline, this.left),
@@ -51,7 +52,7 @@ export class BusyView {
     const at = STAGES.indexOf(progress.stage);
     this.stages.forEach((item, i) => (item.className = i < at ? "past" : i === at ? "now" : ""));
     set(this.cancel.querySelector("[data-t]"), t(request.cancelled ? "status.cancelling" : "stage.cancel"));
-    if (request.cancelled) this.cancel.disabled = true;
+    if (request.cancelled) this.cancel.ariaDisabled = "true";
     this.#say(state);
   }
 

@@ -53,7 +53,9 @@ export class Stage {
       this.shown = what;
       this.#end();
       this.log = new LogBox({ isOpen: wasShown && this.log?.isOpen });
+      const hadFocus = this.root.contains(document.activeElement);
       this.root.replaceChildren(...this.#view(state));
+      if (hadFocus) this.root.focus(); // its button is gone
       if (wasShown) announceEnd(state);
     }
     this.busy?.fill(state);

@@ -207,6 +207,7 @@ def test_without_a_mouse(tab: Page, server: Server, picture: Path) -> None:
     tab_to("#stage button")
     tab.press(" ")
     headline(tab, "This request was cancelled.")
+    assert tab.js("document.activeElement.id") == "stage", "the focus stays where the button was"
     tab_to("#grid a")
     tab_to("#f-prompt")
     tab.press("a", control=True)
