@@ -72,8 +72,9 @@ def generate(
 ) -> None:
     """Make a video of the subject of an image and print its path.
 
-    Without --server the model of --config makes it on this machine, and no server is needed. An --output that exists is
-    replaced. Ctrl-C cancels the request.
+    Without --server the model of --config makes it on this machine, and no server is needed.
+
+    An --output that exists is replaced. Ctrl-C cancels the request.
     """
     configure_logging("generate", logging.CRITICAL)  # what goes wrong is the command's own line
     try:
