@@ -69,7 +69,7 @@ def serve(
     with Supervisor(settings, _child_arguments(config, data_dir), api_arguments=api_arguments) as server:
         typer.echo(f"hunyuan-custom-server listens on {server.url}")
         _print_first_key(settings)
-        typer.echo("Open it in a browser for the playground, and /admin for the operator's page.")
+        typer.echo("Open that address in a browser for the playground, and /admin for the operator's page.")
         if tls is not None:
             from server.serve.tls import environment_lines
 
