@@ -138,6 +138,6 @@ def _report(video: Video, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(video))
         return
-    took = "" if video.seconds is None else f", {duration(video.seconds)} of the generator"
+    took = "" if video.seconds is None else f", rendered in {duration(video.seconds)}"
     typer.echo(f"seed {video.seed}{took}", err=True)
     typer.echo(str(video.path))
