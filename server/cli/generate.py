@@ -72,8 +72,9 @@ def generate(
 ) -> None:
     """Make a video of the subject of an image and print its path.
 
-    Without --server the model of --config makes it on this machine, and no server is needed. An --output that exists is
-    replaced. Ctrl-C cancels the request.
+    Without --server the model of --config makes it on this machine, and no server is needed.
+
+    An --output that exists is replaced. Ctrl-C cancels the request.
     """
     configure_logging("generate", logging.CRITICAL)  # what goes wrong is the command's own line
     try:
@@ -137,6 +138,6 @@ def _report(video: Video, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(video))
         return
-    took = "" if video.seconds is None else f", {duration(video.seconds)} of the generator"
+    took = "" if video.seconds is None else f", rendered in {duration(video.seconds)}"
     typer.echo(f"seed {video.seed}{took}", err=True)
     typer.echo(str(video.path))

@@ -8,6 +8,7 @@ import typer
 from server.cli import bench, doctor, generate, health, maintenance, processes, status
 from server.cli.failure import of_error
 from server.cli.keys import keys
+from server.cli.options import examples
 from server.cli.requests import requests
 from server.cli.webhooks import webhooks
 from server.version import VERSION
@@ -15,6 +16,11 @@ from weights.commands import app as weights
 
 app = typer.Typer(
     help="Self-hosted, drop-in replacement of fal's fal-ai/hunyuan-custom endpoint.",
+    epilog=examples(
+        "hunyuan-custom serve",
+        'hunyuan-custom generate woman.jpg "A woman is playing a violin."',
+        "hunyuan-custom doctor --config configs/gpu-80gb.toml",
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -69,6 +69,7 @@ def serve(
     with Supervisor(settings, _child_arguments(config, data_dir), api_arguments=api_arguments) as server:
         typer.echo(f"hunyuan-custom-server listens on {server.url}")
         _print_first_key(settings)
+        typer.echo("Open that address in a browser for the playground, and /admin for the operator's page.")
         if tls is not None:
             from server.serve.tls import environment_lines
 
@@ -84,6 +85,7 @@ def demo(data_dir: DataDir = None) -> None:
     if importlib.util.find_spec("fal_client") is None:
         raise SettingsError("demo uses fal's own client: pip install 'hunyuan-custom-server[demo]'")
     typer.echo(run_demo(read_settings(DEMO_CONFIG, data_dir, port=0), _child_arguments(DEMO_CONFIG, data_dir)))
+    typer.echo("In a browser: `hunyuan-custom serve`, or `make serve`, and open the address that it prints.", err=True)
 
 
 def api(
@@ -209,4 +211,4 @@ def _print_first_key(settings: Settings) -> None:
 
     made = first_key(create_engine(settings.database_url)) if is_reached_from_elsewhere(settings.api) else None
     if made is not None:
-        typer.echo(f"First key, shown this once; set it as FAL_KEY: {made}")
+        typer.echo(f"First key, shown this once, for the playground and as FAL_KEY: {made}")

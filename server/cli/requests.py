@@ -71,7 +71,7 @@ def show(
             for line in value:
                 typer.echo(f"{time_of(line['at'])}  {line['level']:<5} {line['message']}")
         elif value is not None:
-            text = time_of(value) if name.endswith("_at") else value
+            text = time_of(value) if name.endswith("_at") else duration(value) if name == "inference_time" else value
             typer.echo(f"{name:<15} {text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)}")
 
 

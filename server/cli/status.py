@@ -46,8 +46,9 @@ def status(
 ) -> None:
     """Whether videos can be made, what waits, what each worker does, and what failed lately.
 
-    From the database of the deployment, or from a server that --key is an operator's key of. `health` is for checks by
-    programs: it ends with exit code 1 where something is wrong.
+    From the database of the deployment, or from a server that --key is an operator's key of.
+
+    Checks by programs use `health`: it ends with exit code 1 where something is wrong.
     """
     seen = _of_server(server, key) if server else _of_database(config, data_dir)
     seen = {"ready": any(map(_takes_jobs, seen["workers"])), **seen}
@@ -93,8 +94,8 @@ def _print_head(seen: Mapping[str, Any]) -> None:
     queue, webhooks, workers = seen["queue"], seen["webhooks"], seen["workers"]
     can = sum(map(_takes_jobs, workers))
     typer.echo(f"{'ready' if can else 'not ready'}: {can} of {len(workers)} workers can make videos")
-    waiting = " and ".join(f"{count} {priority}" for priority, count in queue["waiting"].items() if count) or "none"
-    oldest = f", for up to {duration(queue['oldest_wait_s'])}" if waiting != "none" else ""
+    waiting = " and ".join(f"{count} {priority}" for priority, count in queue["waiting"].items() if count) or "0"
+    oldest = f", for up to {duration(queue['oldest_wait_s'])}" if waiting != "0" else ""
     typer.echo(f"requests waiting: {waiting}{oldest}; running: {queue['running']}")
     typer.echo(f"webhooks to deliver: {webhooks['pending']}, failed: {webhooks['failed']}")
 

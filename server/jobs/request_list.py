@@ -1,11 +1,13 @@
 """Requests of all owners, the newest first: what an operator lists. Reads only."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Self
 
 import sqlalchemy as sa
 
 from server.db.tables import literal, request_table
+from server.errors import reasons
 from server.jobs.job import Status
 from server.jobs.outcomes import CANCELLED
 from server.jobs.request_state import State, state_of
@@ -45,7 +47,7 @@ class ListedRequest:
             faults=job.faults,
             inference_time=job.inference_time,
             error_type=job.error_type,
-            error=job.error,
+            error=next(iter(reasons(json.loads(job.response_json or "{}"))), job.error),
         )
 
 
@@ -56,6 +58,7 @@ def list_requests(
     columns = (
         _row.id, _row.owner, _row.status, _row.created_at, _row.started_at, _row.finished_at, _row.worker_id,
         _row.attempt, _row.faults, _row.inference_time, _row.error_type, _row.error,
+        _row.response_json,
     )  # fmt: skip
     query = sa.select(*columns).order_by(_row.seq.desc()).limit(limit)
     if owner is not None:

@@ -95,7 +95,7 @@ addMessages({
     "host.deleted": "deleted request",
     "memory.of": "{used} of {total}",
     "memory.title": "GPU {gpu}: {used} in use of {total}; the generator held {peak} at most",
-    "memory.unknown": "not known yet",
+    "memory.unknown": "none reported",
     "pid.generator": "generator {pid}",
 
     "reason.rendered": "rendered",
@@ -240,7 +240,7 @@ addMessages({
     "host.deleted": "gelöschte Anfrage",
     "memory.of": "{used} von {total}",
     "memory.title": "GPU {gpu}: {used} von {total} belegt; der Generator hielt höchstens {peak}",
-    "memory.unknown": "noch nicht bekannt",
+    "memory.unknown": "keiner gemeldet",
     "pid.generator": "Generator {pid}",
 
     "reason.rendered": "gerendert",

@@ -71,7 +71,8 @@ addMessages({
     "theme.dark": "Colours: dark",
     "language.toggle": "Deutsch",
     "key.title": "Key",
-    "key.why": "This server asks for a key. It stays in this tab and is forgotten when the tab is closed.",
+    "key.why":
+      "This server asks for a key: the one that it showed at its first start, or one that its operator made. It stays in this tab and is forgotten when the tab is closed.",
     "key.label": "Key",
     "key.placeholder": "id:secret",
     "key.use": "Use this key",
@@ -97,7 +98,7 @@ addMessages({
     "language.toggle": "English",
     "key.title": "Schlüssel",
     "key.why":
-      "Dieser Server verlangt einen Schlüssel. Er bleibt in diesem Tab und wird vergessen, wenn der Tab geschlossen wird.",
+      "Dieser Server verlangt einen Schlüssel: den, den er beim ersten Start gezeigt hat, oder einen, den der Betrieb erstellt hat. Er bleibt in diesem Tab und wird vergessen, wenn der Tab geschlossen wird.",
     "key.label": "Schlüssel",
     "key.placeholder": "id:geheimnis",
     "key.use": "Diesen Schlüssel verwenden",

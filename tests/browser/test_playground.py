@@ -58,6 +58,11 @@ def test_a_first_visit_is_light_and_soon_usable(tab: Page, server: Server, barri
     assert not tab.complaints
     assert not barriers(tab)
 
+    assert not any("example.jpg" in url for url in tab.urls)
+    tab.click("button", saying="Use example")
+    tab.until(PICTURE)
+    assert "A woman is playing a violin." in str(tab.js("document.querySelector('#f-prompt').value"))
+
 
 def test_a_dropped_picture_becomes_a_video_that_is_kept_and_deleted(
     tab: Page, server: Server, picture: Path, barriers: Barriers

@@ -25,12 +25,17 @@ def test_a_video_then_a_kill_then_a_stop(
     fal = connect(PORT, first_key([demo]))
     until(fal.is_ready)
     assert httpx.get(f"{fal.http.base_url}/queue/{ENDPOINT}/requests/x/status").status_code == 401, "a key is asked for"
+    page = httpx.get(f"{fal.http.base_url}/")
+    assert "static/playground.js" in page.text, "the pages are part of the image"
+    assert httpx.get(f"{fal.http.base_url}/static/example.jpg").status_code == 200
 
     result = fal.http.post(f"/run/{ENDPOINT}", json=example())
     assert result.status_code == 200, result.text
     video = result.json()["video"]["url"]
     (tmp_path / "video.mp4").write_bytes(fal.http.get(video).content)
     assert "frame=   81" in probe(tmp_path / "video.mp4")
+    (listed,) = fal.http.get("/playground/requests").json()["requests"]
+    assert fal.http.get(listed["thumbnail_url"]).headers["content-type"] == "image/webp"
     assert demo.exec("hunyuan-custom", "health", "--ready") == ""
 
     killed = fal.submit(example())

@@ -35,6 +35,8 @@ def test_requests_are_listed_newest_first(server: Server, made: dict[State, str]
     assert [(one["request_id"], one["state"]) for one in listed] == [
         (one, state) for state, one in reversed(made.items())
     ]
+    (error,) = [one["error"] for one in listed if one["state"] == State.FAILED]
+    assert error == "num_frames: Input should be greater than or equal to 81", "the field, not the status"
 
 
 @pytest.mark.parametrize("state", [State.WAITING, State.RUNNING, State.FAILED, State.CANCELLED])
