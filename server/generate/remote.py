@@ -12,6 +12,7 @@ from server.generate.outcome import RequestFailed, Video
 from server.generate.server_calls import ServerAway, ServerCalls
 from server.jobs.job import Status
 from server.jobs.outcomes import CANCELLED
+from server.logs import spelled_out
 from weights.progress_bar import ProgressBar
 
 _POLL_S: Final = 0.5
@@ -77,7 +78,7 @@ class RemoteGeneration:
     def _say_new(self, lines: list[dict[str, Any]]) -> None:
         for line in lines[self._lines :]:
             if not line["message"].startswith(_STEP):
-                self._bar.say(line["message"])
+                self._bar.say(spelled_out(line["message"]))
         self._lines = max(self._lines, len(lines))
 
     def _show_progress(self, request_id: str) -> None:
@@ -114,7 +115,7 @@ class RemoteGeneration:
         raise RequestFailed(CANCELLED)
 
     def _download(self, url: str, output: Path) -> None:
-        part = output.with_name(f".{output.name}.part")
+        part = output.with_name(f".{uuid.uuid4()}.part")  # two may write the same video
         try:
             with self._server.download(url) as answer, part.open("wb") as file:
                 if not answer.is_success:
