@@ -49,7 +49,7 @@ def status(
     From the database of the deployment, or from a server that --key is an operator's key of. `health` is for checks by
     programs: it ends with exit code 1 where something is wrong.
     """
-    seen = _of_server(server, key) if server else _of_database(config, data_dir)
+    seen = _of_server(server, key) if server is not None else _of_database(config, data_dir)
     seen = {"ready": any(map(_takes_jobs, seen["workers"])), **seen}
     if as_json:
         print_json(seen)
