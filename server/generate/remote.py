@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,12 @@ class RemoteGeneration:
         once = {"Idempotency-Key": str(uuid.uuid4())}
         submitted = self._server.ask("POST", f"/queue/{ENDPOINT}", expected="request_id", json=body, headers=once)
         path = f"/queue/{ENDPOINT}/requests/{submitted['request_id']}"
-        status = self._wait(path, submitted["request_id"])
+        try:
+            status = self._wait(path, submitted["request_id"])
+        except (OSError, KeyboardInterrupt):  # the terminal is gone: no one waits for the video
+            with suppress(RequestFailed, ServerAway):
+                self._server.ask("PUT", f"{path}/cancel", expected="status")
+            raise
         result = self._server.ask("GET", path, expected="video", patience_s=_PATIENCE_S)
         url = result["video"]["url"]
         self._bar.show("download")
