@@ -40,6 +40,11 @@ def redact(text: str) -> str:
     text = _URL.sub(_without_query, text)
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
+    return spelled_out(text)
+
+
+def spelled_out(text: str) -> str:
+    """The text with its control characters written as in Python: a terminal obeys none of them."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 

@@ -50,7 +50,8 @@ _RENDERER_OF_0_1: Final = "server.renderer:HunyuanCustomRenderer"  # configurati
 class Section(BaseModel):
     """A group of settings: frozen, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON has no infinity: the generator, which gets some sections as JSON, would find null there.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ApiSettings(Section):

@@ -5,12 +5,14 @@ is simply repeated, and one that meets another does no harm. Since a request tha
 can follow: a webhook under way finds no row to come back to, a publisher that was frozen removes what it has put.
 """
 
+import json
+
 import sqlalchemy as sa
 from dbos import DBOSClient
 
 from server.errors import StillInProgress
 from server.jobs.dbos_queues import forget_workflows
-from server.jobs.job import Job, Status
+from server.jobs.job import NO_INPUT, Job, Status
 from server.jobs.records import delete_records
 from server.storage.files import Storage
 from server.storage.own_urls import upload_key
@@ -41,7 +43,7 @@ class Deletion:
         forget_workflows(self._dbos, [job.id])
         with self._database.begin() as transaction:
             delete_records(transaction, [job.id])
-        wanted = job.input_or_none
-        uploaded = None if wanted is None else upload_key(wanted.image_url)
+        # Not validated: an earlier version may have taken more.
+        uploaded = None if job.input_json == NO_INPUT else upload_key(json.loads(job.input_json)["image_url"])
         if uploaded is not None:
             self._uploads.delete_unused(job.owner, uploaded)

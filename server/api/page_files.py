@@ -6,6 +6,7 @@ the next, so a browser asks each time and is told by the ETag that nothing chang
 
 import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from server.fal.example import PHOTO
 from server.settings import Settings
 
 _SERVER: Final = Path(__file__).parent.parent
+_GZIP: Final = re.compile(r"(?:^|[,\s])(?:x-)?gzip\s*(?:,|$|;\s*q\s*=\s*(?!0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE)
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -49,7 +51,8 @@ class PageFile:
 
     def answer(self, asked: Headers) -> Response:
         """200 in the form that the browser takes, or 304 if it has the file."""
-        zipped = "gzip" in asked.get("accept-encoding", "") and len(self.compressed) < len(self.content)
+        takes_gzip = _GZIP.search(asked.get("accept-encoding", "")) is not None
+        zipped = takes_gzip and len(self.compressed) < len(self.content)
         tag = f'"{self.tag}-gz"' if zipped else f'"{self.tag}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding", **self.headers}
         known = {name.strip().removeprefix("W/") for name in asked.get("if-none-match", "").split(",")}

@@ -82,7 +82,11 @@ def generate(
             wanted = validate_input({**fields, "prompt": prompt, "image_url": _image_url(image)})
             seed = secrets.randbelow(2**32) if wanted.seed in _RANDOM_SEEDS else int(wanted.seed or 0)
             path = _writable(output or Path(f"video-{seed}.mp4"))
-            way = _there(server, key, bar, cancelled, opened) if server else _here(config, data_dir, bar, cancelled)
+            way = (
+                _there(server, key, bar, cancelled, opened)
+                if server is not None
+                else _here(config, data_dir, bar, cancelled)
+            )
             video = way.run(wanted, seed=seed, output=path)
     except (RequestFailed, ModelError) as error:
         if as_json:
@@ -115,11 +119,12 @@ def _image_url(image: str) -> str:
         return image
     path = Path(image)
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise FileTooLarge
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)  # its size is not asked: a device has none, and never ends
     except OSError as error:
         raise SettingsError(f"{image}: {error.strerror}") from error
+    if len(content) > _LARGEST_FILE:
+        raise FileTooLarge
     return f"{PREFIX};base64,{base64.b64encode(content).decode()}"
 
 
@@ -129,7 +134,9 @@ def _writable(path: Path) -> Path:
         raise SettingsError(f"--output: {path} is a directory")
     if not path.parent.is_dir():
         raise SettingsError(f"--output: {path.parent} is no directory")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if path.exists() and not path.is_file():  # the video would take the place of the device
+        raise SettingsError(f"--output: {path} is no file")
+    if not all(os.access(needed, os.W_OK) for needed in (path.parent, path) if needed.exists()):
         raise SettingsError(f"--output: {path} cannot be written")
     return path
 

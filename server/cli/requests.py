@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, existing_database, read_settings
-from server.cli.output import print_json, print_rows, time_of
+from server.cli.output import one_line, print_json, print_rows, time_of
 from server.errors import AlreadyCompleted, NotFound
 from server.jobs.job import CancelOutcome
 from server.jobs.request_state import State
@@ -69,10 +69,11 @@ def show(
     for name, value in shown.items():
         if name == "log":
             for line in value:
-                typer.echo(f"{time_of(line['at'])}  {line['level']:<5} {line['message']}")
+                typer.echo(f"{time_of(line['at'])}  {line['level']:<5} {one_line(line['message'])}")
         elif value is not None:
             text = time_of(value) if name.endswith("_at") else duration(value) if name == "inference_time" else value
-            typer.echo(f"{name:<15} {text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)}")
+            words = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+            typer.echo(f"{name:<15} {one_line(words)}")
 
 
 @requests.command("cancel", epilog=examples("hunyuan-custom requests cancel 1f6a..."))

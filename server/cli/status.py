@@ -50,7 +50,7 @@ def status(
 
     Checks by programs use `health`: it ends with exit code 1 where something is wrong.
     """
-    seen = _of_server(server, key) if server else _of_database(config, data_dir)
+    seen = _of_server(server, key) if server is not None else _of_database(config, data_dir)
     seen = {"ready": any(map(_takes_jobs, seen["workers"])), **seen}
     if as_json:
         print_json(seen)

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from server.generate.outcome import RequestFailed, Video
 from server.generate.server_calls import ServerAway, ServerCalls
 from server.jobs.job import Status
 from server.jobs.outcomes import CANCELLED
+from server.logs import spelled_out
 from weights.progress_bar import ProgressBar
 
 _POLL_S: Final = 0.5
@@ -44,7 +46,12 @@ class RemoteGeneration:
         once = {"Idempotency-Key": str(uuid.uuid4())}
         submitted = self._server.ask("POST", f"/queue/{ENDPOINT}", expected="request_id", json=body, headers=once)
         path = f"/queue/{ENDPOINT}/requests/{submitted['request_id']}"
-        status = self._wait(path, submitted["request_id"])
+        try:
+            status = self._wait(path, submitted["request_id"])
+        except (OSError, KeyboardInterrupt):  # the terminal is gone: no one waits for the video
+            with suppress(RequestFailed, ServerAway):
+                self._server.ask("PUT", f"{path}/cancel", expected="status")
+            raise
         result = self._server.ask("GET", path, expected="video", patience_s=_PATIENCE_S)
         url = result["video"]["url"]
         self._bar.show("download")
@@ -77,7 +84,7 @@ class RemoteGeneration:
     def _say_new(self, lines: list[dict[str, Any]]) -> None:
         for line in lines[self._lines :]:
             if not line["message"].startswith(_STEP):
-                self._bar.say(line["message"])
+                self._bar.say(spelled_out(line["message"]))
         self._lines = max(self._lines, len(lines))
 
     def _show_progress(self, request_id: str) -> None:
@@ -114,7 +121,7 @@ class RemoteGeneration:
         raise RequestFailed(CANCELLED)
 
     def _download(self, url: str, output: Path) -> None:
-        part = output.with_name(f".{output.name}.part")
+        part = output.with_name(f".{uuid.uuid4()}.part")  # two may write the same video
         try:
             with self._server.download(url) as answer, part.open("wb") as file:
                 if not answer.is_success:

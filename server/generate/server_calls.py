@@ -2,10 +2,11 @@
 
 import re
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
@@ -26,8 +27,8 @@ class ServerCalls:
     """One server. `key` is sent as fal's clients do."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        parts = _address(url)
+        if parts is None:
             raise SettingsError(f"--server: {url!r} is no address; write http://127.0.0.1:8000")
         if key is not None and not re.fullmatch(r"[!-~]+", key := key.strip()):
             raise SettingsError("--key or FAL_KEY: a key is made of visible ASCII characters")
@@ -35,7 +36,7 @@ class ServerCalls:
         self._http = httpx.Client(
             headers={"Authorization": f"Key {key}"} if key else {},
             timeout=_TIMEOUT,
-            trust_env=not is_loopback(parts.hostname),  # a proxy does not lead back to this machine
+            trust_env=not is_loopback(parts.hostname or ""),  # a proxy does not lead back to this machine
         )
 
     def __enter__(self) -> Self:
@@ -80,9 +81,30 @@ class ServerCalls:
                     raise RequestFailed(_failure(answer))
             time.sleep(_PAUSE_S)
 
-    def download(self, url: str) -> AbstractContextManager[httpx.Response]:
-        """A file, to be read inside the block; redirects, as to an object store, are followed without the key."""
-        return self._http.stream("GET", url, follow_redirects=True)
+    @contextmanager
+    def download(self, url: str) -> Iterator[httpx.Response]:
+        """A file, to be read inside the block: without the key, since its URL may lead elsewhere.
+
+        Raises:
+            ServerAway: it did not come, or not to its end.
+        """
+        try:
+            with httpx.stream(
+                "GET", url, follow_redirects=True, timeout=_TIMEOUT, trust_env=self._http.trust_env
+            ) as answer:
+                yield answer
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerAway(f"{url} cannot be downloaded: {error or type(error).__name__}") from error
+
+
+def _address(url: str) -> SplitResult | None:
+    """Of a server: without credentials, which the key would displace."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts.port  # noqa: B018 - raises ValueError
+    except ValueError:
+        return None
+    return parts if parts.scheme in {"http", "https"} and parts.hostname and parts.username is None else None
 
 
 def _failure(answer: httpx.Response) -> ErrorResponse:

@@ -65,8 +65,10 @@ export function askForKey(check, { wasUsed = false, news = wasUsed ? "key.ended"
     form.onsubmit = async (event) => {
       event.preventDefault();
       const before = storedKey();
-      keepKey(input.value.trim().replace(/^Key\s+/i, ""));
+      const entered = input.value.trim().replace(/^Key\s+/i, "");
       try {
+        if (!/^[!-~]+$/.test(entered)) throw new Error("no header can hold it");
+        keepKey(entered);
         if (!(await check())) throw new Error("unknown");
       } catch (error) {
         keepKey(before);

@@ -25,7 +25,8 @@ export const address = (path) => new URL(path.replace(/^\//, ""), ROOT).href;
  * their request came (127.0.0.1 and localhost are two), and the page may load none but its own.
  */
 export function ownFile(url) {
-  const found = /\/((?:files|cdn\/files)\/[^/]+\/[^/]+\/[^/?#]+)$/.exec(new URL(url, ROOT).pathname);
+  const path = URL.canParse(url, ROOT) ? new URL(url, ROOT).pathname : "";
+  const found = /\/((?:files|cdn\/files)\/[^/]+\/[^/]+\/[^/?#]+)$/.exec(path);
   return found ? address(found[1]) : url;
 }
 

@@ -18,6 +18,7 @@ const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 export class Live {
   constructor(id, onChange) {
     this.id = id;
+    this.path = `requests/${encodeURIComponent(id)}`; // from the address: it is to lead to no other route
     this.state = {
       id,
       request: null,
@@ -51,7 +52,7 @@ export class Live {
 
   /** The record of the request, read again: after a cancel, or an expiry. */
   async load() {
-    const request = await callJson(`playground/requests/${this.id}`, { signal: this.closed.signal });
+    const request = await callJson(`playground/${this.path}`, { signal: this.closed.signal });
     Object.assign(this.state, { request, status: request.status });
     if (request.status === "COMPLETED") this.#forgetPreview();
     this.onChange();
@@ -89,7 +90,7 @@ export class Live {
   /** The log of a request whose end was not watched. */
   async #loadLog() {
     try {
-      const status = await callJson(`${QUEUE}/requests/${this.id}/status?logs=1`, { signal: this.closed.signal });
+      const status = await callJson(`${QUEUE}/${this.path}/status?logs=1`, { signal: this.closed.signal });
       this.state.lines = status.logs ?? [];
       this.onChange();
     } catch {
@@ -99,7 +100,7 @@ export class Live {
 
   /** Read events until the stream ends; true if the request is over. */
   async #readStream() {
-    const path = `${QUEUE}/requests/${this.id}/status/stream?logs=1`;
+    const path = `${QUEUE}/${this.path}/status/stream?logs=1`;
     this.stream = new AbortController();
     const answer = await call(path, { signal: this.stream.signal, headers: { "Last-Event-ID": this.lastLine } });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -147,7 +148,7 @@ export class Live {
     if (this.isOver || this.isPolling || !this.state.request) return;
     this.isPolling = true;
     try {
-      const progress = await callJson(`playground/requests/${this.id}/progress`, { signal: this.closed.signal });
+      const progress = await callJson(`playground/${this.path}/progress`, { signal: this.closed.signal });
       this.wake?.(); // the server answers: a stream that waits for it need not
       this.state.progress = progress;
       // A hidden tab hears of changes here.
@@ -165,7 +166,7 @@ export class Live {
 
   async #loadPreview(version) {
     this.previewVersion = version;
-    const blob = await callBlob(`playground/requests/${this.id}/preview`, { signal: this.closed.signal });
+    const blob = await callBlob(`playground/${this.path}/preview`, { signal: this.closed.signal });
     if (this.isOver || this.closed.signal.aborted) return;
     const before = this.state.preview;
     this.state.preview = URL.createObjectURL(STILL.matches ? await firstFrame(blob) : blob);

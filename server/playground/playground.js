@@ -18,6 +18,7 @@ const NAME = "hunyuan-custom";
 const NOT_READY_MS = 5000;
 
 let session;
+let owner; // whose page this is
 let form;
 let stage;
 let history;
@@ -28,6 +29,7 @@ async function start() {
   openFrame();
   session = await firstSession();
   if (isKeyMissing(session)) await enterKey(Boolean(storedKey()));
+  owner = session.owner;
   form = new Form(session, byId("fields"));
   stage = new Stage(byId("stage"), session, { cancel, reuse, code, remove });
   history = new History({ grid: byId("grid"), more: byId("older"), empty: byId("no-history"), onChange: onHistory });
@@ -72,6 +74,11 @@ function listen() {
     isAsking = true;
     await enterKey(Boolean(storedKey()));
     isAsking = false;
+    if (session.owner !== owner) {
+      location.hash = ""; // nothing of the owner before is left to see
+      location.reload();
+      return;
+    }
     showSession();
     history.refresh();
   });
@@ -104,7 +111,7 @@ function listen() {
 
 /** A reload keeps what was entered, in this tab. */
 function keepForm() {
-  const name = "hunyuan-custom form";
+  const name = `hunyuan-custom form of ${owner}`;
   const kept = JSON.parse(sessionStorage.getItem(name) ?? "null");
   if (kept) form.restore(kept);
   byId("form").addEventListener("changed", () => sessionStorage.setItem(name, JSON.stringify(form.values())));

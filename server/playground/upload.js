@@ -3,7 +3,7 @@
 // Every picture of this machine is uploaded, small ones too, instead of being sent inside of the request: its progress
 // can be shown, the request stays small, and code that is copied names the same picture by its URL.
 
-import { address, ApiError, callJson, ConnectionLost, ownFile, tellConnection } from "./http.js";
+import { address, ApiError, callJson, ConnectionLost, ownFile, ROOT, tellConnection } from "./http.js";
 
 /**
  * Send a file and return its URL. `onProgress` is called with 0 to 1.
@@ -55,7 +55,7 @@ function parsed(text) {
 }
 
 /** Whether a URL names an upload of this server, whatever the address it was made under. */
-export const isOwnUpload = (url) => /\/cdn\/files\/[^/]+\/[^/]+\/[^/?#]+$/.test(url);
+export const isOwnUpload = (url) => URL.canParse(url, ROOT) && /\/cdn\/files\/[^/]+\/[^/]+\/[^/?#]+$/.test(url);
 
 /** Whether an upload is still kept. */
 export async function isKept(url) {

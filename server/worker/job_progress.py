@@ -18,6 +18,7 @@ from server.jobs.progress import Progress, ProgressTable, first_version
 logger = logging.getLogger(__name__)
 
 _EVERY_S: Final = 1.0
+_LONGEST_PICTURE: Final = 2**18  # characters; the generator's are at most a third of that
 
 
 class JobProgress:
@@ -76,8 +77,19 @@ class JobProgress:
             working, picture, self._picture = self._working, self._picture, None
         if working is None:
             return
-        if picture is not None:
+        content = None if picture is None else self._decoded(picture)
+        if content is not None:
             self._version += 1
-        version = None if picture is None else self._version
+        version = None if content is None else self._version
         now = Progress(working.stage, working.done, working.total, working.seconds_left, version)
-        self._table.write(self._job, now, None if picture is None else base64.b64decode(picture))
+        self._table.write(self._job, now, content)
+
+    def _decoded(self, picture: str) -> bytes | None:
+        """None for one that is none, or would swell the database: that costs the picture alone."""
+        try:
+            if len(picture) > _LONGEST_PICTURE:
+                raise ValueError(f"{len(picture)} characters")
+            return base64.b64decode(picture, validate=True)
+        except ValueError as error:
+            logger.warning("request %s: a preview cannot be shown: %s", self._job.id, error)
+            return None

@@ -170,6 +170,14 @@ def test_errors_stand_beside_their_fields(tab: Page, server: Server, barriers: B
     tab.until("document.getElementById('e-image_url').innerText")
     headline(tab, "The server could not fetch the picture from its URL.")
 
+    tab.go(f"{server.url}/#/../../admin/overview")
+    headline(tab, "There is no such request")
+    assert f"{server.url}/admin/overview" not in tab.urls, "an address is the name of a request and nothing else"
+    tab.fill("#f-url", "http://[/cdn/files/a/b/c")
+    tab.fill("#f-prompt", "the picture has no address that can be read")
+    tab.reload()
+    assert tab.js("document.getElementById('f-prompt').value").startswith("the picture"), "the page can still be used"
+
 
 def test_a_video_whose_time_is_over_says_so(tab: Page, server: Server, barriers: Barriers) -> None:
     expired, lost = [server.submit(example(prompt=f"AT_ONCE {n}")) for n in range(2)]
@@ -265,6 +273,14 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(
     other.go(f"{closed.url}/")
     assert other.js("document.body.dataset.key") == "asked", "another tab has no key"
     assert key not in str(tab.js("JSON.stringify([localStorage, document.cookie, location.href])"))
+    tab.front()
+    tab.fill("#f-prompt", "known to alice alone")
+    tab.js("sessionStorage.setItem('hunyuan-custom key', 'ended:key')")
+    tab.js("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.until("document.body.dataset.key === 'asked'")
+    tab.write(create_key(closed, "bob"))
+    tab.press("Enter")
+    tab.until("document.body.dataset.ready && document.getElementById('f-prompt').value === ''")
     tab.click("#sign-out")
     tab.until("document.body.dataset.key === 'asked'")
     tab.urls[:] = [url.replace(closed.url, server.url) for url in tab.urls]

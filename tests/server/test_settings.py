@@ -67,6 +67,7 @@ def test_an_error_names_the_place_of_the_value(
             "did you mean 'resident'?",
         ),
         ("[api]\nport = 99999", {}, "api.port: Input should be less than or equal to 65535, not 99999"),
+        ("[video]\npreview_every_s = inf", {}, "video.preview_every_s: Input should be a finite number, not inf"),
         ("[webhooks]\nretry_delays_s = [1, 'x']", {}, "unable to parse string as a number, not 'x'"),
     ],
 )

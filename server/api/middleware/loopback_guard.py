@@ -54,7 +54,8 @@ class LoopbackGuard:
         origin = headers.get("origin")
         if origin is None or method in _READING or origin_is_allowed(origin, self._origins):
             return None
-        return None if urlsplit(origin).netloc.lower() == host.lower() else "Origin not allowed; see api.cors_origins"
+        own = (f"{scheme}://{host}".lower() for scheme in ("http", "https"))
+        return None if origin.lower() in own else "Origin not allowed; see api.cors_origins"
 
     def _is_ours(self, host: str) -> bool:
         name = _name_in(host)

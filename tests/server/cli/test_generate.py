@@ -136,7 +136,12 @@ def test_an_interrupt_cancels_the_request(generated: Generate, tmp_path: Path) -
         (("no-such.jpg", "a"), "no-such.jpg: No such file or directory"),
         ((str(PHOTO), "a", "-o", "no/x.mp4"), "--output: no is no directory"),
         ((str(PHOTO), "a", "-o", "."), "is a directory"),
-        ((str(PHOTO), "a", "--server", "ftp://x"), "write http://127.0.0.1:8000"),
+        ((str(PHOTO), "a", "-o", "/dev/null"), "--output: /dev/null is no file"),
+        (("/dev/zero", "a"), "image_url: File too large"),
+        *(
+            ((str(PHOTO), "a", "--server", address), "write http://127.0.0.1:8000")
+            for address in ("", "ftp://x", "http://[::1", "http://x:y", "http://x:99999", "http://me:secret@x")
+        ),
     ],
 )
 def test_what_cannot_work_is_one_line_before_any_work(

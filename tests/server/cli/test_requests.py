@@ -60,6 +60,18 @@ def test_a_request_is_shown_with_its_input_error_and_log(server: Server, made: d
     assert "greater than or equal to 81" in shown
 
 
+def test_what_a_user_wrote_tells_the_terminal_nothing(server: Server) -> None:
+    written = "\u009b2J\n2026-11-26 forged"
+    request_id = server.submit(example(prompt=written))
+    server.cancel(request_id)
+    as_json = beside(server, "requests", "show", request_id, "--json").out
+    assert json.loads(as_json)["input"]["prompt"] == written
+    assert "\u009b" not in as_json
+    shown = beside(server, "requests", "show", request_id).out
+    assert "\\x9b2J\\n2026-11-26 forged" in shown
+    assert "\u009b" not in shown
+
+
 def test_a_request_is_cancelled_once(server: Server) -> None:
     doomed = server.submit(example(prompt="WORKS_SLOWLY"))
     assert doomed in beside(server, "requests", "cancel", doomed).out

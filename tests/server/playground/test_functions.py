@@ -63,3 +63,14 @@ def test_progress_never_goes_back(tmp_path: Path) -> None:
     )
     seen = in_node(tmp_path, script, STAGES=stages)
     assert (seen, seen[0], seen[-1]) == (sorted(seen), 0, 100)
+
+
+def test_an_address_that_is_none_is_not_taken_for_an_upload(tmp_path: Path) -> None:
+    script = 'import { ownFile } from "./http.js";\nimport { isOwnUpload } from "./upload.js";\n\n' + (
+        "answer(URLS.map((url) => [isOwnUpload(url), ownFile(url)]));"
+    )
+    mine, broken, foreign = IMAGE, "http://[/cdn/files/a/b/c.png", "https://elsewhere.example/c.png"
+    found = in_node(tmp_path, script, URLS=[mine, broken, foreign])
+    assert [named for named, _ in found] == [True, False, False]
+    assert found[0][1].endswith("/cdn/files/a/b/c.png")
+    assert [address for _, address in found[1:]] == [broken, foreign]

@@ -27,7 +27,9 @@ def test_a_rebound_name_is_403(server: Server, host: str, path: str) -> None:
     assert (answer.status_code, answer.json()["error_type"]) == (403, "forbidden")
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost.evil.example", "file://", "http://[::1", "http://"]
+)
 def test_a_foreign_page_changes_nothing(server: Server, origin: str) -> None:
     headers = {"Origin": origin}
     body = json.dumps(example())

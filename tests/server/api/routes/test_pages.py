@@ -96,6 +96,26 @@ def test_a_picture_to_begin_with_is_there(browser: TestClient) -> None:
     assert (answer.headers["content-type"], answer.content) == ("image/jpeg", PHOTO.read_bytes())
 
 
+@pytest.mark.parametrize(
+    ("accepted", "zipped"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("gzip ; q=1.0, *;q=0", True),
+        ("identity,gzip;q=0.001", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, br", False),
+        ("notgzip", False),
+        ("gzipped", False),
+        ("identity", False),
+    ],
+)
+def test_a_file_is_compressed_for_those_who_take_it(browser: TestClient, accepted: str, zipped: bool) -> None:
+    answer = browser.get("/static/base.css", headers={"Accept-Encoding": accepted})
+    assert ("content-encoding" in answer.headers) is zipped
+    assert answer.content == (FILES / "base.css").read_bytes()
+
+
 def test_helper_files_for_clients_are_downloads(browser: TestClient) -> None:
     for name in ("fal_plain_http.py", "fal_server_url.mjs"):
         answer = browser.get(f"/static/{name}")

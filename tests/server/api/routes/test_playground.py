@@ -164,6 +164,15 @@ def test_media_whose_time_is_over_are_said_to_be(api: TestClient, tmp_path: Path
     assert api.get(f"{REQUESTS}/{request_id}/image").status_code == 410
 
 
+def test_what_an_earlier_version_took_is_shown_and_deleted(api: TestClient, tmp_path: Path) -> None:
+    request_id = submit(api)
+    api.put(f"/queue/{APP}/requests/{request_id}/cancel")
+    change(tmp_path, request_id, input_json='{"prompt": "", "image_url": "https://x.example/y.png"}')
+    assert entry(api, request_id)["input"]["prompt"] == ""
+    assert api.delete(f"{REQUESTS}/{request_id}").status_code == 204
+    assert api.get(f"{REQUESTS}/{request_id}").status_code == 404
+
+
 def test_requests_are_their_owners_alone(tmp_path: Path) -> None:
     with open_api(tmp_path, api={"keys_reload_s": 0.001}) as api:
         keys = KeyTable(create_engine(f"sqlite:///{tmp_path / 'hunyuan-custom.sqlite'}"))
