@@ -59,7 +59,7 @@ def environment_lines(files: TlsFiles, url: str) -> str:
     address = url.removeprefix("https://").replace("0.0.0.0", "localhost").replace("[::]", "localhost")  # noqa: S104
     return "\n".join(
         [
-            "# Python (fal-client 0.11 and later)",
+            "# Python (fal-client 0.11 and later); it also wants FAL_KEY: a key, or any text for a server without keys",
             f"export FAL_RUN_HOST={address}/run",
             f"export FAL_QUEUE_RUN_HOST={address}/queue",
             f"export SSL_CERT_FILE={files.authority}",
