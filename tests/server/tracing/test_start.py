@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -122,3 +123,4 @@ def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch: pytest.M
         spans.stop_tracing(0.1)
         assert time.monotonic() - started < 0.9
         use_tracer(None)
+    until(lambda: all(thread.name != "last-spans" for thread in threading.enumerate()))  # the connection is gone
