@@ -5,6 +5,7 @@
 
 import contextlib
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from server.bench.throwaway_postgres import Postgres, find_binaries
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.jobs.dbos_queues import dbos_client
+from server.logs import JsonFormatter, RedactingFormatter
 from server.parent_death import die_with_parent
 from tests.harness.client_programs import missing
 from tests.harness.live_server import FAST, Deployment, Server, launch
@@ -53,6 +55,18 @@ def _fake_videos(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> No
     folder = (base if worker_id == "master" else base.parent) / "fake-videos"
     folder.mkdir(exist_ok=True)
     os.environ["FAKE_VIDEOS"] = str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A command that runs in a test's process says for all of it what is logged, and where."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if isinstance(handler.formatter, RedactingFormatter | JsonFormatter):
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,13 @@ class LiveServer:
         """What the first worker says about itself."""
         return dict(self.http.get("/health/ready").json()["workers"][0])
 
+    def until_heard_again(self, times: int = 1) -> None:
+        """Until the first worker has been heard of so often: it reads that it is to drain with one heartbeat, and has
+        stopped taking jobs before the next."""
+        for _ in range(times):
+            last = self.worker()["heartbeat_at"]
+            until(lambda last=last: self.worker()["heartbeat_at"] > last)  # type: ignore[misc]
+
     def stop(self) -> int:
         """End it as a service manager does; returns its exit code."""
         self.http.close()

@@ -1,14 +1,13 @@
 """The operator's page, as an operator uses it."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.harness.chromium import Page
-from tests.harness.live_server import Server, example, until
+from tests.harness.live_server import Server, example
 
 pytestmark = pytest.mark.usefixtures("calm")
 
@@ -24,10 +23,6 @@ def test_an_operator_sees_what_runs_and_drains(
 ) -> None:
     def workers() -> list[dict[str, Any]]:
         return list(server.http.get("/health/ready").json()["workers"])
-
-    def heard_at() -> float:
-        seen = server.http.get("/admin/overview").json()
-        return float(seen["at"] - seen["workers"][0]["heartbeat_age_s"])
 
     def says(selector: str, *words: str) -> None:
         for word in words:
@@ -47,8 +42,7 @@ def test_an_operator_sees_what_runs_and_drains(
     tab.click("#confirm-yes")
     says("#problems", "take no more requests")
     assert workers()[0]["draining"]
-    drained_at = time.time()
-    until(lambda: heard_at() > drained_at)  # a worker hears of it with its next heartbeat
+    server.until_heard_again(2)
     tab.click("#running button", saying="Cancel")
     tab.click("#confirm-yes")
     says("#problems", "nothing runs")

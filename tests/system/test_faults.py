@@ -204,12 +204,15 @@ def test_a_draining_worker_takes_no_more_jobs(server: Server) -> None:
     server.until_running(running)
     drain = [sys.executable, "-m", "server", "drain", "--data-dir", str(server.data_dir)]
     draining = subprocess.Popen(drain, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    until(lambda: bool(server.http.get("/health/ready").json()["workers"][0]["draining"]))
-    waiting = server.submit()
-    server.cancel(running)
-    assert "drained" in draining.communicate(timeout=60)[0]
-    assert server.status(waiting)["status"] == "IN_QUEUE"
-    subprocess.run([*drain, "--undo"], cwd=ROOT, check=True)
+    try:
+        until(lambda: bool(server.worker()["draining"]))
+        server.until_heard_again(2)
+        waiting = server.submit()
+        server.cancel(running)
+        assert "drained" in draining.communicate(timeout=60)[0]
+        assert server.status(waiting)["status"] == "IN_QUEUE"
+    finally:
+        subprocess.run([*drain, "--undo"], cwd=ROOT, check=True)
     assert server.finish(waiting).status_code == 200
 
 

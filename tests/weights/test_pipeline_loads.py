@@ -11,12 +11,11 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from pipeline.conditioning.prompt import tokenize
 from pipeline.hunyuan_custom import HunyuanCustomPipeline
 from pipeline.load import load_pipeline
-from server.cli.main import app
+from tests.harness.command import run_command
 from tests.harness.golden_runs import golden_latents, identity_photo
 from tests.harness.golden_velocities import golden_velocities
 from tests.harness.measured import Close
@@ -105,10 +104,10 @@ def test_a_scale_per_row_is_converted_verified_and_loaded(fp8_original: Path, tm
 
 
 def test_loading_is_measured_in_a_process_of_its_own(converted_once: Path, tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, ["bench", "load", str(converted_once)])
-    assert told.exit_code == 0, told.stderr
-    assert re.search(r"loaded in +\d+\.\d s", told.stdout)
-    assert re.search(r"peak RssAnon +[0-9.]+ GB", told.stdout)
-    refused = CliRunner().invoke(app, ["bench", "load", str(tmp_path)])
-    assert refused.exit_code == 1
-    assert refused.stderr.startswith(f"error: {tmp_path}: no model here")
+    told = run_command("bench", "load", str(converted_once))
+    assert told.code == 0, told.err
+    assert re.search(r"loaded in +\d+\.\d s", told.out)
+    assert re.search(r"peak RssAnon +[0-9.]+ GB", told.out)
+    refused = run_command("bench", "load", str(tmp_path))
+    assert refused.code == 1
+    assert refused.err.startswith(f"error: {tmp_path}: no model here")

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from pipeline.checks import full_size as module
 from pipeline.checks.full_size import SCRATCH, full_size_check, one_forward
-from server.cli.main import app
+from tests.harness.command import run_command
 from weights.checks.synthetic import write_converted_transformer
 from weights.originals.plan_transformer import FULL_SIZE
 
@@ -57,7 +56,7 @@ def test_a_weight_that_nothing_uses_is_noticed(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_place_that_cannot_be_written_is_one_line() -> None:
-    told = CliRunner().invoke(app, ["doctor", "--full-size", "--directory", "/proc"])
-    assert (told.exit_code, told.stdout) == (1, "")
-    assert told.stderr.startswith("error: /proc/")
-    assert told.stderr.count("\n") == 1
+    told = run_command("doctor", "--full-size", "--directory", "/proc")
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("error: /proc/")
+    assert told.err.count("\n") == 1

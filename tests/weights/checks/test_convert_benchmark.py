@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from typer.testing import CliRunner
 
-from server.cli.main import app
+from tests.harness.command import run_command
 from weights.checks import convert_benchmark as bench_module
 from weights.checks.convert_benchmark import SCRATCH, ConvertBench, bench_convert, only_a_transformer
 from weights.checks.key_coverage import KeyCoverage, full_size_coverage, table
@@ -59,9 +58,9 @@ def test_the_command_fails_beyond_the_bounds(monkeypatch: pytest.MonkeyPatch) ->
     for seconds in (1.0, 3.0):
         result = replace(measured, convert_seconds=seconds)
         monkeypatch.setattr(bench_module, "bench_convert", lambda *_, result=result, **__: result)
-        told[seconds] = CliRunner().invoke(app, ["bench", "convert"])
-    assert (told[1.0].exit_code, told[3.0].exit_code) == (0, 1)
-    assert "BEYOND BOUNDS" in told[3.0].stdout
+        told[seconds] = run_command("bench", "convert")
+    assert (told[1.0].code, told[3.0].code) == (0, 1)
+    assert "BEYOND BOUNDS" in told[3.0].out
 
 
 def test_a_copy_that_fails_is_one_line(
@@ -76,10 +75,10 @@ def test_a_copy_that_fails_is_one_line(
                 (tmp_path / "cp").write_text(program)
                 (tmp_path / "cp").chmod(0o700)
             patch.setenv("PATH", str(tmp_path))
-            told = CliRunner().invoke(app, ["bench", "convert", "--directory", str(tmp_path / "here")])
-        assert told.exit_code == 1
-        assert [words in line for line in told.stderr.splitlines() if line.startswith("error: ")] == [True]
-        assert "cannot be written" not in told.stderr
+            told = run_command("bench", "convert", "--directory", str(tmp_path / "here"))
+        assert told.code == 1
+        assert [words in line for line in told.err.splitlines() if line.startswith("error: ")] == [True]
+        assert "cannot be written" not in told.err
 
 
 MEDIUM = FULL_SIZE | {"num_attention_heads": 8, "num_layers": 2, "num_single_layers": 4, "text_embed_dim": 64}
@@ -114,9 +113,9 @@ def test_every_key_of_the_full_size_is_covered_and_the_command_says_so() -> None
         (248, 248, 248),
     ]
     assert all((row.missing, row.left_over) == (0, 0) for row in rows)
-    printed = CliRunner().invoke(app, ["weights", "keys"])
-    assert printed.exit_code == 0
-    assert printed.stdout.splitlines() == table(rows)
+    printed = run_command("weights", "keys")
+    assert printed.code == 0
+    assert printed.out.splitlines() == table(rows)
 
 
 def test_the_synthetic_checkpoint_has_the_originals_keys_and_shapes(

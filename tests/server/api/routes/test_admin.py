@@ -14,7 +14,7 @@ from server.db.connection import create_engine
 from server.db.tables import webhook_table
 from server.version import VERSION
 from tests.harness.in_process import open_api
-from tests.harness.live_server import APP, Server, example, until
+from tests.harness.live_server import APP, Server, example
 
 TOKEN = "of-the-operator-0123"
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
@@ -62,13 +62,6 @@ def test_it_tells_of_the_deployment_and_of_this_process(api: TestClient, folder:
 
 
 def test_a_real_server_drains_and_another_owners_request_can_be_cancelled(server: Server) -> None:
-    def beats(count: int) -> None:
-        """A worker reads the flag with one heartbeat and has stopped taking jobs before the next."""
-        for _ in range(count):
-            now = overview(server.http)
-            last = now["at"] - now["workers"][0]["heartbeat_age_s"]
-            until(lambda last=last: _last_beat(server) > last + 0.01)  # type: ignore[misc]
-
     def drain(draining: bool) -> None:
         answer = server.http.post("/admin/drain", json={"draining": draining})
         assert (answer.status_code, answer.json()) == (200, {"draining": draining})
@@ -81,24 +74,19 @@ def test_a_real_server_drains_and_another_owners_request_can_be_cancelled(server
         assert (job["request_id"], job["worker_id"], job["attempt"]) == (running, "local", 1)
         drain(True)
         assert [worker["draining"] for worker in overview(server.http)["workers"]] == [True]
-        beats(2)
+        server.until_heard_again(2)
         waiting = server.submit()
         answer = server.http.post(f"/admin/requests/{running}/cancel")
         assert (answer.status_code, answer.json()) == (202, {"status": "CANCELLATION_REQUESTED"})
         assert answer.headers["x-fal-request-id"] == running
         assert server.finish(running).status_code == 499
-        beats(1)
+        server.until_heard_again()
         assert server.status(waiting)["status"] == "IN_QUEUE"
     finally:
         drain(False)
         server.cancel(running)
     assert server.finish(waiting).status_code == 200
     assert server.http.post(f"/admin/requests/{running}/cancel").json() == {"status": "ALREADY_COMPLETED"}
-
-
-def _last_beat(server: Server) -> float:
-    now = overview(server.http)
-    return float(now["at"] - now["workers"][0]["heartbeat_age_s"])
 
 
 def test_a_webhook_that_was_given_up_is_delivered_again(api: TestClient, database: sa.Engine) -> None:
