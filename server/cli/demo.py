@@ -22,6 +22,7 @@ def run_demo(settings: Settings, arguments: Sequence[str]) -> Path:
     with Supervisor(settings, arguments, log=log) as server:
         typer.echo(f"Server: {server.url}, its log: {log}")
         typer.echo("Demo model: untrained and hand-set. It shows that everything works, not what HunyuanCustom can do.")
+        typer.echo("To see it in a browser: `make serve`, or `hunyuan-custom serve`; open the address that it prints.")
         wait_until_ready(server.url, timeout_s=settings.generator.load_timeout_s)
         return _request_video(server.url, settings.data_dir / "demo.mp4")
 

@@ -85,7 +85,6 @@ def demo(data_dir: DataDir = None) -> None:
     if importlib.util.find_spec("fal_client") is None:
         raise SettingsError("demo uses fal's own client: pip install 'hunyuan-custom-server[demo]'")
     typer.echo(run_demo(read_settings(DEMO_CONFIG, data_dir, port=0), _child_arguments(DEMO_CONFIG, data_dir)))
-    typer.echo("In a browser: `hunyuan-custom serve`, or `make serve`, and open the address that it prints.", err=True)
 
 
 def api(

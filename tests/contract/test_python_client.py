@@ -34,7 +34,7 @@ def _ca(server: Server) -> str:
 def test_with_nothing_but_the_printed_environment(tls_server: Server) -> None:
     """FAL_RUN_HOST, FAL_QUEUE_RUN_HOST and SSL_CERT_FILE, exactly as `serve --tls-self-signed` prints them."""
     assert tls_server.process.stdout is not None
-    lines = [tls_server.process.stdout.readline().strip() for _ in range(6)]
+    lines = [tls_server.process.stdout.readline().strip() for _ in range(7)]
     printed = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
     assert printed["SSL_CERT_FILE"] == printed["NODE_EXTRA_CA_CERTS"] == _ca(tls_server)
     _drive("env", "-", CALLS, **printed)
