@@ -31,11 +31,17 @@ def _ca(server: Server) -> str:
     return str(server.data_dir / "tls" / "ca.pem")
 
 
+@pytest.mark.timeout(120)  # lines that never come
 def test_with_nothing_but_the_printed_environment(tls_server: Server) -> None:
     """FAL_RUN_HOST, FAL_QUEUE_RUN_HOST and SSL_CERT_FILE, exactly as `serve --tls-self-signed` prints them."""
     assert tls_server.process.stdout is not None
-    lines = [tls_server.process.stdout.readline().strip() for _ in range(7)]
-    printed = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+    printed: dict[str, str] = {}
+    for line in tls_server.process.stdout:
+        if line.startswith("export "):
+            name, value = line.removeprefix("export ").strip().split("=", 1)
+            printed[name] = value
+        if "NODE_EXTRA_CA_CERTS" in printed:  # the last one
+            break
     assert printed["SSL_CERT_FILE"] == printed["NODE_EXTRA_CA_CERTS"] == _ca(tls_server)
     _drive("env", "-", CALLS, **printed)
 
