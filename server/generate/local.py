@@ -131,10 +131,10 @@ class LocalGeneration:
                 self._bar.say(f"Out of GPU memory; trying again with the memory plan {plan}")
             except (GeneratorDied, GeneratorStalled) as error:
                 faults += 1
-                died = isinstance(error, GeneratorDied)
-                self._bar.say(f"Generator {'lost' if died else 'stalled'}: {error}")
+                self._bar.say(error.log_line)
                 if faults >= self._settings.jobs.max_attempts:
-                    raise RequestFailed(RUNNER_DISCONNECTED if died else RUNNER_STALLED) from None
+                    told = RUNNER_DISCONNECTED if isinstance(error, GeneratorDied) else RUNNER_STALLED
+                    raise RequestFailed(told) from None
 
     def _failure(self, reason: str) -> RequestFailed:
         detail = f"{reason}; the generator's log: {self._log}"

@@ -28,9 +28,19 @@ _LAST_START_S: Final = 5.0
 class GeneratorDied(ServerError):
     """The process ended while it worked on the request."""
 
+    @property
+    def log_line(self) -> str:
+        """For the job's log."""
+        return f"Generator lost: {self}"
+
 
 class GeneratorStalled(ServerError):
     """The process was silent for longer than the limit and was killed."""
+
+    @property
+    def log_line(self) -> str:
+        """For the job's log."""
+        return f"Generator stalled: {self}"
 
 
 class GenerationCancelled(ServerError):

@@ -161,9 +161,9 @@ class RenderWorkflow(Workflow):
         except (GenerationCancelled, GivenUp):
             return Unwanted()
         except (GeneratorDied, GeneratorStalled) as error:
-            died = isinstance(error, GeneratorDied)
-            self._log(job, f"Generator {'lost' if died else 'stalled'}: {error}")
-            return after_fault(job, self._settings.jobs, RUNNER_DISCONNECTED if died else RUNNER_STALLED)
+            self._log(job, error.log_line)
+            told = RUNNER_DISCONNECTED if isinstance(error, GeneratorDied) else RUNNER_STALLED
+            return after_fault(job, self._settings.jobs, told)
         except OutOfMemory as error:
             return self._make_room(job, error)
         except DiskError as error:
