@@ -50,7 +50,8 @@ class LocalGeneration:
         self._cancelled = cancelled
         self._log = log
         self._scratch = Scratch(settings.data_dir)
-        self._generator = Generator(settings, log=log)
+        unseen = settings.video.model_copy(update={"preview_every_s": 0.0})  # a terminal shows no previews
+        self._generator = Generator(settings.model_copy(update={"video": unseen}), log=log)
 
     def run(self, wanted: HunyuanCustomInput, *, seed: int, output: Path) -> Video:
         """Make the video.
