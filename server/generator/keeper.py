@@ -167,12 +167,12 @@ class GeneratorKeeper:
                 self._state = GeneratorState(Phase.LOADING, f"restarting: {type(error).__name__}: {error}")
                 was_loaded = False
             delay = first if was_loaded else min(delay * 2, _LONGEST_RESTART_DELAY_S)
-            if not self._wanted.is_set():
+            if delay and self._wanted.is_set():
+                time.sleep(delay)
+            if not self._wanted.is_set():  # or not any more
                 self._state = GeneratorState(Phase.IDLE, "unloaded until the next request")
                 self._wanted.wait()
                 self._state = GeneratorState(Phase.LOADING, "starting")
-            elif delay:
-                time.sleep(delay)
 
     def _run_process(self) -> bool:
         """One process from start to end; whether its model was ever loaded."""
