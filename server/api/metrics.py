@@ -30,12 +30,14 @@ _GPU_MEMORY: Final = {"used": "in use by anything", "peak": "most that the gener
 class Metrics:
     """Of one API process. `stale_s`: a worker silent for longer counts as gone."""
 
-    def __init__(self, database: sa.Engine, *, free_bytes: Callable[[], int], stale_s: float) -> None:
+    def __init__(
+        self, database: sa.Engine, totals: TotalsReader, *, free_bytes: Callable[[], int], stale_s: float
+    ) -> None:
         self.http = HttpTraffic()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(self.http)
-        self._registry.register(_Rows(database, free_bytes=free_bytes, stale_s=stale_s))
+        self._registry.register(_Rows(database, totals, free_bytes=free_bytes, stale_s=stale_s))
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """All metrics in the format that `accept` prefers, and its content type."""
@@ -46,8 +48,10 @@ class Metrics:
 class _Rows(Collector):
     """Metrics that are computed from the database when they are asked for."""
 
-    def __init__(self, database: sa.Engine, *, free_bytes: Callable[[], int], stale_s: float) -> None:
-        self._totals = TotalsReader(database)
+    def __init__(
+        self, database: sa.Engine, totals: TotalsReader, *, free_bytes: Callable[[], int], stale_s: float
+    ) -> None:
+        self._totals = totals
         self._workers = WorkerRegistry(database)
         self._measurements = MeasurementTable(database)
         self._free_bytes = free_bytes

@@ -20,6 +20,7 @@ from server.jobs.job_store import JobStore
 from server.jobs.overview_reader import OverviewReader
 from server.jobs.progress import ProgressReads
 from server.jobs.status_reads import StatusReads, open_rows
+from server.jobs.totals import TotalsReader
 from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings, is_reached_from_elsewhere
 from server.storage.files import Storage
@@ -71,7 +72,8 @@ class Services:
         dbos = dbos_client(database)
         store = JobStore(database, dbos, caps=caps)
         rows, uploads = open_rows(database), Uploads(database, storage, settings.limits)
-        reads = StatusReads(rows)
+        reads, totals = StatusReads(rows), TotalsReader(database)
+        stale_s = settings.jobs.heartbeat_stale_s
         return cls(
             settings=settings,
             keys=KeyRing(
@@ -93,8 +95,8 @@ class Services:
             storage=storage,
             uploads=uploads,
             webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
-            metrics=Metrics(database, free_bytes=storage.scratch.free_bytes, stale_s=settings.jobs.heartbeat_stale_s),
-            overview=OverviewReader(database, stale_s=settings.jobs.heartbeat_stale_s),
+            metrics=Metrics(database, totals, free_bytes=storage.scratch.free_bytes, stale_s=stale_s),
+            overview=OverviewReader(database, stale_s=stale_s, totals=totals),
             outbox=WebhookOutbox(database),
             page_files=PageFiles.open(settings),
         )

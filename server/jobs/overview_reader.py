@@ -49,14 +49,22 @@ _usage = usage_table.c
 class OverviewReader:
     """Every query is answered by an index and bounded, however much is kept; several threads may ask.
 
-    `stale_s`: a worker silent for longer counts as gone. `clock` gives Unix seconds.
+    `stale_s`: a worker silent for longer counts as gone. `clock` gives Unix seconds. `totals` may be shared, since they
+    remember what they have summed up.
     """
 
-    def __init__(self, database: sa.Engine, *, stale_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: sa.Engine,
+        *,
+        stale_s: float,
+        clock: Callable[[], float] = time.time,
+        totals: TotalsReader | None = None,
+    ) -> None:
         self._database = database
         self._stale_s = stale_s
         self._clock = clock
-        self._totals = TotalsReader(database, clock)
+        self._totals = totals or TotalsReader(database, clock)
 
     def read(self) -> Overview:
         """All of it."""
