@@ -1,5 +1,6 @@
 """A stored file as an answer, and only as its declared type: most are public to all who know the URL, from any page."""
 
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from fastapi.responses import FileResponse, RedirectResponse, Response
@@ -14,12 +15,22 @@ _LINK = {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
 class MediaResponse(FileResponse):
-    """Inline, with ranges; `policy` is its Content-Security-Policy. `any_page`: whether every web page may read it."""
+    """Inline, with ranges; `policy` is its Content-Security-Policy. `any_page`: whether every web page may read it.
+
+    `held` is closed when the answer has ended, however it ends.
+    """
 
     chunk_size = 512 * 1024  # Starlette's 64 KiB a read cost a thread switch each
 
     def __init__(
-        self, path: Path, *, media_type: str | None, max_age_s: int, policy: str, any_page: bool = True
+        self,
+        path: Path,
+        *,
+        media_type: str | None,
+        max_age_s: int,
+        policy: str,
+        any_page: bool = True,
+        held: ExitStack | None = None,
     ) -> None:
         headers = {
             "Cache-Control": f"private, max-age={max_age_s}, immutable",
@@ -28,6 +39,7 @@ class MediaResponse(FileResponse):
         }
         if any_page:
             headers["Access-Control-Allow-Origin"] = "*"
+        self._held = held
         super().__init__(
             path, media_type=media_type, filename=path.name, content_disposition_type="inline", headers=headers
         )
@@ -44,7 +56,8 @@ class MediaResponse(FileResponse):
                 raise BadRange(int(self.headers["content-length"]))
             await send(message)
 
-        await super().__call__(scope, receive, send_unless_refused)
+        with self._held or nullcontext():
+            await super().__call__(scope, receive, send_unless_refused)
 
 
 async def find_stored(storage: Storage, key: str, method: str) -> Path | Response | None:

@@ -5,7 +5,6 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
 from server.api.auth import current_owner, owner_or_none
@@ -32,6 +31,7 @@ from server.jobs.history import entry
 from server.jobs.job import Status
 from server.jobs.worker_registry import Worker
 from server.logs import name_request
+from server.storage.files import Storage
 from server.untrusted.media_types import HEAD_BYTES, media_type
 from server.version import VERSION
 
@@ -114,19 +114,8 @@ async def image(request: Request, request_id: str) -> Response:
     if key is None:
         raise Gone if job.media_deleted else NotFound("File not found")
     # From a bucket too it comes through here: it is for one page, which the bucket need not know.
-    opened = ExitStack()
-    stored = await run_in_threadpool(opened.enter_context, services(request).storage.local(key))
-    if stored is None:
-        opened.close()
-        raise NotFound("File not found")
-    try:
-        with stored.open("rb") as file:
-            kind = media_type(file.read(HEAD_BYTES))
-    except FileNotFoundError:  # deleted at this moment
-        raise NotFound("File not found") from None
-    answer = MediaResponse(stored, media_type=kind, max_age_s=0, policy=_POLICY, any_page=False)
+    answer = await run_in_threadpool(_image_response, services(request).storage, key)
     answer.headers.update({REQUEST_ID: job.id, "Cache-Control": "no-store"})
-    answer.background = BackgroundTask(opened.close)
     return answer
 
 
@@ -136,6 +125,20 @@ async def delete(request: Request, request_id: str) -> Response:
     job = await find_job(request, request_id)
     await run_in_threadpool(services(request).deletion.delete, job)
     return Response(status_code=204, headers={REQUEST_ID: job.id})
+
+
+def _image_response(storage: Storage, key: str) -> MediaResponse:
+    with ExitStack() as opened:
+        stored = opened.enter_context(storage.local(key))
+        if stored is None:
+            raise NotFound("File not found")
+        try:
+            with stored.open("rb") as file:
+                kind = media_type(file.read(HEAD_BYTES))
+        except FileNotFoundError:  # deleted at this moment
+            raise NotFound("File not found") from None
+        held = opened.pop_all()
+        return MediaResponse(stored, media_type=kind, max_age_s=0, policy=_POLICY, any_page=False, held=held)
 
 
 def _reason_not_ready(workers: list[Worker]) -> str | None:
