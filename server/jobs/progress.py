@@ -43,9 +43,9 @@ class Progress:
     preview: int | None = None
 
 
-def first_version(job: Job) -> int:
-    """Of the pictures of this attempt."""
-    return job.attempt * _VERSIONS + 1
+def version_before(job: Job) -> int:
+    """The first picture of this attempt is the next one: none is taken for one of an earlier attempt."""
+    return job.attempt * _VERSIONS
 
 
 def forget_progress(transaction: sa.Connection, request_ids: Sequence[str]) -> None:

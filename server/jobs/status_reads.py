@@ -92,11 +92,6 @@ class StatusReads:
         self._queue: list[tuple[int, int]] = []
         self._queue_valid_until = 0.0
 
-    @classmethod
-    def open(cls, database: sa.Engine) -> Self:
-        """Reads of this database."""
-        return cls(open_rows(database))
-
     async def state(self, request_id: str, *, owner: str) -> JobState | None:
         """The state of a job of this owner."""
         sql = f"SELECT {STATE_COLUMNS} FROM request r WHERE r.id = :id AND r.owner = :owner"

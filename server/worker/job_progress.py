@@ -13,7 +13,7 @@ from typing import Final, Self
 from server.db.outage import OUTAGES, is_outage
 from server.generator.messages import JobMessage, Preview, Working
 from server.jobs.job import Job
-from server.jobs.progress import Progress, ProgressTable, first_version
+from server.jobs.progress import Progress, ProgressTable, version_before
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class JobProgress:
         self._every_s = every_s
         self._working: Working | None = None
         self._picture: str | None = None
-        self._version = first_version(job) - 1
+        self._version = version_before(job)
         self._changing = threading.Lock()
         self._news, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write_news, name="job-progress", daemon=True)

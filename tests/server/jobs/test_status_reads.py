@@ -10,7 +10,7 @@ from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.db.tables import log_table, request_table
 from server.jobs import status_reads
-from server.jobs.status_reads import JobState, SqliteRows, StatusReads
+from server.jobs.status_reads import JobState, SqliteRows, StatusReads, open_rows
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,14 @@ def _expected(number: int) -> int:
 
 
 def _state(database: sa.Engine, number: int) -> JobState:
-    state = asyncio.run(StatusReads.open(database).state(f"r{number}", owner="o"))
+    state = asyncio.run(StatusReads(open_rows(database)).state(f"r{number}", owner="o"))
     assert state is not None
     return state
 
 
 @pytest.mark.parametrize("number", [2, 4, 1998, 2998, 1, 2999])
 def test_positions_are_right_counted_or_from_the_copy(database: sa.Engine, number: int) -> None:
-    reads = StatusReads.open(database)
+    reads = StatusReads(open_rows(database))
     state = _state(database, number)
     assert asyncio.run(reads.position(state)) == _expected(number)
     assert asyncio.run(reads.recent_position(state)) == _expected(number)
@@ -83,14 +83,14 @@ def test_a_deep_queue_is_read_once_for_many(database: sa.Engine) -> None:
 
 
 def test_owners_see_their_own(database: sa.Engine) -> None:
-    reads = StatusReads.open(database)
+    reads = StatusReads(open_rows(database))
     assert asyncio.run(reads.state("r1", owner="o")) is not None
     assert asyncio.run(reads.state("r1", owner="another")) is None
     assert asyncio.run(reads.state("r\0", owner="o")) is None
 
 
 def test_many_jobs_are_watched_in_one_query(database: sa.Engine) -> None:
-    found = asyncio.run(StatusReads.open(database).watched({"r1": 0, "r2": 60, "r60": 0, "nobody": 0}))
+    found = asyncio.run(StatusReads(open_rows(database)).watched({"r1": 0, "r2": 60, "r60": 0, "nobody": 0}))
     assert set(found) == {"r1", "r2", "r60"}
     assert [[line.id for line in found[name][1]] for name in ("r1", "r2", "r60")] == [[2, 52], [], []]
     assert found["r1"][1][0].message == "m1"
