@@ -130,10 +130,10 @@ class JobStore:
             return [job_of(row) for row in connection.execute(query)]
 
     def is_over(self, request_id: str) -> bool:
-        """Whether a job has its result."""
+        """Whether a job has its result, or had it and is deleted."""
         query = sa.select(request_table.c.status).where(request_table.c.id == request_id)
         with self._database.connect() as connection:
-            return bool(connection.execute(query).scalar_one_or_none() == Status.COMPLETED)
+            return connection.execute(query).scalar_one_or_none() in {None, Status.COMPLETED}
 
     def is_unwanted(self, job: Job) -> bool:
         """Whether an attempt's result is of no use any more: the user cancelled, or the job went on without it."""

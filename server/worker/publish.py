@@ -82,5 +82,4 @@ class PublishWorkflow(Workflow):
         thumbnail = thumbnail_of(video_key)
         if job is None or job.thumbnail_key != thumbnail:
             self._storage.discard(thumbnail)
-        if job is not None:
-            self._forget_checkpoint_if_over(job)
+        self._forget_checkpoint_if_over(request_id)

@@ -122,7 +122,7 @@ class RenderWorkflow(Workflow):
                 self._record(claimed, outcome)
             finally:
                 self.claims.attempt_ended()
-                self._forget_checkpoint_if_over(claimed)
+                self._forget_checkpoint_if_over(claimed.id)
             return outcome
 
     def _record(self, job: Job, outcome: Outcome) -> None:

@@ -52,10 +52,10 @@ class Workflow:
         """Add a message to the job's log, however long the database is away."""
         ride_out(self._store.log, job, [(level, message)])
 
-    def _forget_checkpoint_if_over(self, job: Job) -> None:
+    def _forget_checkpoint_if_over(self, request_id: str) -> None:
         """Remove what the next attempt would have gone on from."""
-        if self._store.is_over(job.id):
-            self._storage.scratch.forget_checkpoint(job.id)
+        if self._store.is_over(request_id):
+            self._storage.scratch.forget_checkpoint(request_id)
 
 
 def unexpected_error(request_id: str, error: Exception) -> ErrorResponse:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from server.db.tables import progress_table
+from server.db.tables import progress_table, request_table
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
 from server.jobs.dbos_queues import dbos_client
@@ -178,6 +178,16 @@ def test_a_claim_whose_answer_was_lost_is_no_fault_when_it_is_repeated(database:
     assert lost.faults == 1
     assert store.fail(job.id, INTERNAL_ERROR)
     dbos.destroy()
+
+
+def test_a_job_that_is_deleted_needs_its_checkpoint_no_more(database: sa.Engine) -> None:
+    store = JobStore(database, dbos_client(database))
+    job = new_job()
+    store.add(job)
+    assert not store.is_over(job.id)
+    with database.begin() as transaction:
+        transaction.execute(request_table.delete().where(request_table.c.id == job.id))
+    assert store.is_over(job.id)
 
 
 def test_a_start_deadline_is_over_once_the_job_has_started(database: sa.Engine) -> None:
