@@ -11,6 +11,7 @@ const POLL_MS = 1000;
 const HIDDEN_POLL_MS = 10_000;
 const HIDDEN_STREAM_MS = 30_000;
 const SILENT_MS = 40_000; // the server says something every 15 s
+const PATIENCE_MS = 10_000; // for a figure; a network may be silent without saying so
 const RETRY_MS = [500, 1000, 2000, 4000];
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -102,7 +103,11 @@ export class Live {
   async #readStream() {
     const path = `${QUEUE}/${this.path}/status/stream?logs=1`;
     this.stream = new AbortController();
-    const answer = await call(path, { signal: this.stream.signal, headers: { "Last-Event-ID": this.lastLine } });
+    const unanswered = setTimeout(() => this.stream.abort(), SILENT_MS);
+    const answer = await call(path, {
+      signal: this.stream.signal,
+      headers: { "Last-Event-ID": this.lastLine },
+    }).finally(() => clearTimeout(unanswered));
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
@@ -148,7 +153,8 @@ export class Live {
     if (this.isOver || this.isPolling || !this.state.request) return;
     this.isPolling = true;
     try {
-      const progress = await callJson(`playground/${this.path}/progress`, { signal: this.closed.signal });
+      const signal = AbortSignal.any([this.closed.signal, AbortSignal.timeout(PATIENCE_MS)]);
+      const progress = await callJson(`playground/${this.path}/progress`, { signal });
       this.wake?.(); // the server answers: a stream that waits for it need not
       this.state.progress = progress;
       // A hidden tab hears of changes here.
