@@ -1,11 +1,11 @@
 // What both pages have around their content: colours, language, the key, and the line that says the connection is lost.
 
+import { byId } from "./dom.js";
 import { calls, keepKey, storedKey } from "./http.js";
 import { language, localise, setLanguage, t } from "./messages.js";
 
 const THEME = "hunyuan-custom theme";
 const THEMES = ["auto", "light", "dark"];
-const byId = (id) => document.getElementById(id);
 
 /** Show the header's controls and translate the page; call it once, first. */
 export function openFrame() {

@@ -19,7 +19,7 @@ function textOf(detail) {
 }
 
 /** The message key for a kind of failure; the kinds are fal's. */
-export function sentenceKey(type, status) {
+function sentenceKey(type, status) {
   if (hasMessage(`problem.${type}`)) return `problem.${type}`;
   return status === 422 ? "problem.invalid" : "problem.other";
 }
