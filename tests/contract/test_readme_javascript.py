@@ -32,7 +32,13 @@ def test_the_javascript_blocks_run(server: Server, folder: Path) -> None:
         script = folder / f"block{number}.mjs"
         script.write_text(block.replace(BASE, server.url))
         finished = subprocess.run(
-            ["node", script], cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False
+            ["node", script],
+            cwd=folder,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         assert finished.returncode == 0, finished.stderr
         assert server.http.get(finished.stdout.splitlines()[-1]).status_code == 200
