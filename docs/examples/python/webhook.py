@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fal_plain_http import use_server
 
 SERVER = os.environ.get("HUNYUAN_URL", "http://127.0.0.1:8000")
+LIMIT_S = 7200
 LONGEST_BODY = 1_000_000
 TOLERANCE_S = 300.0
 
@@ -96,9 +97,13 @@ def main(photo: Path, prompt: str) -> None:
         arguments = {"prompt": prompt, "image_url": fal_client.encode_file(photo)}
         handle = fal_client.submit("fal-ai/hunyuan-custom", arguments=arguments, webhook_url=receiver.url)
         print(f"Request {handle.request_id} will be reported to {receiver.url}")
-        while (result := receiver.results.get())["request_id"] != handle.request_id:
-            pass  # an earlier run's, delivered late
-        receiver.shutdown()
+        try:
+            while (result := receiver.results.get(timeout=LIMIT_S))["request_id"] != handle.request_id:
+                pass  # an earlier run's, delivered late
+        except queue.Empty:
+            sys.exit(f"Nothing came within {LIMIT_S} s: may the server call {receiver.url}? (allow_private_networks)")
+        finally:
+            receiver.shutdown()
     if result["status"] != "OK":
         sys.exit(f"{result['error']}: {json.dumps(result['payload'])}")
     print(result["payload"]["video"]["url"])
