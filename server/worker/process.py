@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +50,27 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.2
 _REGISTER_S = 1.0
 _WEBHOOKS = "webhooks"
+
+
+class SignalFlag:
+    """What a signal handler may set: the lock of an Event may be held by the very code that the handler interrupts."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """Take effect within the wait that is under way."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Whether it has been set."""
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long unless it is set already; returns whether it is."""
+        if not self._is_set:
+            time.sleep(seconds)
+        return self._is_set
 
 
 class WorkerProcess:
@@ -145,7 +165,7 @@ class WorkerProcess:
         OUTAGES.written()
         self._claims.allow(not draining)
 
-    def finish(self, hurry: threading.Event) -> None:
+    def finish(self, hurry: SignalFlag) -> None:
         """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
         self._claims.allow(False)
         self._heartbeat.stop()
@@ -169,7 +189,7 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
 
     `generator` may be loading already; the id of an unsupervised worker is locked.
     """
-    stopping, hurry = threading.Event(), threading.Event()
+    stopping, hurry = SignalFlag(), SignalFlag()
 
     def tell(fact: str) -> None:
         if not supervised:
