@@ -1,5 +1,7 @@
 """What counts as silence of a generator."""
 
+import pytest
+
 from server.generator.messages import Working
 from server.generator.watchdog import Watchdog
 from server.settings import GeneratorSettings
@@ -35,3 +37,22 @@ def test_the_longer_limit_holds_until_the_video_is_worked_on() -> None:
     assert silent_for_5_s() == [None] * 5
     watchdog.heard(Working(stage="denoise", done=1, total=9))
     assert silent_for_5_s()[-1] == 3
+
+
+@pytest.mark.parametrize("frozen", ["while it asks", "before it looks"])
+def test_a_pause_of_the_worker_is_no_time_to_react_to_a_cancel(frozen: str) -> None:
+    now = [0.0]
+
+    def cancel_requested() -> bool:
+        now[0] += 3600 * (frozen == "while it asks")
+        return True
+
+    watchdog = Watchdog(GeneratorSettings(cancel_grace_s=3), cancel_requested, look_every_s=1, clock=lambda: now[0])
+    now[0] += 1
+    assert watchdog.cancel_arrived()
+    now[0] += 3600 * (frozen == "before it looks")
+    assert not watchdog.cancel_ignored()
+    for _ in range(4):
+        now[0] += 1
+        ignored = watchdog.cancel_ignored()
+    assert ignored
