@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +21,7 @@ from server.serve.replicas import lock_worker_ids, stop_within_s, worker_ids, wo
 from server.serve.worker_rows import WorkerRows
 from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
+from server.signal_flag import SignalFlag
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _wait_for_signal(children: Children) -> None:
     By a signal of its own, since SIGINT and SIGTERM may reach the workers twice at the first try: from the terminal or
     the service manager, which signal all processes of a group, and from here.
     """
-    signalled = threading.Event()
+    signalled = SignalFlag()
 
     def on_signal(*_: object) -> None:
         if signalled.is_set():
@@ -121,8 +121,6 @@ def _wait_for_signal(children: Children) -> None:
         signal.signal(number, on_signal)
     notify(READY)
     while not signalled.wait(_SIGNAL_TICK_S):
-        # Not one long wait: the kernel may give a signal to another thread (as when the main one was stopped by
-        # Ctrl-Z), and Python runs its handler in the main thread only when that executes something.
         pass
     logger.info("stopping")
     notify(STOPPING)

@@ -29,6 +29,7 @@ from server.jobs.worker_registry import WorkerRegistry
 from server.logs import about_request
 from server.service_manager import READY, STOPPING, notify
 from server.settings import Settings
+from server.signal_flag import SignalFlag
 from server.storage.open import open_storage
 from server.storage.uploads import Uploads
 from server.tracing.spans import stop_tracing
@@ -50,27 +51,6 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.2
 _REGISTER_S = 1.0
 _WEBHOOKS = "webhooks"
-
-
-class SignalFlag:
-    """What a signal handler may set: the lock of an Event may be held by the very code that the handler interrupts."""
-
-    def __init__(self) -> None:
-        self._is_set = False
-
-    def set(self) -> None:
-        """Take effect within the wait that is under way."""
-        self._is_set = True
-
-    def is_set(self) -> bool:
-        """Whether it has been set."""
-        return self._is_set
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long unless it is set already; returns whether it is."""
-        if not self._is_set:
-            time.sleep(seconds)
-        return self._is_set
 
 
 class WorkerProcess:
