@@ -77,7 +77,7 @@ class LocalGeneration:
                 shutil.move(files.output, output)
             finally:
                 self._scratch.forget_checkpoint(request_id)
-                files.output.unlink(missing_ok=True)
+                self._scratch.forget_rendering(files.output)
         return Video(path=output, seed=seed, seconds=finished.seconds)
 
     @contextmanager

@@ -36,6 +36,11 @@ class Scratch:
         """Where a generator writes its video; `publish` moves it to a key."""
         return self._folder / name
 
+    def forget_rendering(self, video: Path) -> None:
+        """Remove one, the picture beside it, and what is left of one whose generator was killed while it wrote."""
+        for path in self._folder.glob(f"{video.stem}.*"):
+            path.unlink(missing_ok=True)
+
     def checkpoint(self, request_id: str) -> Path:
         """Where a generator saves the state of a request's render."""
         return self._folder / f"{request_id}{_CHECKPOINT}"

@@ -74,8 +74,7 @@ class PublishWorkflow(Workflow):
 
     def _tidy_up(self, request_id: str, video_key: str, path: Path) -> None:
         """Remove what no result names: a key belongs to one attempt, so nothing else can need it."""
-        path.unlink(missing_ok=True)
-        scratch_thumbnail(path).unlink(missing_ok=True)
+        self._storage.scratch.forget_rendering(path)
         job = self._store.get(request_id)
         if job is None or job.video_key != video_key or job.video_bytes is None:
             self._storage.discard(video_key)

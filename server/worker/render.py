@@ -183,11 +183,11 @@ class RenderWorkflow(Workflow):
         return GENERATION_FAILED
 
     def _generate(self, job: Job) -> Made:
-        with JobLog(self._store, job) as log, self._local_image(job) as image:
+        with JobLog(self._store, job) as log, self._local_image(job) as image, self._rendering(job) as output:
             self._job_log = log
             for notice in [f"Attempt {job.attempt}"] if job.attempt > 1 else self._skipped(job):
                 log.add(notice, "WARN")
-            message = self._message(job, image)
+            message = self._message(job, image, output)
 
             def on_message(heard: JobMessage) -> None:
                 stages.on_message(heard)
@@ -215,8 +215,7 @@ class RenderWorkflow(Workflow):
         key = self._storage.new_key("files", f"{job.id}.mp4")
         rendered = Rendered(key, made.path, self._settings.worker_id, made.inference_time)
         if not self._store.rendered(job, rendered):
-            Path(made.path).unlink(missing_ok=True)
-            scratch_thumbnail(Path(made.path)).unlink(missing_ok=True)
+            self._storage.scratch.forget_rendering(Path(made.path))
 
     @contextmanager
     def _local_image(self, job: Job) -> Iterator[Path]:
@@ -227,6 +226,17 @@ class RenderWorkflow(Workflow):
                 raise FileNotFoundError(f"the identity image of request {job.id} is gone")
             yield image
 
+    @contextmanager
+    def _rendering(self, job: Job) -> Iterator[Path]:
+        """Where the attempt's video is made; nothing stays there of an attempt that fails."""
+        scratch = self._storage.scratch
+        output = scratch.rendering(f"{job.id}-{job.attempt}.mp4")
+        try:
+            yield output
+        except Exception:
+            scratch.forget_rendering(output)
+            raise
+
     def _skipped(self, job: Job) -> list[str]:
         """What the request asked for and is not done."""
         lines = []
@@ -234,9 +244,8 @@ class RenderWorkflow(Workflow):
             lines.append("Prompt expansion is switched off on this server")
         return lines
 
-    def _message(self, job: Job, image: Path) -> Generate:
+    def _message(self, job: Job, image: Path, output: Path) -> Generate:
         scratch = self._storage.scratch
-        output = scratch.rendering(f"{job.id}-{job.attempt}.mp4")
         files = LocalFiles(
             image=image,
             output=output,

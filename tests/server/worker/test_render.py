@@ -107,9 +107,15 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 def raising(error: Exception) -> Run:
     def run(job: Generate) -> Finished:
         Path(job.checkpoint).write_bytes(b"latents")
+        for name in (job.output, f"{job.output}.part", job.thumbnail or ""):
+            Path(name).write_bytes(b"of a generator that was killed when it had finished")
         raise error
 
     return run
+
+
+def files_left(worker: Worker) -> list[str]:
+    return [path.name for path in worker.storage.scratch.rendering("").iterdir()]
 
 
 def test_a_video_is_handed_on(worker: Worker) -> None:
@@ -132,11 +138,11 @@ def test_a_lost_generator_is_a_fault_of_which_a_job_has_so_many(
     worker.render.run(request_id)
     job = worker.job(request_id)
     assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 1, 1)
-    assert worker.storage.scratch.checkpoints() == [request_id], "the next attempt goes on from there"
+    assert files_left(worker) == [f"{request_id}.checkpoint"], "the next attempt goes on from there"
     worker.render.run(request_id)
     job = worker.job(request_id)
     assert (job.status, job.response_status, worker.requeued) == (Status.COMPLETED, last.status, 1)
-    assert worker.storage.scratch.checkpoints() == []
+    assert files_left(worker) == []
 
 
 def test_a_job_that_must_not_be_retried_ends_with_its_first_fault(worker: Worker) -> None:
