@@ -113,6 +113,11 @@ class LiveServer:
             last = self.worker()["heartbeat_at"]
             until(lambda last=last: self.worker()["heartbeat_at"] > last)  # type: ignore[misc]
 
+    def until_ready_again(self) -> None:
+        """After a request that ended its generator, which the workers' rows do not say yet."""
+        self.until_heard_again(2)
+        until(lambda: self.http.get("/health/ready").is_success)
+
     def stop(self) -> int:
         """End it as a service manager does; returns its exit code."""
         self.http.close()

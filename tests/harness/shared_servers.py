@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch, until
+from tests.harness.live_server import FAST, SHORT_LIMITS, Server, launch
 
 SHARED: Final[dict[str, dict[str, Any]]] = {
     "server": FAST,
@@ -48,7 +48,7 @@ def _used(item: pytest.Item) -> set[str]:
 
 
 class SharedServers:
-    """Starts a server when it is asked for; one that runs may have lost its generator in the file before."""
+    """Starts a server when it is asked for."""
 
     def __init__(self, folders: pytest.TempPathFactory) -> None:
         self._folders = folders
@@ -57,9 +57,7 @@ class SharedServers:
     def get(self, name: str) -> Server:
         if name not in self._running:
             self._running[name] = launch(self._folders.mktemp(name), **SHARED[name])
-        server = self._running[name]
-        until(lambda: server.http.get("/health/ready").is_success)
-        return server
+        return self._running[name]
 
     def stop_all_but(self, names: Collection[str]) -> None:
         for name in self._running.keys() - set(names):

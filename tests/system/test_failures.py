@@ -35,6 +35,7 @@ def test_a_generator_that_dies_is_tried_three_times_and_fails_that_request_only(
     assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
     assert answer.headers["x-fal-error-type"] == "runner_disconnected"
     assert server.finish(after).status_code == 200
+    server.until_ready_again()
 
 
 def test_a_generator_that_falls_silent_is_killed(start_server: Callable[..., Server]) -> None:

@@ -202,3 +202,4 @@ def test_no_retry_is_one_attempt(server: Server, header: dict[str, str], attempt
     assert (answer.status_code, answer.json()["error_type"]) == (503, "runner_disconnected")
     log = [line["message"] for line in server.status(request_id, logs=True)["logs"]]
     assert sum(line.startswith("Generator lost") for line in log) == attempts
+    server.until_ready_again()
