@@ -1,23 +1,23 @@
 """Hand-set weights of the demo model's transformer: rules instead of training, so that its clip shows the photo.
 
-The first double block fetches, for every token, the reference token of the same place by its RoPE position; the output
-layer points the velocity away from it, so that each Euler step pulls the noise towards the photo. The second double
-block lets the slowest part of the noise grow into clouds of light that drift over the clip; the pooled prompt tints it.
-All other blocks run with their seeded random weights behind gates of zero.
+The first double block fetches, for every token, the reference token of the same place by its RoPE position, tinted by
+the pooled prompt. The second adds the slowest part of the noise, which grows into clouds of light that drift over the
+clip. The output layer makes it the velocity that leads straight there, as a trained model's does:
+(latents - target) / sigma. All other blocks run with their seeded random weights behind gates of zero.
 
 Hidden channels: own picture, target picture, and anchors as in `demo/codec.py`, which keep LayerNorm linear.
 """
 
 import torch
+import torch.nn.functional as F
 from diffusers import HunyuanVideoTransformer3DModel
 from torch import nn
 
 from pipeline.components import TransformerConfig
 from pipeline.demo.codec import ANCHOR, COLOURS, PICTURE, zero
 
-PULL = 2.4  # velocity = PULL * (latents - photo): 30 steps at shift 13 leave a few per cent of the noise, as grain
-DRIFT = 6.8  # and for what is smooth but not still, velocity = (PULL - DRIFT) * noise
-TINT = 0.0003
+DRIFT = 3.3  # of what is smooth but not still in the noise: it grows with sigma ** (1 - DRIFT) while sigma falls
+TINT = 0.015
 
 # Attention scores by distance along t, y, x: `sum amplitude * cos(frequency * distance - phase)`. For each axis the
 # distance of the peak, and the amplitude of each RoPE frequency, fastest first. Both heads of a block have the same sum
@@ -58,24 +58,46 @@ def set_transformer(transformer: HunyuanVideoTransformer3DModel) -> None:
     fetch.attn.to_v.weight[heads[0], own] = norm * keep
     fetch.attn.to_v.weight[heads[0], anchors] = -norm / count  # their mean is what LayerNorm took away
     fetch.attn.to_out[0].weight[target, heads[0]] = keep
+    tint = TINT / norm * torch.randn(2, hidden).repeat_interleave(patch, dim=0)  # of Cb and Cr, by timestep and prompt
+    fetch.norm1.linear.weight[signal - len(tint) : signal] = tint  # the shift: of all tokens, so of what is fetched
 
     # What is smooth in place and time, less what is smooth in place alone: the photo, which stays, is not in it.
     means = torch.zeros(PICTURE).index_fill(0, torch.tensor(COLOURS), 1 / patch)
     smooth = torch.kron(means.diag(), torch.ones(patch, patch))
     _look_by_distance(drift.attn, config, [NEARBY, ALWAYS])
-    _gate(drift, hidden, DRIFT / PULL)
+    _gate(drift, hidden, DRIFT)
     for head, sign in zip(heads, (1.0, -1.0), strict=True):
         drift.attn.to_v.weight[head, own] = norm * smooth
         drift.attn.to_v.weight[head, target] = -norm * smooth
         drift.attn.to_out[0].weight[target, head] = sign * keep
 
-    out = transformer.norm_out.linear
-    zero(out)
-    tint = TINT * torch.randn(2, hidden).repeat_interleave(patch, dim=0)  # of Cb and Cr, by timestep and prompt
-    out.weight[hidden + signal - len(tint) : hidden + signal] = tint  # in the second half: the shift
+    _divide_by_sigma(transformer)
     zero(transformer.proj_out)
-    transformer.proj_out.weight[:signal, own] = PULL * norm * keep
-    transformer.proj_out.weight[:signal, target] = -PULL * norm * keep
+    transformer.proj_out.weight[:signal, own] = norm * keep
+    transformer.proj_out.weight[:signal, target] = -norm * keep
+
+
+def _divide_by_sigma(transformer: HunyuanVideoTransformer3DModel) -> None:
+    """Scale the output by 1/sigma: a ridge regression from what the timestep makes of half the conditioning vector.
+
+    Only slow frequencies are smooth enough to be fitted; the prompt is kept out of that half.
+    """
+    embed, out = transformer.time_text_embed, transformer.norm_out.linear
+    time = slice(0, out.in_features // 2)
+    frequencies = embed.time_proj.num_channels // 2
+    embed.timestep_embedder.linear_1.weight.view(-1, 2, frequencies)[:, :, : frequencies // 2] = 0  # from the fastest
+    embed.text_embedder.linear_2.weight[time] = 0
+    embed.text_embedder.linear_2.bias[time] = 0
+
+    sigma = 1 / torch.linspace(1, 8, 200)
+    seen = F.silu(embed.timestep_embedder(embed.time_proj(1000 * sigma)))[:, time]
+    seen = (torch.cat([seen, torch.ones_like(sigma)[:, None]], dim=1) * sigma[:, None]).double()  # errors relative
+    gram = seen.T @ seen / len(seen) + 1e-6 * torch.eye(seen.shape[1], dtype=seen.dtype)
+    *weight, bias = torch.linalg.solve(gram, seen.mean(0)).tolist()
+    zero(out)
+    scale = slice(0, out.out_features // 2)  # the first half; the second is the shift
+    out.weight[scale, time] = torch.tensor(weight)
+    out.bias[scale] = bias - 1
 
 
 def _gate(block: nn.Module, hidden: int, value: float) -> None:

@@ -145,9 +145,20 @@ def test_prompt_and_seed_decide_the_clip(pipe: Any) -> None:
     assert not torch.equal(render(pipe, "A man walks in the city.", 0, **small), latents)
 
 
-def test_a_clip_shows_the_identity_photo(pipe: Any, tmp_path: Path) -> None:
-    (frames,) = decode_stream(pipe.vae, render(pipe, "A woman is playing a violin.", 0))
+def test_a_clip_shows_the_identity_photo_from_the_first_step_on(pipe: Any, tmp_path: Path) -> None:
+    ends: list[torch.Tensor] = []
+
+    def predict(pipe: Any, step: int, _timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        ends.append(tensors["latents"] - pipe.scheduler.sigmas[step + 1] * tensors["velocity"])
+        return tensors
+
+    watched = {"callback_on_step_end": predict, "callback_on_step_end_tensor_inputs": ["latents", "velocity"]}
+    latents = render(pipe, "A woman is playing a violin.", 0, **watched)
+    (frames,) = decode_stream(pipe.vae, latents)
     assert difference(frames) < 20
+    for end in (ends[0], ends[7]):
+        (preview,) = decode_stream(pipe.vae, end)
+        assert difference(preview) < 20
     write_mp4([frames], tmp_path / "a.mp4", fps=25, num_frames=5, width=4 * WIDTH, height=4 * HEIGHT, threads=1)
 
 
