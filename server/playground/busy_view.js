@@ -4,13 +4,13 @@ import { announce, el } from "./dom.js";
 import { percent, roughly, stepNow } from "./format.js";
 import { callBlob } from "./http.js";
 import { t, tn } from "./messages.js";
-import { button, codeButton, prompt } from "./stage_parts.js";
+import { button, codeButton, frame, prompt } from "./stage_parts.js";
 
 const STAGES = ["prepare", "expand", "encode", "denoise", "decode", "publish"];
 
 /** `elements` are made once; `fill` writes a state into them. `signal` ends it, `log` is the box of the log. */
 export class BusyView {
-  constructor(request, { actions, log, signal }) {
+  constructor(request, { actions, stage, log, signal }) {
     this.signal = signal;
     this.picture = el("img", { alt: "", hidden: true });
     this.tag = el("span", { className: "badge tag", t: "stage.preview", hidden: true });
@@ -31,7 +31,7 @@ export class BusyView {
       prompt(request),
       log.element,
     ];
-    this.elements = [el("div", { className: "frame" }, this.picture, this.tag), el("div", { className: "body" }, body)];
+    this.elements = [frame(request, stage, this.picture, this.tag), el("div", { className: "body" }, body)];
     this.hasSubject = false;
     this.said = null;
     signal.addEventListener("abort", () => this.subject && URL.revokeObjectURL(this.subject));

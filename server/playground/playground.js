@@ -126,7 +126,7 @@ function showSession() {
   byId("model").textContent = ready ? (model ?? t("session.ready")) : t("session.notReady");
   byId("not-ready").hidden = ready;
   byId("not-ready").textContent = ready ? "" : reason ? t("session.because", { reason }) : t("session.later");
-  byId("version").textContent = session.version;
+  byId("version").textContent = `hunyuan-custom-server ${session.version}`;
 }
 
 /** Ask again while no video can be made, and when the page is looked at again. */

@@ -120,7 +120,7 @@ addMessages({
     "fact.length": "Length",
     "fact.frames": "{seconds} ({frames} frames at {fps}/s)",
     "fact.time": "Time taken",
-    "fact.waited": "Waited before",
+    "fact.waited": "Time in queue",
     "fact.sent": "Sent",
     "fact.id": "Request id",
 
@@ -200,7 +200,7 @@ addMessages({
 
     "image.drop": "Ein Bild mit einem Motiv hier ablegen oder einfügen",
     "image.choose": "Datei wählen",
-    "image.replace": "Andere wählen",
+    "image.replace": "Anderes Bild",
     "image.camera": "Kamera",
     "image.remove": "Bild entfernen",
     "image.url": "URL eines Bildes",
@@ -285,7 +285,7 @@ addMessages({
     "fact.length": "Länge",
     "fact.frames": "{seconds} ({frames} Bilder, {fps}/s)",
     "fact.time": "Dauer",
-    "fact.waited": "Davor gewartet",
+    "fact.waited": "Wartezeit",
     "fact.sent": "Gesendet",
     "fact.id": "Anfrage-ID",
 

@@ -7,7 +7,7 @@ import { ownFile } from "./http.js";
 import { language, t } from "./messages.js";
 import { problem } from "./problems.js";
 import { frameSize, valuesOf } from "./schema.js";
-import { button, codeButton, copyable, message, prompt } from "./stage_parts.js";
+import { button, codeButton, copyable, frame, message, prompt } from "./stage_parts.js";
 import { isVideoKept } from "./upload.js";
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
@@ -22,15 +22,15 @@ export function resultView(request, { stage, log, signal }) {
     button("trash", "result.delete", () => actions.remove(request), "danger"),
   ];
   const body = [el("div", { className: "row" }, row), prompt(request), facts(request, stage), log.element];
-  return [...outcome(request, signal), el("div", { className: "body" }, body)];
+  return [...outcome(request, stage, signal), el("div", { className: "body" }, body)];
 }
 
-function outcome(request, signal) {
+function outcome(request, stage, signal) {
   if (request.error) return [failure(request)];
-  return request.expired ? [message("warn", t("result.expired"))] : player(request, signal);
+  return request.expired ? [message("warn", t("result.expired"))] : player(request, stage, signal);
 }
 
-function player(request, signal) {
+function player(request, stage, signal) {
   const source = ownFile(request.video.url);
   const video = el("video", {
     controls: true,
@@ -42,14 +42,14 @@ function player(request, signal) {
     "aria-label": t("result.video"),
   });
   if (request.thumbnail_url) video.poster = ownFile(request.thumbnail_url);
-  const frame = el("div", { className: "frame" }, video);
+  const shown = frame(request, stage, video);
   video.addEventListener("error", async () => {
     const key = (await isVideoKept(request.video.url)) ? "result.broken" : "result.expired";
-    frame.replaceWith(message("warn", t(key)));
+    shown.replaceWith(message("warn", t(key)));
     strip.remove();
   });
   const strip = filmstrip(source, video, signal);
-  return [frame, strip];
+  return [shown, strip];
 }
 
 function failure(request) {
@@ -108,10 +108,10 @@ function facts(request, { fields, sizes }) {
       clock(request.created_at, language()),
     ),
   ]);
-  rows.push([t("fact.id"), copyable(request.request_id)]);
+  rows.push([t("fact.id"), copyable(request.request_id), "id"]);
   return el(
     "dl",
     { className: "facts" },
-    rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+    rows.map(([name, value, className = ""]) => el("div", { className }, el("dt", {}, name), el("dd", {}, value))),
   );
 }

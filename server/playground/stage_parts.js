@@ -2,6 +2,7 @@
 
 import { copyFrom, el, icon } from "./dom.js";
 import { language, t } from "./messages.js";
+import { frameSize, valuesOf } from "./schema.js";
 
 export function button(shape, key, action, className = "") {
   const made = el("button", { type: "button", className }, icon(shape), el("span", { t: key }));
@@ -23,6 +24,12 @@ export function copyable(text) {
 
 export function message(kind, text) {
   return el("div", { className: "failure plain" }, el("p", { className: `banner ${kind}` }, text));
+}
+
+/** Around the picture of a request: higher than wide for an upright one, where the page is narrow. */
+export function frame(request, { fields, sizes }, ...children) {
+  const { width, height } = frameSize(valuesOf(fields, request.input, request.seed), sizes);
+  return el("div", { className: height > width ? "frame tall" : "frame" }, ...children);
 }
 
 export function codeButton(request, actions) {

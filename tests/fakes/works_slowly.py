@@ -21,5 +21,5 @@ class Renderer:
             if block % 10 == 1:
                 picture = base64.b64encode(webp(block % 256)).decode()
                 report(Preview(step=block, total=job.num_inference_steps, picture=picture))
-            report(Log(message=f"block {block}"))
+            report(Log(message=f"block {block}: 0.10 s, about 27 hours, 46 minutes and the decoding left"))
             time.sleep(0.1)
