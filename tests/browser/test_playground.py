@@ -122,7 +122,9 @@ def test_a_running_request_is_watched_through_reloads_tabs_and_lost_connections(
     assert not barriers(tab)
     tab.resize(320, 640, mobile=True)
     tab.until("document.querySelector('.log .last').innerText")
-    assert tab.js("(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(document.getElementById('stage'))") == 0
+    assert (
+        tab.js("(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(document.getElementById('stage'))") == 0
+    )
     tab.resize(1280, 900)
 
     tab.reload()
