@@ -59,7 +59,10 @@ class Browser:
         port, path = where.read_text().split()
         address = f"ws://127.0.0.1:{port}{path}"
         self._closing = ExitStack()
-        self._socket = self._closing.enter_context(connect(address, max_size=None, compression=None, proxy=None))
+        # No pings: what pages report fills the socket while a test waits for something else, and hides the answers.
+        self._socket = self._closing.enter_context(
+            connect(address, max_size=None, compression=None, proxy=None, ping_interval=None)
+        )
         self._numbers = itertools.count(1)
         self._pages: dict[str, Page] = {}
 
@@ -119,8 +122,12 @@ class Page:
     def prepare(self) -> None:
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             self._call(f"{domain}.enable")
-        self._call("Page.addScriptToEvaluateOnNewDocument", source=_READY)
+        self.begin_with(_READY)
         self.resize(1280, 900)
+
+    def begin_with(self, script: str) -> None:
+        """Run it before the scripts of every page that is opened from now on."""
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **parameters)
