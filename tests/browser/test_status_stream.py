@@ -1,9 +1,9 @@
-"""The playground behind a network that takes what it sends and brings nothing back, without saying so."""
+"""The playground's status stream: behind a network that falls silent without saying so, and in a tab that is hidden."""
 
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -31,7 +31,8 @@ class Relay(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Connection)
         self.behind = ("127.0.0.1", port)
         self.streams = 0
-        self.silent = {1}
+        self.open: set[int] = set()
+        self.silent: set[int] = set()
 
     @property
     def url(self) -> str:
@@ -51,9 +52,11 @@ class _Connection(socketserver.BaseRequestHandler):
                     if b"/status/stream" in asked:
                         self.server.streams += 1
                         self.stream = self.server.streams
+                        self.server.open.add(self.stream)
                     behind.sendall(asked)
             with suppress(OSError):
                 behind.shutdown(socket.SHUT_RDWR)
+            self.server.open.discard(self.stream)
             answers.join()
 
     def _bring_answers(self, behind: socket.socket) -> None:
@@ -76,19 +79,42 @@ def relay(server: Server) -> Iterator[Relay]:
         thread.join()
 
 
-def test_a_stream_that_falls_silent_is_asked_for_again(relay: Relay, tab: Page, server: Server) -> None:
-    running = server.submit(example(prompt="WORKS_SLOWLY"))
-    try:
-        tab.begin_with(IMPATIENT)
-        tab.go(f"{relay.url}/#/{running}")
-        tab.until(f"{BLOCKS}.length > 5")
-        assert relay.streams > 1, "the first one was never answered"
-        before = relay.streams
-        relay.silent.add(before)
-        until(lambda: relay.streams > before, 30)
-        seen = len(tab.js(BLOCKS))
-        blocks = tab.until(f"{BLOCKS}.length > {seen} + 5 && {BLOCKS}")
-        assert blocks == list(range(blocks[0], blocks[0] + len(blocks))), "no line is missing and none is there twice"
-    finally:
-        server.cancel(running)
-        server.finish(running)
+@pytest.fixture
+def running(server: Server) -> Iterator[str]:
+    request_id = server.submit(example(prompt="WORKS_SLOWLY"))
+    yield request_id
+    server.cancel(request_id)
+    server.finish(request_id)
+
+
+def goes_on(tab: Page) -> None:
+    """Wait for more lines of the log; none is missing and none is there twice."""
+    seen = len(tab.js(BLOCKS))
+    blocks = tab.until(f"{BLOCKS}.length > {seen} + 5 && {BLOCKS}")
+    assert blocks == list(range(blocks[0], blocks[0] + len(blocks)))
+
+
+def test_a_stream_that_falls_silent_is_asked_for_again(relay: Relay, tab: Page, running: str) -> None:
+    relay.silent.add(1)
+    tab.begin_with(IMPATIENT)
+    tab.go(f"{relay.url}/#/{running}")
+    goes_on(tab)
+    assert relay.streams > 1, "the first one was never answered"
+    before = relay.streams
+    relay.silent.add(before)
+    until(lambda: relay.streams > before, 30)
+    goes_on(tab)
+
+
+def test_a_tab_that_is_hidden_lets_go_of_its_stream(
+    relay: Relay, tab: Page, open_tab: Callable[[], Page], running: str
+) -> None:
+    tab.begin_with(IMPATIENT)
+    tab.go(f"{relay.url}/#/{running}")
+    goes_on(tab)
+    other = open_tab()
+    tab.until("document.hidden")
+    until(lambda: not relay.open, 30)
+    other.close()
+    tab.front()
+    goes_on(tab)
