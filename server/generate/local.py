@@ -16,18 +16,18 @@ from server.errors import ModelError, request_failure
 from server.fal.data_uri import decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput
 from server.generate.outcome import RequestFailed, Video
-from server.generator.job_message import LocalFiles, generate_message
-from server.generator.messages import Finished, Generate, JobMessage, Log, Working
-from server.generator.parent import (
+from server.generator.faults import (
     ContentFlagged,
     DiskError,
     GenerationCancelled,
     GenerationError,
-    Generator,
     GeneratorDied,
     GeneratorStalled,
     OutOfMemory,
 )
+from server.generator.job_message import LocalFiles, generate_message
+from server.generator.messages import Finished, Generate, JobMessage, Log, Working
+from server.generator.parent import Generator
 from server.generator.state import Phase
 from server.jobs.outcomes import CANCELLED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
 from server.settings import Settings

@@ -11,18 +11,18 @@ from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
 from server.errors import ErrorResponse, TryAgainLater
-from server.generator.job_message import LocalFiles, generate_message
-from server.generator.messages import Generate, JobMessage
-from server.generator.parent import (
+from server.generator.faults import (
     ContentFlagged,
     DiskError,
     GenerationCancelled,
     GenerationError,
-    Generator,
     GeneratorDied,
     GeneratorStalled,
     OutOfMemory,
 )
+from server.generator.job_message import LocalFiles, generate_message
+from server.generator.messages import Generate, JobMessage
+from server.generator.parent import Generator
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
 from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED

@@ -25,8 +25,8 @@ from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
+from server.generator.faults import GenerationCancelled, GenerationError, GeneratorDied
 from server.generator.messages import Finished, Generate, Log
-from server.generator.parent import GenerationCancelled, GenerationError, GeneratorDied
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore

@@ -11,8 +11,7 @@ import pytest
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR, ErrorResponse
-from server.generator.messages import Finished, Generate
-from server.generator.parent import (
+from server.generator.faults import (
     DiskError,
     GenerationCancelled,
     GenerationError,
@@ -20,6 +19,7 @@ from server.generator.parent import (
     GeneratorStalled,
     OutOfMemory,
 )
+from server.generator.messages import Finished, Generate
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
