@@ -1,8 +1,15 @@
-"""How a request ends in the generator without a video."""
+"""How a request ends in the generator without a video, and what its sender is told if it is not tried again."""
 
-from typing import Final, Literal, assert_never
+from typing import ClassVar, Final, Literal, assert_never
 
-from server.errors import ContentPolicyViolation, ErrorResponse, ServerError
+from server.errors import (
+    ContentPolicyViolation,
+    ErrorResponse,
+    ServerError,
+    TryAgainLater,
+    model_failure,
+    request_failure,
+)
 from server.generator.messages import Failed, Where
 
 # The field of the input that a finding belongs to; a video shows what its prompt asks for.
@@ -14,8 +21,24 @@ _BLAMED: Final[dict[Where, Literal["prompt", "negative_prompt", "image_url"]]] =
 }
 
 
-class GeneratorDied(ServerError):
+class GenerationCancelled(ServerError):
+    """The request was cancelled; the process is free again, or was killed."""
+
+
+class GenerationFault(ServerError):
+    """The generator or its machine could not make the video."""
+
+    told: ClassVar[ErrorResponse]
+
+    def response(self) -> ErrorResponse:
+        """What the sender is told."""
+        return self.told
+
+
+class GeneratorDied(GenerationFault):
     """The process ended while it worked on the request."""
+
+    told = request_failure(503, "runner_disconnected", "The generator stopped while working on this request")
 
     @property
     def log_line(self) -> str:
@@ -23,8 +46,10 @@ class GeneratorDied(ServerError):
         return f"Generator lost: {self}"
 
 
-class GeneratorStalled(ServerError):
+class GeneratorStalled(GenerationFault):
     """The process was silent for longer than the limit and was killed."""
+
+    told = request_failure(504, "request_timeout", "The generator made no progress and was stopped")
 
     @property
     def log_line(self) -> str:
@@ -32,20 +57,22 @@ class GeneratorStalled(ServerError):
         return f"Generator stalled: {self}"
 
 
-class GenerationCancelled(ServerError):
-    """The request was cancelled; the process is free again, or was killed."""
-
-
-class GenerationError(ServerError):
+class GenerationError(GenerationFault):
     """The model raised; the same request would fail again."""
 
+    told = model_failure(500, "internal_server_error", "Internal server error", ("body",))
 
-class OutOfMemory(ServerError):
+
+class OutOfMemory(GenerationFault):
     """The request does not fit into memory under the current memory plan."""
 
+    told = request_failure(503, "runner_server_error", "CUDA error: out of memory")
 
-class DiskError(ServerError):
+
+class DiskError(GenerationFault):
     """The disk did not take the video or a checkpoint: it is full, or cannot be written."""
+
+    told = TryAgainLater().response()
 
 
 class ContentFlagged(ServerError):
@@ -61,7 +88,7 @@ class ContentFlagged(ServerError):
         return f"The safety checker flagged the {self.where.replace('_', ' ')}: {self}"
 
     def response(self) -> ErrorResponse:
-        """What the user is told."""
+        """What the sender is told."""
         return ContentPolicyViolation(_BLAMED[self.where]).response()
 
 

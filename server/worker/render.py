@@ -10,7 +10,6 @@ from typing import Final, assert_never
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
-from server.errors import ErrorResponse, TryAgainLater
 from server.generator.faults import (
     ContentFlagged,
     DiskError,
@@ -25,7 +24,6 @@ from server.generator.messages import Generate, JobMessage
 from server.generator.parent import Generator
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
-from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
 from server.settings import Settings
 from server.storage.files import Storage
 from server.storage.scratch import scratch_thumbnail
@@ -162,25 +160,20 @@ class RenderWorkflow(Workflow):
             return Unwanted()
         except (GeneratorDied, GeneratorStalled) as error:
             self._log(job, error.log_line)
-            told = RUNNER_DISCONNECTED if isinstance(error, GeneratorDied) else RUNNER_STALLED
-            return after_fault(job, self._settings.jobs, told)
+            return after_fault(job, self._settings.jobs, error.response())
         except OutOfMemory as error:
             return self._make_room(job, error)
         except DiskError as error:
             self._log(job, "The disk is full or cannot be written; trying again")
             logger.warning("request %s: %s", job.id, error)
             self._pause_s = min(max(self._settings.jobs.storage_retry_delay_s, 2 * pause_s), _LONGEST_PAUSE_S)
-            return after_fault(job, self._settings.jobs, TryAgainLater().response())
+            return after_fault(job, self._settings.jobs, error.response())
         except (ContentFlagged, GenerationError) as error:
-            return Ended(self._failure(job, error))
-
-    def _failure(self, job: Job, error: ContentFlagged | GenerationError) -> ErrorResponse:
-        """What the same request would end with again."""
-        if isinstance(error, ContentFlagged):
-            self._log(job, error.log_line, "ERROR")
-            return error.response()
-        logger.warning("request %s: %s", job.id, error)
-        return GENERATION_FAILED
+            if isinstance(error, ContentFlagged):
+                self._log(job, error.log_line, "ERROR")
+            else:
+                logger.warning("request %s: %s", job.id, error)
+            return Ended(error.response())
 
     def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image, self._rendering(job) as output:
@@ -206,7 +199,7 @@ class RenderWorkflow(Workflow):
         plan = self._generator.shrink() if may_retry else None
         if plan is None:
             self._log(job, str(error), "ERROR")
-            return Ended(GPU_OUT_OF_MEMORY)
+            return Ended(error.response())
         self._made_room_for = job.id
         self._log(job, f"Out of GPU memory; trying again with the memory plan {plan}")
         return Again(fault=False)
