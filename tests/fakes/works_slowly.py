@@ -20,6 +20,6 @@ class Renderer:
             report(Working(stage="denoise", done=block, total=10**6 * job.num_inference_steps, seconds_left=1e5))
             if block % 10 == 1:
                 picture = base64.b64encode(webp(block % 256)).decode()
-                report(Preview(step=block, total=job.num_inference_steps, picture=picture))
+                report(Preview(picture=picture))
             report(Log(message=f"block {block}"))
             time.sleep(0.1)

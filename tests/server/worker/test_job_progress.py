@@ -44,7 +44,7 @@ def working(done: int) -> Working:
 
 
 def preview(picture: bytes) -> Preview:
-    return Preview(step=1, total=30, picture=base64.b64encode(picture).decode())
+    return Preview(picture=base64.b64encode(picture).decode())
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_picture_that_cannot_be_shown_costs_nothing_else(
     caplog.set_level("WARNING")  # a command that ran in this process may have left another
     with JobProgress(store.progress, attempt, every_s=0.01) as progress:
         progress.on_message(working(1))
-        progress.on_message(Preview(step=1, total=30, picture=picture))
+        progress.on_message(Preview(picture=picture))
         until(lambda: "a preview cannot be shown" in caplog.text)
         progress.on_message(working(2))
         until(lambda: row(database).done == 2)
