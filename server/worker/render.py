@@ -24,6 +24,7 @@ from server.generator.messages import Generate, JobMessage
 from server.generator.parent import Generator
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
+from server.jobs.progress import ProgressTable
 from server.settings import Settings
 from server.storage.files import Storage
 from server.storage.scratch import scratch_thumbnail
@@ -61,12 +62,14 @@ class RenderWorkflow(Workflow):
         generator: Generator,
         dbos: DBOSClient,
         *,
+        progress: ProgressTable,
         settings: Settings,
         measuring: Measuring | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(store, storage, settings, measuring=measuring)
         self._generator = generator
+        self._progress = progress
         self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
@@ -187,7 +190,7 @@ class RenderWorkflow(Workflow):
                 log.on_message(heard)
                 progress.on_message(heard)
 
-            with self._measuring.attempt() as stages, JobProgress(self._store.progress, job) as progress:
+            with self._measuring.attempt() as stages, JobProgress(self._progress, job) as progress:
                 finished = self._generator.run(
                     message, on_message=on_message, cancel_requested=lambda: self._store.is_unwanted(job)
                 )

@@ -17,7 +17,7 @@ from server.generator.faults import GeneratorDied
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import CancelOutcome, Job, Rendered, Status
 from server.jobs.job_store import JobStore
-from server.jobs.progress import Progress
+from server.jobs.progress import Progress, ProgressTable
 from tests.harness.new_job import new_job
 from tests.harness.queue_positions import QueuePositions
 
@@ -102,7 +102,7 @@ class Lives(RuleBasedStateMachine):
     @rule(attempt=attempts, picture=st.sampled_from([None, b"picture"]))
     def report(self, attempt: Job | None, picture: bytes | None) -> None:
         if attempt:
-            self.store.progress.write(attempt, Progress("denoise", attempt.attempt, 30, preview=1), picture)
+            ProgressTable(self.database).write(attempt, Progress("denoise", attempt.attempt, 30, preview=1), picture)
 
     @rule(attempt=attempts)
     def stop_cancelled(self, attempt: Job | None) -> None:

@@ -23,6 +23,7 @@ from server.generator.messages import Finished, Generate
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
+from server.jobs.progress import ProgressTable
 from server.settings_loader import load_settings
 from server.storage.local import LocalStorage
 from server.worker import claims
@@ -68,7 +69,9 @@ class Worker:
         self.requeued = 0
         settings = load_settings(None, {"data_dir": folder, "jobs": {"max_attempts": 2}})
         generator: Any = self.generator
-        self.render = RenderWorkflow(self.store, self.storage, generator, self.dbos, settings=settings)
+        self.render = RenderWorkflow(
+            self.store, self.storage, generator, self.dbos, progress=ProgressTable(self.database), settings=settings
+        )
         monkeypatch.setattr(claims, "running_workflow", lambda: "workflow")
         monkeypatch.setattr(claims, "give_back_render", self._count_requeued)
 
@@ -255,7 +258,9 @@ def test_a_prompt_is_expanded_if_request_and_server_agree(
     settings = load_settings(None, {"data_dir": tmp_path, "prompt": {"expansion": allowed}})
     generator: Any = worker.generator
     worker.generator.run_job = run
-    render = RenderWorkflow(worker.store, worker.storage, generator, worker.dbos, settings=settings)
+    render = RenderWorkflow(
+        worker.store, worker.storage, generator, worker.dbos, progress=ProgressTable(worker.database), settings=settings
+    )
     request_id = worker.prepared_job(asked={"enable_prompt_expansion": wanted})
     render.run(request_id)
     assert [job.expand_prompt for job in asked] == [expanded]
