@@ -31,8 +31,8 @@ _OPTIONS: Final = [
     "--no-first-run",
     "--autoplay-policy=no-user-gesture-required",
 ]
-_KEYS: Final = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
-_CONTROL, _SHIFT = 2, 8
+_KEYS: Final = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39}
+_CONTROL: Final = 2
 _USABLE: Final = (
     "document.body.dataset.ready || document.body.dataset.key || document.querySelector('.admin:not(.empty)')"
 )
@@ -187,6 +187,7 @@ class Page:
         return sum(self._bytes.values())
 
     def screenshot(self, path: Path) -> None:
+        """For who writes a test: what it is about."""
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
 
     # what a person does
@@ -238,11 +239,11 @@ class Page:
         self.press("a", control=True)
         self.write(text)
 
-    def press(self, key: str, *, control: bool = False, shift: bool = False) -> None:
+    def press(self, key: str, *, control: bool = False) -> None:
         """A key by its DOM name."""
         code = _KEYS.get(key) or ord(key.upper())
         pressed: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
-        pressed |= {"modifiers": _CONTROL * control | _SHIFT * shift, "code": key if len(key) > 1 else ""}
+        pressed |= {"modifiers": _CONTROL * control, "code": key if len(key) > 1 else ""}
         if control and key == "a":
             pressed["commands"] = ["selectAll"]
         writes = {"Enter": "\r", " ": " "}.get(key, "")
