@@ -40,7 +40,9 @@ def health(
     worker: Annotated[bool, typer.Option("--worker", help="Ask the database about the workers instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the API on this machine whether it answers; exit code 1 and the reason if it does not.
+    """Ask the API whether it answers; exit code 1 and the reason if it does not.
+
+    The one of --config on this machine, or --server anywhere.
 
     A server with keys tells the reasons for not being --ready to those who show one.
     """

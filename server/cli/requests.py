@@ -49,7 +49,13 @@ def list_command(
     print_rows(head, [_row(one) for one in found])
 
 
-@requests.command("show", epilog=examples("hunyuan-custom requests show 1f6a... --json"))
+@requests.command(
+    "show",
+    epilog=examples(
+        "hunyuan-custom requests show 1f6a... --json",
+        "hunyuan-custom requests show 1f6a... --server https://video.example.com --key $FAL_KEY",
+    ),
+)
 def show(
     request_id: RequestId,
     *,
