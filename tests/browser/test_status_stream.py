@@ -12,10 +12,10 @@ import pytest
 from tests.harness.chromium import Page
 from tests.harness.live_server import Server, example, until
 
-# Waits of half a minute and more end 50 times as soon; the server's stream says something more often than that.
+# Waits of half a minute and more end 20 times as soon; the server's stream says something more often than that.
 IMPATIENT: Final = """
 const wait = window.setTimeout;
-window.setTimeout = (act, ms, ...more) => wait(act, ms >= 30_000 ? ms / 50 : ms, ...more);"""
+window.setTimeout = (act, ms, ...more) => wait(act, ms >= 30_000 ? ms / 20 : ms, ...more);"""
 _PIECE: Final = 2**16
 BLOCKS: Final = "(document.querySelector('.log pre')?.textContent.match(/(?<=block )\\d+/g) ?? []).map(Number)"
 
