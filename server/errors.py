@@ -35,7 +35,7 @@ ServerError
 
 `response()` turns an error into its `ErrorResponse`. Failures that are never raised, like that of a cancelled request,
 are `ErrorResponse`s from the beginning (`jobs/outcomes.py`). Errors that never leave their process are defined where
-they are raised: `generator/parent.py`, `db/outage.py`, `api/key_table.py`.
+they are raised: `generator/faults.py`, `db/outage.py`, `api/access/key_table.py`.
 Sources: fal_protocol (the wire), https://docs.fal.ai/errors for types and messages.
 """
 

@@ -1,11 +1,13 @@
 """The bodies of the operator's routes, beside the overview itself (`jobs/overview.py`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, StrictBool
 
 from server.jobs.overview import Overview
+from server.jobs.request_list import ListedRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,13 @@ class AdminOverview(Overview):
     """All that the operator's page shows."""
 
     server: ServerNow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPage:
+    """Those that were asked for, the newest first."""
+
+    requests: Sequence[ListedRequest]
 
 
 class Draining(BaseModel):

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from server.api.admin_models import AdminOverview, Draining, Redelivery
+from server.api.admin_models import AdminOverview, Draining, Redelivery, RequestPage
 from server.api.playground_models import ProgressAnswer, SessionInfo
 from server.fal.queue_models import CancelAnswer, QueueStatus
 from server.fal.schemas import HunyuanCustomOutput
 from server.fal.upload_models import AccessUrl, CdnToken, StoredUrl, UploadDescription, UploadUrls
 from server.jobs.history import HistoryEntry, HistoryPage
+from server.jobs.request_details import RequestDetails
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -160,6 +161,8 @@ DRAIN = RouteDoc(
     {200: _json("Asked for.", Draining), **_OPERATOR},
     {"requestBody": {"required": True, "content": {"application/json": {"schema": Draining.model_json_schema()}}}},
 )
+REQUESTS = RouteDoc({200: _json("The newest first.", RequestPage), **_OPERATOR})
+REQUEST = RouteDoc({200: _json("The request.", RequestDetails), **_OPERATOR})
 REDELIVER = RouteDoc({202: _json("Accepted.", Redelivery), **_OPERATOR})
 OPENAPI = RouteDoc(
     {200: {"description": "The schema.", "content": {"application/json": {"schema": {"type": "object"}}}}}

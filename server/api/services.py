@@ -19,6 +19,7 @@ from server.jobs.history import History
 from server.jobs.job_store import JobStore
 from server.jobs.overview_reader import OverviewReader
 from server.jobs.progress import ProgressReads
+from server.jobs.request_list import RequestList
 from server.jobs.status_reads import StatusReads, open_rows
 from server.jobs.totals import TotalsReader
 from server.jobs.worker_registry import WorkerRegistry
@@ -61,6 +62,7 @@ class Services:
     # for the operator
     metrics: Metrics
     overview: OverviewReader
+    requests: RequestList
     outbox: WebhookOutbox
     page_files: PageFiles
 
@@ -97,6 +99,7 @@ class Services:
             webhook_keys=WebhookSigner(load_secret(database, WEBHOOKS)).key_set(),
             metrics=Metrics(database, totals, free_bytes=storage.scratch.free_bytes, stale_s=stale_s),
             overview=OverviewReader(database, stale_s=stale_s, totals=totals),
+            requests=RequestList(database),
             outbox=WebhookOutbox(database),
             page_files=PageFiles.open(settings),
         )

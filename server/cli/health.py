@@ -1,6 +1,7 @@
 """`hunyuan-custom health`: are this server, or these workers, well? For health checks of containers and services."""
 
 import http.client
+import json
 import ssl
 import time
 from typing import Annotated
@@ -8,12 +9,17 @@ from typing import Annotated
 import typer
 
 from server.cli.failure import FAILED
-from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, read_settings
+from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, Key, ServerUrl, examples, read_settings
 from server.cli.output import print_json
+from server.errors import SettingsError
 from server.settings import Settings
 
 _TIMEOUT_S = 3.0
-EXAMPLES = examples("hunyuan-custom health --ready", "hunyuan-custom health --worker --json")
+EXAMPLES = examples(
+    "hunyuan-custom health --ready",
+    "hunyuan-custom health --worker --json",
+    "hunyuan-custom health --ready --server https://video.example.com",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def health(
     *,
+    server: ServerUrl = None,
+    key: Key = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API on this machine (api.port).")] = None,
     config: Config = DEMO_CONFIG,
     data_dir: DataDir = None,
     ready: Annotated[
@@ -31,9 +40,20 @@ def health(
     worker: Annotated[bool, typer.Option("--worker", help="Ask the database about the workers instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the API on this machine whether it answers; exit code 1 and the reason if it does not."""
-    settings = read_settings(config, data_dir)
-    problem = _worker_problem(settings, ready=ready) if worker else _api_problem(settings, "ready" if ready else "live")
+    """Ask the API whether it answers; exit code 1 and the reason if it does not.
+
+    The one of --config on this machine, or --server anywhere.
+
+    A server with keys tells the reasons for not being --ready to those who show one.
+    """
+    if [server, port, worker or None].count(None) < 2:
+        raise SettingsError("--server, --port and --worker name three things to ask: give one of them")
+    question = "ready" if ready else "live"
+    if server is not None:
+        problem = _server_problem(server, key, question)
+    else:
+        settings = read_settings(config, data_dir, port=port)
+        problem = _worker_problem(settings, ready=ready) if worker else _api_problem(settings, question)
     if as_json:
         print_json({"ok": not problem, "problem": problem or None})
     elif problem:
@@ -61,6 +81,22 @@ def _api_problem(settings: Settings, question: str) -> str:
     finally:
         connection.close()
     return "" if answer.status == http.client.OK else f"{answer.status} {said}"
+
+
+def _server_problem(url: str, key: str | None, question: str) -> str:
+    """The same of a server anywhere, whose certificate has to be good."""
+    from server.generate.outcome import RequestFailed
+    from server.generate.server_calls import ServerAway, ServerCalls
+
+    with ServerCalls(url, key) as calls:
+        try:
+            calls.ask("GET", f"/health/{question}", expected="status", timeout=_TIMEOUT_S)
+        except ServerAway as error:
+            return str(error)
+        except RequestFailed as error:
+            response = error.response()
+            return f"{response.status} {json.dumps(response.body)}"
+    return ""
 
 
 def _worker_problem(settings: Settings, *, ready: bool) -> str:

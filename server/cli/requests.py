@@ -1,24 +1,15 @@
-"""`hunyuan-custom requests ...`: the requests of all owners, in the database of the deployment."""
+"""`hunyuan-custom requests ...`: the requests of all owners, in the database of the deployment or on a server."""
 
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, examples, existing_database, read_settings
+from server.cli.options import DEMO_CONFIG, AsJson, Config, DataDir, Key, ServerUrl, examples
 from server.cli.output import one_line, print_json, print_rows, time_of
-from server.errors import AlreadyCompleted, NotFound
-from server.jobs.job import CancelOutcome
-from server.jobs.request_state import State
+from server.cli.request_sources import Fields, open_requests
+from server.jobs.request_state import LONGEST_LIST, State
 from weights.progress_bar import duration
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from server.jobs.job import Job
-    from server.jobs.job_store import JobStore
-    from server.jobs.request_list import ListedRequest
 
 requests = typer.Typer(help="List, show and cancel requests.", no_args_is_help=True)
 
@@ -29,40 +20,54 @@ _ERROR = 60  # characters of an error in a list
 @requests.command(
     "list",
     epilog=examples(
-        "hunyuan-custom requests list --status failed --limit 5", "hunyuan-custom requests list --owner alice --json"
+        "hunyuan-custom requests list --status failed --limit 5",
+        "hunyuan-custom requests list --owner alice --json",
+        "hunyuan-custom requests list --server https://video.example.com --key $FAL_KEY",
     ),
 )
 def list_command(
     *,
     owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
     status: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Of the newest ones.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=LONGEST_LIST, help="Of the newest ones.")] = 20,
+    server: ServerUrl = None,
+    key: Key = None,
     config: Config = DEMO_CONFIG,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """The newest requests first: id, owner, state, times, attempts and error."""
-    from server.jobs.request_list import list_requests
+    """The newest requests first: id, owner, state, times, attempts and error.
 
-    database = existing_database(read_settings(config, data_dir))
-    found = list_requests(database, owner=owner, state=status, limit=limit)
+    From the database of the deployment, or from a server that --key is an operator's key of.
+    """
+    with open_requests(server, key, config, data_dir) as source:
+        found = source.newest(owner=owner, state=status, limit=limit)
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json(found)
         return
     head = ("request", "owner", "state", "created", "waited", "ran", "attempts", "error")
     print_rows(head, [_row(one) for one in found])
 
 
-@requests.command("show", epilog=examples("hunyuan-custom requests show 1f6a... --json"))
+@requests.command(
+    "show",
+    epilog=examples(
+        "hunyuan-custom requests show 1f6a... --json",
+        "hunyuan-custom requests show 1f6a... --server https://video.example.com --key $FAL_KEY",
+    ),
+)
 def show(
-    request_id: RequestId, config: Config = DEMO_CONFIG, data_dir: DataDir = None, as_json: AsJson = False
+    request_id: RequestId,
+    *,
+    server: ServerUrl = None,
+    key: Key = None,
+    config: Config = DEMO_CONFIG,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """One request: its input, state, times, attempts, error and log."""
-    store = _store(config, data_dir)
-    job = store.get(request_id)
-    if job is None:
-        raise NotFound(f"{request_id}: no such request")
-    shown = _details(job) | {"log": [asdict(line) for line in store.logs(job.id)]}
+    with open_requests(server, key, config, data_dir) as source:
+        shown = source.one(request_id)
     if as_json:
         print_json(shown)
         return
@@ -77,46 +82,25 @@ def show(
 
 
 @requests.command("cancel", epilog=examples("hunyuan-custom requests cancel 1f6a..."))
-def cancel(request_id: RequestId, config: Config = DEMO_CONFIG, data_dir: DataDir = None) -> None:
+def cancel(
+    request_id: RequestId,
+    *,
+    server: ServerUrl = None,
+    key: Key = None,
+    config: Config = DEMO_CONFIG,
+    data_dir: DataDir = None,
+) -> None:
     """Stop a request as its owner could: a waiting one is over at once, a running one soon."""
-    store = _store(config, data_dir)
-    if store.get(request_id) is None:
-        raise NotFound(f"{request_id}: no such request")
-    outcome = store.cancel(request_id)
-    if outcome is CancelOutcome.ALREADY_COMPLETED:
-        raise AlreadyCompleted(f"{request_id}: the request is over already")
-    was_running = outcome is CancelOutcome.WAS_RUNNING
-    typer.echo(f"{request_id} {'will be stopped by its worker' if was_running else 'is cancelled'}")
+    with open_requests(server, key, config, data_dir) as source:
+        source.cancel(request_id)
+        is_over = source.one(request_id)["state"] == State.CANCELLED
+    typer.echo(f"{request_id} {'is cancelled' if is_over else 'will be stopped by its worker'}")
 
 
-def _row(one: "ListedRequest") -> list[object]:
-    error = (one.error or "").splitlines()[:1]
-    failed = f"{one.error_type}: {error[0] if error else ''}"[:_ERROR] if one.error_type else None
-    waited = None if one.started_at is None else duration(one.started_at - one.created_at)
-    ran = None if one.started_at is None or one.finished_at is None else duration(one.finished_at - one.started_at)
-    return [one.request_id, one.owner, one.state, time_of(one.created_at), waited, ran, one.attempts, failed]
-
-
-def _details(job: "Job") -> dict[str, Any]:
-    from server.jobs import views
-    from server.jobs.request_list import ListedRequest
-
-    failure, listed = views.failure(job), ListedRequest.of(job)
-    return {
-        **asdict(listed),
-        "priority": job.priority.name.lower(),
-        "seed": str(job.seed),
-        "input": json.loads(job.input_json),  # null: not valid, or forgotten as its sender asked
-        "cancel_requested": job.cancel_requested,
-        "webhook_url": job.webhook_url,
-        "video": views.output(job).video.model_dump() if listed.state is State.SUCCEEDED else None,
-        "response": None if failure is None else {"status": failure.status, "body": failure.body},
-    }
-
-
-def _store(config: "Path", data_dir: "Path | None") -> "JobStore":
-    from server.jobs.dbos_queues import dbos_client
-    from server.jobs.job_store import JobStore
-
-    database = existing_database(read_settings(config, data_dir))
-    return JobStore(database, dbos_client(database))
+def _row(one: Fields) -> list[object]:
+    error = (one["error"] or "").splitlines()[:1]
+    failed = f"{one['error_type']}: {error[0] if error else ''}"[:_ERROR] if one["error_type"] else None
+    created, started, finished = one["created_at"], one["started_at"], one["finished_at"]
+    waited = None if started is None else duration(started - created)
+    ran = None if started is None or finished is None else duration(finished - started)
+    return [one["request_id"], one["owner"], one["state"], time_of(created), waited, ran, one["attempts"], failed]

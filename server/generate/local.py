@@ -16,20 +16,20 @@ from server.errors import ModelError, request_failure
 from server.fal.data_uri import decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput
 from server.generate.outcome import RequestFailed, Video
-from server.generator.job_message import LocalFiles, generate_message
-from server.generator.messages import Finished, Generate, JobMessage, Log, Working
-from server.generator.parent import (
+from server.generator.faults import (
     ContentFlagged,
     DiskError,
     GenerationCancelled,
     GenerationError,
-    Generator,
     GeneratorDied,
     GeneratorStalled,
     OutOfMemory,
 )
+from server.generator.job_message import LocalFiles, generate_message
+from server.generator.messages import Finished, Generate, JobMessage, Log, Working
+from server.generator.parent import Generator
 from server.generator.state import Phase
-from server.jobs.outcomes import CANCELLED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
+from server.jobs.outcomes import CANCELLED
 from server.settings import Settings
 from server.storage.scratch import Scratch
 from server.untrusted.addresses import OutboundPolicy
@@ -127,15 +127,14 @@ class LocalGeneration:
                 plan = None if made_room else self._generator.shrink()
                 if plan is None:
                     self._bar.say(str(error))
-                    raise RequestFailed(GPU_OUT_OF_MEMORY) from None
+                    raise RequestFailed(error.response()) from None
                 made_room = True
                 self._bar.say(f"Out of GPU memory; trying again with the memory plan {plan}")
             except (GeneratorDied, GeneratorStalled) as error:
                 faults += 1
                 self._bar.say(error.log_line)
                 if faults >= self._settings.jobs.max_attempts:
-                    told = RUNNER_DISCONNECTED if isinstance(error, GeneratorDied) else RUNNER_STALLED
-                    raise RequestFailed(told) from None
+                    raise RequestFailed(error.response()) from None
 
     def _failure(self, reason: str) -> RequestFailed:
         detail = f"{reason}; the generator's log: {self._log}"

@@ -131,11 +131,9 @@ class Working(_Message):
 
 
 class Preview(_Message):
-    """What the clip will about look like, after `step` of `total` steps: an animated WebP in base64."""
+    """What the clip will about look like: an animated WebP in base64."""
 
     kind: Literal["preview"] = "preview"
-    step: int
-    total: int
     picture: str
 
 

@@ -21,7 +21,7 @@ from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_re
 from server.jobs.fair_queue import Caps, enforce_caps, next_queue_order, queue_position
 from server.jobs.job import NO_INPUT, Accepted, CancelOutcome, Job, LogLine, NewJob, Rendered, Status
 from server.jobs.outcomes import CANCELLED, START_TIMEOUT
-from server.jobs.progress import ProgressTable, forget_progress
+from server.jobs.progress import forget_progress
 
 _SUCCESS = 200
 job_columns = [request_table.c[name] for name in Job.__slots__]
@@ -44,7 +44,6 @@ class JobStore:
         self._dbos = dbos
         self._clock = clock
         self._caps = caps
-        self.progress = ProgressTable(database, clock)
 
     def add(self, job: NewJob, *, max_queue_length: int | None = None) -> Accepted:
         """Accept a valid request: its row and its workflow appear together or not at all.

@@ -51,22 +51,26 @@ class ListedRequest:
         )
 
 
-def list_requests(
-    database: sa.Engine, *, owner: str | None = None, state: State | None = None, limit: int
-) -> list[ListedRequest]:
-    """The newest ones that match."""
-    columns = (
-        _row.id, _row.owner, _row.status, _row.created_at, _row.started_at, _row.finished_at, _row.worker_id,
-        _row.attempt, _row.faults, _row.inference_time, _row.error_type, _row.error,
-        _row.response_json,
-    )  # fmt: skip
-    query = sa.select(*columns).order_by(_row.seq.desc()).limit(limit)
-    if owner is not None:
-        query = query.where(_row.owner == owner)
-    if state is not None:
-        query = query.where(*_matches(state))
-    with database.connect() as connection:
-        return [ListedRequest.of(row) for row in connection.execute(query)]
+class RequestList:
+    """Those of one database; several threads may ask."""
+
+    def __init__(self, database: sa.Engine) -> None:
+        self._database = database
+
+    def newest(self, *, owner: str | None = None, state: State | None = None, limit: int) -> list[ListedRequest]:
+        """The newest ones that match."""
+        columns = (
+            _row.id, _row.owner, _row.status, _row.created_at, _row.started_at, _row.finished_at, _row.worker_id,
+            _row.attempt, _row.faults, _row.inference_time, _row.error_type, _row.error,
+            _row.response_json,
+        )  # fmt: skip
+        query = sa.select(*columns).order_by(_row.seq.desc()).limit(limit)
+        if owner is not None:
+            query = query.where(_row.owner == owner)
+        if state is not None:
+            query = query.where(*_matches(state))
+        with self._database.connect() as connection:
+            return [ListedRequest.of(row) for row in connection.execute(query)]
 
 
 def _matches(state: State) -> tuple[sa.ColumnElement[bool], ...]:

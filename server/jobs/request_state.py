@@ -1,9 +1,12 @@
 """How a request is doing, in words that say of an end what kind it was; without a database."""
 
 from enum import StrEnum
+from typing import Final
 
 from server.jobs.job import Status
 from server.jobs.outcomes import CANCELLED
+
+LONGEST_LIST: Final = 10_000  # requests at once, about 5 MB as JSON: for the command and the route that list them
 
 
 class State(StrEnum):

@@ -93,8 +93,9 @@ addMessages({
     "hook.delivered": "delivered",
     "hook.failed": "given up",
     "host.deleted": "deleted request",
-    "memory.of": "{used} of {total}",
-    "memory.title": "GPU {gpu}: {used} in use of {total}; the generator held {peak} at most",
+    "memory.of": "{used} of {total}, peak {peak}",
+    "memory.rank": "rank {n}",
+    "memory.title": "{used} of {total} in use by anything; the generator held {peak} at most",
     "memory.unknown": "none reported",
     "pid.generator": "generator {pid}",
 
@@ -238,8 +239,9 @@ addMessages({
     "hook.delivered": "zugestellt",
     "hook.failed": "aufgegeben",
     "host.deleted": "gelöschte Anfrage",
-    "memory.of": "{used} von {total}",
-    "memory.title": "GPU {gpu}: {used} von {total} belegt; der Generator hielt höchstens {peak}",
+    "memory.of": "{used} von {total}, Spitze {peak}",
+    "memory.rank": "Rang {n}",
+    "memory.title": "{used} von {total} insgesamt belegt; der Generator hielt höchstens {peak}",
     "memory.unknown": "keiner gemeldet",
     "pid.generator": "Generator {pid}",
 

@@ -135,20 +135,21 @@ function workerState(worker) {
   return [STATES[worker.state] ?? "", word(`state.${worker.state}`)];
 }
 
+/** A line for each rank; which one is said where there are several. */
 function fillMemory(cell, worker) {
   while (cell.children.length > worker.gpus.length) cell.lastChild.remove();
   if (worker.gpus.length === 0) return put(cell, t("memory.unknown"));
   if (cell.children.length === 0) cell.textContent = "";
   worker.gpus.forEach((gpu, index) => {
-    if (!cell.children[index]) cell.append(el("div", { className: "memory" }, el("progress"), el("span", { className: "small" })));
+    if (!cell.children[index])
+      cell.append(el("div", { className: "memory" }, el("progress", { "aria-hidden": "true" }), el("span", { className: "small" })));
     const [bar, words] = cell.children[index].children;
     const [used, peak, total] = [gpu.used_bytes, gpu.peak_bytes, gpu.total_bytes].map(size);
     bar.max = gpu.total_bytes;
     bar.value = gpu.used_bytes;
-    const whole = t("memory.title", { gpu: gpu.gpu, used, peak, total });
-    bar.setAttribute("aria-label", whole);
-    cell.children[index].title = whole;
-    put(words, t("memory.of", { used, total }));
+    cell.children[index].title = t("memory.title", { used, peak, total });
+    const rank = worker.gpus.length > 1 ? `${t("memory.rank", { n: gpu.gpu })}: ` : "";
+    put(words, rank + t("memory.of", { used, peak, total }));
   });
 }
 

@@ -44,6 +44,7 @@ export class Live {
   close() {
     this.closed.abort();
     this.stream?.abort();
+    this.seen?.();
     this.#forgetPreview();
   }
 
@@ -195,16 +196,14 @@ export class Live {
   #onVisibility() {
     clearTimeout(this.letGo);
     if (document.hidden) this.letGo = setTimeout(() => this.stream?.abort(), HIDDEN_STREAM_MS);
-    else this.#poll();
+    else {
+      this.seen?.();
+      this.#poll();
+    }
   }
 
-  #visible() {
-    return new Promise((resolve) => {
-      const look = () => (!document.hidden || this.closed.signal.aborted) && resolve();
-      document.addEventListener("visibilitychange", look, { signal: this.closed.signal });
-      this.closed.signal.addEventListener("abort", look);
-      look();
-    });
+  async #visible() {
+    if (document.hidden) await new Promise((resolve) => (this.seen = resolve));
   }
 
   #signedIn() {

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from server.errors import ErrorResponse
+from server.generator.faults import GeneratorDied
 from server.jobs.job import Job
-from server.jobs.outcomes import RUNNER_DISCONNECTED, START_TIMEOUT
+from server.jobs.outcomes import START_TIMEOUT
 from server.settings import JobSettings
 
 
@@ -54,7 +55,7 @@ def reason_not_to_start(job: Job, limits: JobSettings, *, now: float) -> Ended |
     if job.attempt == 1 and job.start_deadline is not None and now > job.start_deadline:
         return Ended(START_TIMEOUT)
     if job.faults >= _faults_allowed(job, limits):
-        return Ended(RUNNER_DISCONNECTED)
+        return Ended(GeneratorDied.told)
     return None
 
 

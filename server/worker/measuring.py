@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from server.db.outage import GivenUp
-from server.generator.messages import JobMessage, Log, Working
-from server.generator.parent import (
+from server.generator.faults import (
     ContentFlagged,
     DiskError,
     GenerationCancelled,
@@ -16,6 +15,7 @@ from server.generator.parent import (
     GeneratorStalled,
     OutOfMemory,
 )
+from server.generator.messages import JobMessage, Log, Working
 from server.generator.state import GpuMemory
 from server.jobs.measurements import Measured, MeasurementTable, together
 from server.tracing.spans import NO_SPAN, current_span, error_type_of

@@ -24,6 +24,7 @@ from server.jobs.dbos_queues import (
     some_enqueued,
 )
 from server.jobs.measurements import MeasurementTable
+from server.jobs.progress import ProgressTable
 from server.jobs.waiting_job_store import WaitingJobStore
 from server.jobs.worker_registry import WorkerRegistry
 from server.logs import about_request
@@ -83,7 +84,10 @@ class WorkerProcess:
 
         measuring = Measuring()
         self._report = MeasurementReport(MeasurementTable(database), measuring, worker_id=own_id)
-        render = RenderWorkflow(store, storage, generator, dbos, settings=settings, measuring=measuring)
+        progress = ProgressTable(database)
+        render = RenderWorkflow(
+            store, storage, generator, dbos, progress=progress, settings=settings, measuring=measuring
+        )
         self._render, self._claims = render, render.claims
         self._engine = DBOS(config=dbos_config(database, executor_id=own_id))
         prepare = PrepareWorkflow(store, storage, settings, measuring=measuring)

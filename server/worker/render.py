@@ -10,22 +10,21 @@ from typing import Final, assert_never
 from dbos import DBOSClient
 
 from server.db.outage import GivenUp, ride_out
-from server.errors import ErrorResponse, TryAgainLater
-from server.generator.job_message import LocalFiles, generate_message
-from server.generator.messages import Generate, JobMessage
-from server.generator.parent import (
+from server.generator.faults import (
     ContentFlagged,
     DiskError,
     GenerationCancelled,
     GenerationError,
-    Generator,
     GeneratorDied,
     GeneratorStalled,
     OutOfMemory,
 )
+from server.generator.job_message import LocalFiles, generate_message
+from server.generator.messages import Generate, JobMessage
+from server.generator.parent import Generator
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
-from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
+from server.jobs.progress import ProgressTable
 from server.settings import Settings
 from server.storage.files import Storage
 from server.storage.scratch import scratch_thumbnail
@@ -63,12 +62,14 @@ class RenderWorkflow(Workflow):
         generator: Generator,
         dbos: DBOSClient,
         *,
+        progress: ProgressTable,
         settings: Settings,
         measuring: Measuring | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(store, storage, settings, measuring=measuring)
         self._generator = generator
+        self._progress = progress
         self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
@@ -162,25 +163,20 @@ class RenderWorkflow(Workflow):
             return Unwanted()
         except (GeneratorDied, GeneratorStalled) as error:
             self._log(job, error.log_line)
-            told = RUNNER_DISCONNECTED if isinstance(error, GeneratorDied) else RUNNER_STALLED
-            return after_fault(job, self._settings.jobs, told)
+            return after_fault(job, self._settings.jobs, error.response())
         except OutOfMemory as error:
             return self._make_room(job, error)
         except DiskError as error:
             self._log(job, "The disk is full or cannot be written; trying again")
             logger.warning("request %s: %s", job.id, error)
             self._pause_s = min(max(self._settings.jobs.storage_retry_delay_s, 2 * pause_s), _LONGEST_PAUSE_S)
-            return after_fault(job, self._settings.jobs, TryAgainLater().response())
+            return after_fault(job, self._settings.jobs, error.response())
         except (ContentFlagged, GenerationError) as error:
-            return Ended(self._failure(job, error))
-
-    def _failure(self, job: Job, error: ContentFlagged | GenerationError) -> ErrorResponse:
-        """What the same request would end with again."""
-        if isinstance(error, ContentFlagged):
-            self._log(job, error.log_line, "ERROR")
-            return error.response()
-        logger.warning("request %s: %s", job.id, error)
-        return GENERATION_FAILED
+            if isinstance(error, ContentFlagged):
+                self._log(job, error.log_line, "ERROR")
+            else:
+                logger.warning("request %s: %s", job.id, error)
+            return Ended(error.response())
 
     def _generate(self, job: Job) -> Made:
         with JobLog(self._store, job) as log, self._local_image(job) as image, self._rendering(job) as output:
@@ -194,7 +190,7 @@ class RenderWorkflow(Workflow):
                 log.on_message(heard)
                 progress.on_message(heard)
 
-            with self._measuring.attempt() as stages, JobProgress(self._store.progress, job) as progress:
+            with self._measuring.attempt() as stages, JobProgress(self._progress, job) as progress:
                 finished = self._generator.run(
                     message, on_message=on_message, cancel_requested=lambda: self._store.is_unwanted(job)
                 )
@@ -206,7 +202,7 @@ class RenderWorkflow(Workflow):
         plan = self._generator.shrink() if may_retry else None
         if plan is None:
             self._log(job, str(error), "ERROR")
-            return Ended(GPU_OUT_OF_MEMORY)
+            return Ended(error.response())
         self._made_room_for = job.id
         self._log(job, f"Out of GPU memory; trying again with the memory plan {plan}")
         return Again(fault=False)

@@ -1,11 +1,16 @@
 """The operator's page, as an operator uses it."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from server.db.connection import create_engine
+from server.db.tables import measurement_table, worker_table
+from server.jobs.measurements import Measured
 from tests.harness.chromium import Page
 from tests.harness.live_server import Server, example
 
@@ -16,6 +21,31 @@ pytestmark = pytest.mark.usefixtures("calm")
 def _takes_requests_again(server: Server) -> Iterator[None]:
     yield
     server.http.post("/admin/drain", json={"draining": False})
+
+
+@contextmanager
+def worker_with_ranks(server: Server, name: str, ranks: int) -> Iterator[None]:
+    """A worker that reported so many GPUs: its rows alone, since they are all that a page can see of one."""
+    gpus = [
+        {"gpu": rank, "used_bytes": 40 * 10**9, "peak_bytes": (50 + rank) * 10**9, "total_bytes": 80 * 10**9}
+        for rank in range(ranks)
+    ]
+    now = time.time()
+    of = {
+        worker_table: {"id": name, "pid": 1, "state": "ready", "detail": "", "draining": False, "heartbeat_at": now},
+        measurement_table: {"worker_id": name, "measured_json": Measured(gpus=gpus).model_dump_json(), "at": now},
+    }
+    database = create_engine(f"sqlite:///{server.data_dir / 'hunyuan-custom.sqlite'}")
+    try:
+        with database.begin() as transaction:
+            for table, row in of.items():
+                transaction.execute(table.insert().values(**row))
+        yield
+    finally:
+        with database.begin() as transaction:
+            transaction.execute(worker_table.delete().where(worker_table.c.id == name))
+            transaction.execute(measurement_table.delete().where(measurement_table.c.worker_id == name))
+        database.dispose()
 
 
 def test_an_operator_sees_what_runs_and_drains(
@@ -35,7 +65,10 @@ def test_an_operator_sees_what_runs_and_drains(
     says("#running", running[:8], "denoising")
     says("#queue", waiting[:8])
     says("#workers", workers()[0]["id"], "ready")
-    assert not barriers(tab)
+    with worker_with_ranks(server, "two-gpus", 2):
+        says("#workers", "rank 0: 40 GB of 80 GB, peak 50 GB", "rank 1: 40 GB of 80 GB, peak 51 GB")
+        assert not barriers(tab)
+    tab.until("!document.querySelector('#workers').innerText.includes('two-gpus')")
 
     tab.click("#drain")
     assert not workers()[0]["draining"], "it is asked first"

@@ -48,7 +48,8 @@ Generated from the command line by `python -m tests.docs.generated`.
 
 `make` installs the `hunyuan-custom` command into `.venv/bin`; `python -m server` is the same. `--help` explains the
 options of a command. `--config` is the TOML file of the deployment (the demo's by default), `--data-dir` overrides
-`data_dir`.
+`data_dir`. Where there is `--server`, the command asks that server over HTTP instead, with the key of `--key` or
+`FAL_KEY`.
 
 What a command was asked for is on stdout, all else on stderr: progress is a bar on a terminal, elsewhere a line every
 few seconds. With `--json` stdout is one JSON value. `NO_COLOR` takes the colours away. For completion in bash, zsh or

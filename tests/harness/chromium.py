@@ -31,8 +31,8 @@ _OPTIONS: Final = [
     "--no-first-run",
     "--autoplay-policy=no-user-gesture-required",
 ]
-_KEYS: Final = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39, "ArrowDown": 40}
-_CONTROL, _SHIFT = 2, 8
+_KEYS: Final = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39}
+_CONTROL: Final = 2
 _USABLE: Final = (
     "document.body.dataset.ready || document.body.dataset.key || document.querySelector('.admin:not(.empty)')"
 )
@@ -59,7 +59,10 @@ class Browser:
         port, path = where.read_text().split()
         address = f"ws://127.0.0.1:{port}{path}"
         self._closing = ExitStack()
-        self._socket = self._closing.enter_context(connect(address, max_size=None, compression=None, proxy=None))
+        # No pings: what pages report fills the socket while a test waits for something else, and hides the answers.
+        self._socket = self._closing.enter_context(
+            connect(address, max_size=None, compression=None, proxy=None, ping_interval=None)
+        )
         self._numbers = itertools.count(1)
         self._pages: dict[str, Page] = {}
 
@@ -119,8 +122,12 @@ class Page:
     def prepare(self) -> None:
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
             self._call(f"{domain}.enable")
-        self._call("Page.addScriptToEvaluateOnNewDocument", source=_READY)
+        self.begin_with(_READY)
         self.resize(1280, 900)
+
+    def begin_with(self, script: str) -> None:
+        """Run it before the scripts of every page that is opened from now on."""
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **parameters)
@@ -180,6 +187,7 @@ class Page:
         return sum(self._bytes.values())
 
     def screenshot(self, path: Path) -> None:
+        """For who writes a test: what it is about."""
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
 
     # what a person does
@@ -231,11 +239,11 @@ class Page:
         self.press("a", control=True)
         self.write(text)
 
-    def press(self, key: str, *, control: bool = False, shift: bool = False) -> None:
+    def press(self, key: str, *, control: bool = False) -> None:
         """A key by its DOM name."""
         code = _KEYS.get(key) or ord(key.upper())
         pressed: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
-        pressed |= {"modifiers": _CONTROL * control | _SHIFT * shift, "code": key if len(key) > 1 else ""}
+        pressed |= {"modifiers": _CONTROL * control, "code": key if len(key) > 1 else ""}
         if control and key == "a":
             pressed["commands"] = ["selectAll"]
         writes = {"Enter": "\r", " ": " "}.get(key, "")

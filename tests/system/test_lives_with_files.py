@@ -25,11 +25,12 @@ from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
+from server.generator.faults import GenerationCancelled, GenerationError, GeneratorDied
 from server.generator.messages import Finished, Generate, Log
-from server.generator.parent import GenerationCancelled, GenerationError, GeneratorDied
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
+from server.jobs.progress import ProgressTable
 from server.settings import RetentionSettings
 from server.settings_loader import load_settings
 from server.storage.local import LocalStorage
@@ -180,8 +181,9 @@ class World:
         store: Any = Watched(self.store, wire)
         storage: Any = Watched(self.storage, wire)
         generator: Any = Generator(wire, mood)
+        progress = ProgressTable(self.database)  # written by a thread of its own, at no step of ours
         engine = self.engine  # called in the transactions of the store, which happen or do not
-        render = RenderWorkflow(store, storage, generator, engine, settings=self.settings)
+        render = RenderWorkflow(store, storage, generator, engine, progress=progress, settings=self.settings)
         workflows: dict[str, Callable[..., None]] = {
             "prepare": PrepareWorkflow(store, storage, self.settings).run,
             "render": render.run,

@@ -1,4 +1,7 @@
-"""Rewrites every call to its canonical path before routing (see `fal/hosts.py`)."""
+"""Rewrites every call to its canonical path before routing (see `fal/hosts.py`).
+
+`path` is the canonical one from here on; `raw_path` stays what the client wrote.
+"""
 
 from typing import Final
 from urllib.parse import unquote
@@ -12,7 +15,6 @@ from server.errors import BadRequest, NotFound
 from server.fal.hosts import FAL_PREFIXES, PROXY_PATH, canonical_path, proxy_target
 
 _VIA_PROXY: Final = "hunyuan_custom.via_proxy"
-_ASKED_PATH: Final = "hunyuan_custom.asked_path"
 
 
 class HostRewrite:
@@ -31,7 +33,7 @@ class HostRewrite:
         except (BadRequest, NotFound) as error:
             await to_response(error)(scope, receive, send)
             return
-        await self._app({**scope, **changes, _ASKED_PATH: scope["path"]}, receive, send)
+        await self._app({**scope, **changes}, receive, send)
 
 
 def came_via_proxy(scope: Scope) -> bool:
@@ -39,18 +41,13 @@ def came_via_proxy(scope: Scope) -> bool:
     return _VIA_PROXY in scope
 
 
-def asked_path(scope: Scope) -> str:
-    """The path as the client wrote it."""
-    return str(scope[_ASKED_PATH])
-
-
 def _rewritten(request: Request) -> Scope:
     path = request.scope["path"]
     if path.rstrip("/") != PROXY_PATH:
         path = canonical_path(request.headers.get("host", ""), path)
-        return {"path": path, "raw_path": path.encode()}
+        return {"path": path}
     target = proxy_target(request.headers, base_url(request))
     path = canonical_path(target.host, unquote(target.path))
     if not path.startswith(FAL_PREFIXES):
         raise BadRequest("Invalid request")
-    return {"path": path, "raw_path": path.encode(), "query_string": target.query, _VIA_PROXY: True}
+    return {"path": path, "query_string": target.query, _VIA_PROXY: True}

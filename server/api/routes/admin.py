@@ -4,26 +4,30 @@ import logging
 import shutil
 import time
 from dataclasses import asdict
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from server.api.admin_models import Draining, Redelivery, ServerNow
+from server.api.admin_models import Draining, Redelivery, RequestPage, ServerNow
 from server.api.auth import admit_operator
 from server.api.middleware.request_ids import REQUEST_ID
 from server.api.model_response import ModelResponse
 from server.api.request_body import read_body
-from server.api.route_docs import CANCEL, DRAIN, OVERVIEW, REDELIVER
+from server.api.route_docs import CANCEL, DRAIN, OVERVIEW, REDELIVER, REQUEST, REQUESTS
 from server.api.services import Services, services
 from server.api.stored_jobs import cancelled, stored_job
 from server.fal.schemas import invalid_body, parse_json_object
+from server.jobs.request_details import details
+from server.jobs.request_state import LONGEST_LIST, State
 from server.version import VERSION
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 logger = logging.getLogger(__name__)
+
+Limit = Annotated[int, Query(ge=1, le=LONGEST_LIST, description="How many requests at most.")]
 
 _STARTED: Final = time.monotonic()
 _BODY_BYTES: Final = 1000
@@ -58,6 +62,25 @@ async def redeliver(request: Request, request_id: str) -> Response:
     await run_in_threadpool(services(request).outbox.redeliver, job.id)
     logger.info("the operator asked for another delivery of request %s", job.id)
     return ModelResponse(Redelivery(request_id=job.id, state="pending"), 202, {REQUEST_ID: job.id})
+
+
+@router.get("/requests", responses=REQUESTS.responses)
+async def requests(
+    request: Request, owner: str | None = None, status: State | None = None, limit: Limit = 20
+) -> JSONResponse:
+    """The newest requests of all owners, or of one, or in one state; without their input."""
+    admit_operator(request)
+    found = await run_in_threadpool(services(request).requests.newest, owner=owner, state=status, limit=limit)
+    return JSONResponse(asdict(RequestPage(requests=found)))
+
+
+@router.get("/requests/{request_id}", responses=REQUEST.responses)
+async def one_request(request: Request, request_id: str) -> JSONResponse:
+    """Any owner's request: its input, state, times, attempts, error and log."""
+    admit_operator(request)
+    job = await stored_job(request, request_id, owner=None)
+    log = await run_in_threadpool(services(request).store.logs, job.id)
+    return JSONResponse(asdict(details(job, log)), headers={REQUEST_ID: job.id})
 
 
 @router.post("/requests/{request_id}/cancel", status_code=202, responses=CANCEL.responses)

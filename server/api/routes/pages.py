@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from server.api.middleware.host_rewrite import asked_path
 from server.api.services import services
 from server.errors import NotFound
 
@@ -19,7 +18,7 @@ async def playground(request: Request) -> Response:
 @router.get("/admin")
 async def admin(request: Request) -> Response:
     """The page for the operator."""
-    if asked_path(request.scope).endswith("/"):  # the files of a page are named relative to it
+    if request.scope["raw_path"].endswith(b"/"):  # the files of a page are named relative to it
         return RedirectResponse("../admin", 308)
     return _page(request, "admin")
 

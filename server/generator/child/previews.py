@@ -34,4 +34,4 @@ class JobPreviews:
         except Exception as error:  # costs the picture, not the job
             logger.warning("no preview of step %d: %s: %s", preview.step, type(error).__name__, error)
             return
-        self._done.put(PreviewMessage(step=preview.step, total=preview.total, picture=picture))
+        self._done.put(PreviewMessage(picture=picture))

@@ -13,6 +13,7 @@ from server.errors import (
     TooManyRequests,
     Unauthorized,
 )
+from server.generator.faults import GenerationError, GeneratorStalled
 from server.jobs import outcomes
 
 
@@ -25,8 +26,8 @@ from server.jobs import outcomes
         (Unauthorized().response(), WRONG),
         (TooManyRequests().response(), FAILED),
         (Overloaded().response(), FAILED),
-        (outcomes.GENERATION_FAILED, FAILED),
-        (outcomes.RUNNER_STALLED, FAILED),
+        (GenerationError.told, FAILED),
+        (GeneratorStalled.told, FAILED),
     ],
 )
 def test_the_exit_code_of_a_failure(response: ErrorResponse, code: int) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from server.cli.main import app
 from server.db.connection import create_engine
 from server.db.tables import worker_table
+from tests.harness.command import run_command
 from tests.harness.live_server import Server
 
 
@@ -24,13 +25,42 @@ def test_a_running_server_is_well(server: Server, monkeypatch: pytest.MonkeyPatc
     assert (done.exit_code, done.output) == (0, "")
 
 
-def test_no_server_is_one_line_and_exit_code_1(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("question", [(), ("--ready",)])
+@pytest.mark.parametrize("way", ["--port", "--server"])
+def test_a_server_that_is_named_is_asked(server: Server, way: str, question: tuple[str, ...]) -> None:
+    where = str(server.http.base_url.port) if way == "--port" else server.url
+    done = _health(server, way, where, *question)
+    assert (done.exit_code, done.output) == (0, "")
+
+
+@pytest.mark.parametrize("way", ["--port", "--server"])
+def test_no_server_is_one_line_and_exit_code_1(server: Server, way: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nothing listens
-        monkeypatch.setenv("HUNYUAN_CUSTOM_API__PORT", str(taken.getsockname()[1]))
-        done = _health(server)
+        port = taken.getsockname()[1]
+        done = _health(server, way, str(port) if way == "--port" else f"http://127.0.0.1:{port}")
     assert done.exit_code == 1
     assert "does not answer" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("way", ["--port", "--server"])
+def test_a_draining_server_is_alive_and_not_ready(server: Server, way: str) -> None:
+    where = str(server.http.base_url.port) if way == "--port" else server.url
+    server.http.post("/admin/drain", json={"draining": True})
+    try:
+        alive, ready = _health(server, way, where), _health(server, way, where, "--ready")
+    finally:
+        server.http.post("/admin/drain", json={"draining": False})
+    assert (alive.exit_code, ready.exit_code) == (0, 1)
+    assert ready.stderr.startswith('503 {"status":')
+    assert "not ready" in ready.stderr
+
+
+@pytest.mark.parametrize("other", [("--port", "8000"), ("--worker",)])
+def test_two_things_to_ask_are_a_mistake(other: tuple[str, ...]) -> None:
+    ran = run_command("health", "--server", "http://127.0.0.1:8000", *other)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
 
 
 def test_https_is_asked_over_https(tls_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
-"""`hunyuan-custom requests ...` and `status`, beside a running server."""
+"""`hunyuan-custom requests ...` and `status`, beside a running server and by way of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +26,18 @@ def made(server: Server) -> Iterator[dict[State, str]]:
         server.finish(ids[state])
 
 
-def beside(server: Server, *words: str) -> Ran:
-    return run_command(*words, "--data-dir", str(server.data_dir))
+Ask = Callable[..., Ran]
 
 
-def test_requests_are_listed_newest_first(server: Server, made: dict[State, str]) -> None:
-    listed = json.loads(beside(server, "requests", "list", "--json", "--limit", "4").out)
+@pytest.fixture(params=["database", "server"])
+def ask(request: pytest.FixtureRequest, server: Server) -> Ask:
+    """Run a command on that deployment."""
+    source = ("--data-dir", str(server.data_dir)) if request.param == "database" else ("--server", server.url)
+    return lambda *words: run_command(*words, *source)
+
+
+def test_requests_are_listed_newest_first(ask: Ask, made: dict[State, str]) -> None:
+    listed = json.loads(ask("requests", "list", "--json", "--limit", "4").out)
     assert [(one["request_id"], one["state"]) for one in listed] == [
         (one, state) for state, one in reversed(made.items())
     ]
@@ -40,61 +46,66 @@ def test_requests_are_listed_newest_first(server: Server, made: dict[State, str]
 
 
 @pytest.mark.parametrize("state", [State.WAITING, State.RUNNING, State.FAILED, State.CANCELLED])
-def test_requests_of_one_state(server: Server, made: dict[State, str], state: State) -> None:
-    head, first, *_ = beside(server, "requests", "list", "--status", state).out.splitlines()
+def test_requests_of_one_state(ask: Ask, made: dict[State, str], state: State) -> None:
+    head, first, *_ = ask("requests", "list", "--status", state).out.splitlines()
     assert head.split()[:3] == ["request", "owner", "state"]
     assert first.split()[:3] == [made[state], "local", state]
 
 
-def test_requests_of_an_owner_without_any(server: Server, made: dict[State, str]) -> None:  # noqa: ARG001
-    assert beside(server, "requests", "list", "--owner", "alice", "--json").out == "[]\n"
+def test_requests_of_an_owner_without_any(ask: Ask, made: dict[State, str]) -> None:  # noqa: ARG001
+    assert ask("requests", "list", "--owner", "alice", "--json").out == "[]\n"
 
 
-def test_a_request_is_shown_with_its_input_error_and_log(server: Server, made: dict[State, str]) -> None:
-    running = json.loads(beside(server, "requests", "show", made[State.RUNNING], "--json").out)
+def test_a_request_is_shown_with_its_input_error_and_log(ask: Ask, made: dict[State, str]) -> None:
+    running = json.loads(ask("requests", "show", made[State.RUNNING], "--json").out)
     assert (running["state"], running["input"]["prompt"], running["attempts"]) == ("running", "WORKS_SLOWLY", 1)
     assert running["input"]["image_url"] == "data:", "the picture itself is in the storage"
-    failed = json.loads(beside(server, "requests", "show", made[State.FAILED], "--json").out)
+    failed = json.loads(ask("requests", "show", made[State.FAILED], "--json").out)
     assert failed["response"]["body"]["detail"][0]["loc"] == ["body", "num_frames"]
-    shown = beside(server, "requests", "show", made[State.FAILED]).out
+    shown = ask("requests", "show", made[State.FAILED]).out
     assert "greater than or equal to 81" in shown
 
 
-def test_what_a_user_wrote_tells_the_terminal_nothing(server: Server) -> None:
+def test_both_sources_show_the_same(server: Server, made: dict[State, str]) -> None:
+    for words in (("show", made[State.FAILED]), ("show", made[State.FAILED], "--json"), ("list", "--status", "failed")):
+        beside = run_command("requests", *words, "--data-dir", str(server.data_dir))
+        assert run_command("requests", *words, "--server", server.url) == beside
+
+
+def test_what_a_user_wrote_tells_the_terminal_nothing(server: Server, ask: Ask) -> None:
     written = "\u009b2J\n2026-11-26 forged"
     request_id = server.submit(example(prompt=written))
     server.cancel(request_id)
-    as_json = beside(server, "requests", "show", request_id, "--json").out
+    as_json = ask("requests", "show", request_id, "--json").out
     assert json.loads(as_json)["input"]["prompt"] == written
     assert "\u009b" not in as_json
-    shown = beside(server, "requests", "show", request_id).out
+    shown = ask("requests", "show", request_id).out
     assert "\\x9b2J\\n2026-11-26 forged" in shown
     assert "\u009b" not in shown
 
 
-def test_a_request_is_cancelled_once(server: Server) -> None:
+def test_a_request_is_cancelled_once(server: Server, ask: Ask) -> None:
     doomed = server.submit(example(prompt="WORKS_SLOWLY"))
-    assert doomed in beside(server, "requests", "cancel", doomed).out
+    assert doomed in ask("requests", "cancel", doomed).out
     assert server.finish(doomed).status_code == 499
-    again = beside(server, "requests", "cancel", doomed)
+    again = ask("requests", "cancel", doomed)
     assert (again.code, len(again.err.splitlines())) == (2, 1)
     assert "over already" in again.err
 
 
 @pytest.mark.parametrize("command", ["show", "cancel"])
-def test_an_unknown_request_is_one_line(server: Server, command: str) -> None:
-    ran = beside(server, "requests", command, "x")
-    assert (ran.code, ran.err) == (2, "error: x: no such request\n")
+@pytest.mark.parametrize("name", ["x", "x?y"])
+def test_an_unknown_request_is_one_line(ask: Ask, command: str, name: str) -> None:
+    ran = ask("requests", command, name)
+    assert (ran.code, ran.err) == (2, f"error: {name}: no such request\n")
 
 
-@pytest.mark.parametrize("way", ["database", "server"])
-def test_status_says_what_waits_and_runs(server: Server, made: dict[State, str], way: str) -> None:
-    source = ("--data-dir", str(server.data_dir)) if way == "database" else ("--server", server.url)
-    seen = json.loads(run_command("status", "--json", *source).out)
+def test_status_says_what_waits_and_runs(ask: Ask, made: dict[State, str]) -> None:
+    seen = json.loads(ask("status", "--json").out)
     assert seen["ready"] is True
     assert [job["request_id"] for job in seen["running"]] == [made[State.RUNNING]]
     assert [job["request_id"] for job in seen["queue"]["next"]] == [made[State.WAITING]]
-    shown = run_command("status", *source).out
+    shown = ask("status").out
     assert shown.startswith("ready: 1 of 1 workers")
     assert made[State.RUNNING] in shown
 

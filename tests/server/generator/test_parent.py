@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from server.generator.faults import GenerationCancelled, GeneratorDied
 from server.generator.messages import Channel, Generate, JobMessage, Working, from_generator
-from server.generator.parent import GenerationCancelled, Generator, GeneratorDied
+from server.generator.parent import Generator
 from server.generator.state import Phase
 from server.settings_loader import load_settings
 from tests.harness.generate_job import generate_job

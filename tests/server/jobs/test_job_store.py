@@ -13,11 +13,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from server.db.tables import progress_table, request_table
 from server.errors import INTERNAL_ERROR
 from server.fal.submit_headers import Priority
+from server.generator.faults import GeneratorDied
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import CancelOutcome, Job, Rendered, Status
 from server.jobs.job_store import JobStore
-from server.jobs.outcomes import RUNNER_DISCONNECTED
-from server.jobs.progress import Progress
+from server.jobs.progress import Progress, ProgressTable
 from tests.harness.new_job import new_job
 from tests.harness.queue_positions import QueuePositions
 
@@ -96,13 +96,13 @@ class Lives(RuleBasedStateMachine):
     def fail(self, attempt: Job | None) -> None:
         if attempt:
             before = self.current(attempt.id)
-            failed = self.store.fail(attempt.id, RUNNER_DISCONNECTED, attempt=attempt.attempt)
+            failed = self.store.fail(attempt.id, GeneratorDied.told, attempt=attempt.attempt)
             assert failed == (before.status is not Status.COMPLETED and before.attempt == attempt.attempt)
 
     @rule(attempt=attempts, picture=st.sampled_from([None, b"picture"]))
     def report(self, attempt: Job | None, picture: bytes | None) -> None:
         if attempt:
-            self.store.progress.write(attempt, Progress("denoise", attempt.attempt, 30, preview=1), picture)
+            ProgressTable(self.database).write(attempt, Progress("denoise", attempt.attempt, 30, preview=1), picture)
 
     @rule(attempt=attempts)
     def stop_cancelled(self, attempt: Job | None) -> None:

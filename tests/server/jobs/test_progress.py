@@ -12,7 +12,7 @@ from server.errors import INTERNAL_ERROR
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Rendered
 from server.jobs.job_store import JobStore
-from server.jobs.progress import Progress, ProgressReads
+from server.jobs.progress import Progress, ProgressReads, ProgressTable
 from server.jobs.status_reads import open_rows
 from tests.harness.new_job import new_job
 
@@ -48,7 +48,7 @@ def claimed(store: JobStore, request_id: str) -> Job:
 
 
 def test_a_watcher_follows_a_job_from_its_image_to_its_file(either_database: sa.Engine, dbos: DBOSClient) -> None:
-    store, job = JobStore(either_database, dbos), new_job()
+    store, table, job = JobStore(either_database, dbos), ProgressTable(either_database), new_job()
     store.add(job)
     assert read(either_database, job.id) == (Progress("prepare"), None)
     added = store.get(job.id)
@@ -58,11 +58,11 @@ def test_a_watcher_follows_a_job_from_its_image_to_its_file(either_database: sa.
     attempt = claimed(store, job.id)
     assert read(either_database, job.id) == (Progress(None), None)
     early, late = Progress("encode", 1, 5), Progress("denoise", 7, 1800, 12.5, 1)
-    store.progress.write(attempt, early)
+    table.write(attempt, early)
     assert read(either_database, job.id) == (early, None)
-    store.progress.write(attempt, late, b"\x00picture")
+    table.write(attempt, late, b"\x00picture")
     assert read(either_database, job.id) == (late, b"\x00picture")
-    store.progress.write(attempt, Progress("decode", 1, 8, None, 9))
+    table.write(attempt, Progress("decode", 1, 8, None, 9))
     assert read(either_database, job.id) == (Progress("decode", 1, 8, None, 1), b"\x00picture"), "the last one stays"
     assert read(either_database, job.id, owner="another") == (None, None)
     store.rendered(attempt, Rendered("files/key.mp4", "/tmp/x.mp4", "w", 1.0))
@@ -72,15 +72,15 @@ def test_a_watcher_follows_a_job_from_its_image_to_its_file(either_database: sa.
 
 
 def test_the_next_attempt_begins_without_the_progress_of_the_last(either_database: sa.Engine, dbos: DBOSClient) -> None:
-    store, job = JobStore(either_database, dbos), new_job()
+    store, table, job = JobStore(either_database, dbos), ProgressTable(either_database), new_job()
     store.add(job)
     lost = claimed(store, job.id)
-    store.progress.write(lost, Progress("denoise", 9, 10, preview=1), b"old")
+    table.write(lost, Progress("denoise", 9, 10, preview=1), b"old")
     after = claimed(store, job.id)
     assert read(either_database, job.id) == (Progress(None), None)
-    store.progress.write(lost, Progress("denoise", 10, 10, preview=2), b"of a zombie")
+    table.write(lost, Progress("denoise", 10, 10, preview=2), b"of a zombie")
     assert read(either_database, job.id) == (Progress(None), None)
-    store.progress.write(after, Progress("denoise", 1, 10))
+    table.write(after, Progress("denoise", 1, 10))
     assert store.release(after)
     assert read(either_database, job.id)[1] is None
     store.cancel(job.id)
@@ -88,7 +88,7 @@ def test_the_next_attempt_begins_without_the_progress_of_the_last(either_databas
 
 def test_no_picture_outlives_its_job(either_database: sa.Engine, dbos: DBOSClient) -> None:
     """Written by one thread while another ends the job."""
-    store = JobStore(either_database, dbos)
+    store, table = JobStore(either_database, dbos), ProgressTable(either_database)
     for round_ in range(ROUNDS):
         job = new_job()
         store.add(job)
@@ -96,7 +96,7 @@ def test_no_picture_outlives_its_job(either_database: sa.Engine, dbos: DBOSClien
 
         def keep_writing(attempt: Job = attempt, begun: threading.Event = begun) -> None:
             for _ in range(WRITES):
-                store.progress.write(attempt, Progress("denoise", 1, 10, preview=1), b"picture")
+                table.write(attempt, Progress("denoise", 1, 10, preview=1), b"picture")
                 begun.set()
 
         writer = threading.Thread(target=keep_writing)

@@ -13,6 +13,7 @@ from server.db.tables import progress_table
 from server.generator.messages import Log, Preview, Working
 from server.jobs.job import Job
 from server.jobs.job_store import JobStore
+from server.jobs.progress import ProgressTable
 from server.worker.job_progress import JobProgress
 from tests.harness.live_server import until
 from tests.harness.new_job import new_job
@@ -44,7 +45,7 @@ def working(done: int) -> Working:
 
 
 def preview(picture: bytes) -> Preview:
-    return Preview(step=1, total=30, picture=base64.b64encode(picture).decode())
+    return Preview(picture=base64.b64encode(picture).decode())
 
 
 @pytest.fixture
@@ -61,10 +62,10 @@ def writes(database: sa.Engine) -> list[str]:
 
 
 def test_the_latest_is_written_and_no_more_often_than_it_is_due(
-    store: JobStore, attempt: Job, database: sa.Engine, writes: list[str]
+    attempt: Job, database: sa.Engine, writes: list[str]
 ) -> None:
     began = time.monotonic()
-    with JobProgress(store.progress, attempt, every_s=0.2) as progress:
+    with JobProgress(ProgressTable(database), attempt, every_s=0.2) as progress:
         progress.on_message(Log(message="nothing to show"))
         progress.on_message(working(0))
         until(lambda: row(database) is not None)
@@ -83,11 +84,9 @@ def test_the_latest_is_written_and_no_more_often_than_it_is_due(
     assert len(writes) <= 1 + (time.monotonic() - began) / 0.2
 
 
-def test_a_database_that_is_away_costs_the_job_nothing(
-    store: JobStore, attempt: Job, database: sa.Engine, writes: list[str]
-) -> None:
+def test_a_database_that_is_away_costs_the_job_nothing(attempt: Job, database: sa.Engine, writes: list[str]) -> None:
     other = sqlite3.connect(str(database.url.database), isolation_level=None)
-    with JobProgress(store.progress, attempt, every_s=0.05) as progress:
+    with JobProgress(ProgressTable(database), attempt, every_s=0.05) as progress:
         for last in (MESSAGES, 2 * MESSAGES):
             other.execute("BEGIN IMMEDIATE")
             before, began = len(writes), time.monotonic()
@@ -106,12 +105,12 @@ def test_a_database_that_is_away_costs_the_job_nothing(
 
 @pytest.mark.parametrize("picture", ["x", "<svg>", "A" * (2**18 + 4)])
 def test_a_picture_that_cannot_be_shown_costs_nothing_else(
-    store: JobStore, attempt: Job, database: sa.Engine, caplog: pytest.LogCaptureFixture, picture: str
+    attempt: Job, database: sa.Engine, caplog: pytest.LogCaptureFixture, picture: str
 ) -> None:
     caplog.set_level("WARNING")  # a command that ran in this process may have left another
-    with JobProgress(store.progress, attempt, every_s=0.01) as progress:
+    with JobProgress(ProgressTable(database), attempt, every_s=0.01) as progress:
         progress.on_message(working(1))
-        progress.on_message(Preview(step=1, total=30, picture=picture))
+        progress.on_message(Preview(picture=picture))
         until(lambda: "a preview cannot be shown" in caplog.text)
         progress.on_message(working(2))
         until(lambda: row(database).done == 2)

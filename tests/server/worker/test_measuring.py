@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from server.db.tables import measurement_table
+from server.generator.faults import GeneratorDied, OutOfMemory
 from server.generator.messages import Log, Working
-from server.generator.parent import GeneratorDied, OutOfMemory
 from server.generator.state import GpuMemory
 from server.jobs.measurements import BOUNDS, Measured, MeasurementTable, together
 from server.worker.measuring import MeasurementReport, Measuring

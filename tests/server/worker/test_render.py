@@ -10,9 +10,8 @@ import pytest
 
 from server.db.connection import create_engine
 from server.db.migrations import migrate
-from server.errors import INTERNAL_ERROR, ErrorResponse
-from server.generator.messages import Finished, Generate
-from server.generator.parent import (
+from server.errors import INTERNAL_ERROR
+from server.generator.faults import (
     DiskError,
     GenerationCancelled,
     GenerationError,
@@ -20,10 +19,11 @@ from server.generator.parent import (
     GeneratorStalled,
     OutOfMemory,
 )
+from server.generator.messages import Finished, Generate
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
-from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
+from server.jobs.progress import ProgressTable
 from server.settings_loader import load_settings
 from server.storage.local import LocalStorage
 from server.worker import claims
@@ -69,7 +69,9 @@ class Worker:
         self.requeued = 0
         settings = load_settings(None, {"data_dir": folder, "jobs": {"max_attempts": 2}})
         generator: Any = self.generator
-        self.render = RenderWorkflow(self.store, self.storage, generator, self.dbos, settings=settings)
+        self.render = RenderWorkflow(
+            self.store, self.storage, generator, self.dbos, progress=ProgressTable(self.database), settings=settings
+        )
         monkeypatch.setattr(claims, "running_workflow", lambda: "workflow")
         monkeypatch.setattr(claims, "give_back_render", self._count_requeued)
 
@@ -127,12 +129,8 @@ def test_a_video_is_handed_on(worker: Worker) -> None:
     assert worker.requeued == 0
 
 
-@pytest.mark.parametrize(
-    ("error", "last"), [(GeneratorDied("x"), RUNNER_DISCONNECTED), (GeneratorStalled("x"), RUNNER_STALLED)]
-)
-def test_a_lost_generator_is_a_fault_of_which_a_job_has_so_many(
-    worker: Worker, error: Exception, last: ErrorResponse
-) -> None:
+@pytest.mark.parametrize(("error", "status"), [(GeneratorDied("x"), 503), (GeneratorStalled("x"), 504)])
+def test_a_lost_generator_is_a_fault_of_which_a_job_has_so_many(worker: Worker, error: Exception, status: int) -> None:
     worker.generator.run_job = raising(error)
     request_id = worker.prepared_job()
     worker.render.run(request_id)
@@ -141,7 +139,7 @@ def test_a_lost_generator_is_a_fault_of_which_a_job_has_so_many(
     assert files_left(worker) == [f"{request_id}.checkpoint"], "the next attempt goes on from there"
     worker.render.run(request_id)
     job = worker.job(request_id)
-    assert (job.status, job.response_status, worker.requeued) == (Status.COMPLETED, last.status, 1)
+    assert (job.status, job.response_status, worker.requeued) == (Status.COMPLETED, status, 1)
     assert files_left(worker) == []
 
 
@@ -149,13 +147,13 @@ def test_a_job_that_must_not_be_retried_ends_with_its_first_fault(worker: Worker
     worker.generator.run_job = raising(GeneratorDied("x"))
     request_id = worker.prepared_job(no_retry=True)
     worker.render.run(request_id)
-    assert worker.job(request_id).response_status == RUNNER_DISCONNECTED.status
+    assert worker.job(request_id).response_status == 503
     assert worker.requeued == 0
 
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(GenerationError("x"), GENERATION_FAILED.status), (ValueError("unforeseen"), INTERNAL_ERROR.status)],
+    [(GenerationError("x"), 500), (ValueError("unforeseen"), INTERNAL_ERROR.status)],
 )
 def test_an_error_that_would_repeat_ends_the_job(worker: Worker, error: Exception, status: int) -> None:
     worker.generator.run_job = raising(error)
@@ -173,7 +171,7 @@ def test_lack_of_memory_is_tried_again_once_with_a_smaller_plan_and_is_no_fault(
     job = worker.job(request_id)
     assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 0, 1)
     worker.render.run(request_id)
-    assert worker.job(request_id).response_status == GPU_OUT_OF_MEMORY.status
+    assert worker.job(request_id).response_status == 503
     assert worker.generator.smaller_plans == ["stream_blocks"]
 
 
@@ -260,7 +258,9 @@ def test_a_prompt_is_expanded_if_request_and_server_agree(
     settings = load_settings(None, {"data_dir": tmp_path, "prompt": {"expansion": allowed}})
     generator: Any = worker.generator
     worker.generator.run_job = run
-    render = RenderWorkflow(worker.store, worker.storage, generator, worker.dbos, settings=settings)
+    render = RenderWorkflow(
+        worker.store, worker.storage, generator, worker.dbos, progress=ProgressTable(worker.database), settings=settings
+    )
     request_id = worker.prepared_job(asked={"enable_prompt_expansion": wanted})
     render.run(request_id)
     assert [job.expand_prompt for job in asked] == [expanded]

@@ -18,6 +18,7 @@ from tests.harness.live_server import APP, Server, example
 
 TOKEN = "of-the-operator-0123"
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
+GETS = ("/admin/overview", "/admin/requests", f"/admin/requests/{UNKNOWN}")
 POSTS = ("/admin/drain", f"/admin/webhooks/{UNKNOWN}/redeliver", f"/admin/requests/{UNKNOWN}/cancel")
 
 
@@ -105,10 +106,21 @@ def test_a_webhook_that_was_given_up_is_delivered_again(api: TestClient, databas
     assert api.post(f"/admin/webhooks/{submit(api)}/redeliver").status_code == 404
 
 
-@pytest.mark.parametrize("path", POSTS[1:])
+@pytest.mark.parametrize(
+    ("query", "loc"),
+    [({"limit": 10_001}, "limit"), ({"limit": "all"}, "limit"), ({"status": "COMPLETED"}, "status")],
+)
+def test_a_list_that_cannot_be_asked_for_names_the_parameter(api: TestClient, query: dict[str, Any], loc: str) -> None:
+    answer = api.get("/admin/requests", params=query)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", loc])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", GETS[2]), *(("POST", path) for path in POSTS[1:])], ids=lambda part: part[-10:]
+)
 @pytest.mark.parametrize("name", [UNKNOWN, "x", "a" * 500, "🙂" * 36])
-def test_there_is_one_answer_for_all_ids_that_name_nothing(api: TestClient, path: str, name: str) -> None:
-    answer = api.post(path.replace(UNKNOWN, name))
+def test_there_is_one_answer_for_all_ids_that_name_nothing(api: TestClient, method: str, path: str, name: str) -> None:
+    answer = api.request(method, path.replace(UNKNOWN, name))
     assert (answer.status_code, answer.json()) == (404, {"detail": "Request not found", "status": "NOT_FOUND"})
 
 
@@ -174,10 +186,11 @@ def test_where_keys_are_the_operator_alone_is_let_in(
     answer = client.get("/admin/overview", headers=headers)
     assert (answer.status_code, "queue" in answer.json()) == (status, status == 200)
     expected = {200: {200, 404}}.get(status, {status})
+    assert {client.get(path, headers=headers).status_code for path in GETS} == expected
     assert {client.post(path, json={"draining": False}, headers=headers).status_code for path in POSTS} == expected
 
 
 def test_the_proxy_does_not_lead_there(keyed: tuple[TestClient, dict[str, str]]) -> None:
     client, _ = keyed
-    for target in ("https://queue.fal.run/admin/overview", "http://127.0.0.1:8000/admin/overview"):
+    for target in ("https://queue.fal.run/admin/overview", "http://127.0.0.1:8000/admin/requests"):
         assert client.get("/api/fal/proxy", headers={"x-fal-target-url": target}).status_code in {400, 404}

@@ -66,7 +66,7 @@ def test_a_video_has_previews_before_it_and_a_thumbnail_beside_it(
 
     render.render(job, report)
     seen = [message for message in heard if isinstance(message, Preview)]
-    assert [(message.step, message.total) for message in seen] == [(1, 2), (2, 2)]
+    assert len(seen) == 2, "one for each step"
     assert isinstance(heard[-1], Log)
     with Image.open(str(job.thumbnail)) as thumbnail:
         assert (thumbnail.format, thumbnail.size) == ("WEBP", (64, 48))
@@ -127,7 +127,6 @@ def test_a_preview_is_a_small_animation_as_long_as_the_clip(job: Generate) -> No
     long.send(heard.append)  # type: ignore[arg-type]
     long.send(heard.append)  # type: ignore[arg-type]
     [message] = heard
-    assert (message.step, message.total) == (3, 30)
     content = base64.b64decode(message.picture)
     assert len(content) <= 64_000
     with Image.open(io.BytesIO(content)) as animation:
