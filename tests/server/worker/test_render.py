@@ -1,5 +1,6 @@
 """What becomes of a job whose rendering ends in each possible way: its row, and its place in the queue."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from server.bench.waiting import LIMIT_S
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR, ErrorResponse
@@ -24,6 +26,7 @@ from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.jobs.outcomes import GENERATION_FAILED, GPU_OUT_OF_MEMORY, RUNNER_DISCONNECTED, RUNNER_STALLED
+from server.jobs.worker_registry import WorkerRegistry
 from server.settings_loader import load_settings
 from server.storage.local import LocalStorage
 from server.worker import claims
@@ -221,6 +224,26 @@ def test_a_worker_that_drains_claims_nothing_until_it_may_again(worker: Worker) 
     worker.render.claims.allow(False)
     assert worker.render.claims.claim(worker.job(request_id)) == NotNow()
     worker.render.claims.allow(True)
+    worker.render.run(request_id)
+    assert worker.job(request_id).attempt == 1
+
+
+def test_a_drain_holds_before_the_worker_has_read_of_it(worker: Worker) -> None:
+    request_id, registry, claims = worker.prepared_job(), WorkerRegistry(worker.database), worker.render.claims
+
+    def beat() -> None:
+        claims.allow(not registry.beat("local", pid=1, generator_pid=2, state="ready", detail=""))
+
+    beat()
+    registry.drain(True)
+    assert claims.claim(worker.job(request_id)) == NotNow()
+    waiting = threading.Thread(target=claims.wait_until_allowed, daemon=True)
+    waiting.start()
+    beat()
+    registry.drain(False)
+    assert waiting.is_alive()
+    beat()
+    waiting.join(LIMIT_S)
     worker.render.run(request_id)
     assert worker.job(request_id).attempt == 1
 
