@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, assert_never
@@ -54,7 +54,7 @@ _LONGEST_PAUSE_S: Final = 30.0  # of a worker whose disk is full
 
 
 class RenderWorkflow(Workflow):
-    """One runs at a time. `clock` gives Unix seconds."""
+    """One runs at a time."""
 
     def __init__(
         self,
@@ -65,11 +65,9 @@ class RenderWorkflow(Workflow):
         *,
         settings: Settings,
         measuring: Measuring | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(store, storage, settings, measuring=measuring)
         self._generator = generator
-        self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
         self._job_log: JobLog | None = None
@@ -114,7 +112,7 @@ class RenderWorkflow(Workflow):
                 if claimed.faults > job.faults:
                     self._measuring.attempt_ended(WORKER_LOST)
                     self._log(claimed, "The worker was lost")
-                not_started = reason_not_to_start(claimed, self._settings.jobs, now=self._clock())
+                not_started = reason_not_to_start(claimed, self._settings.jobs)
                 outcome = self._traced(claimed) if not_started is None else not_started
                 self._record(claimed, outcome)
             except Exception as error:

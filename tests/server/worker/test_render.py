@@ -199,6 +199,13 @@ def test_a_job_past_its_start_deadline_is_not_rendered(worker: Worker) -> None:
     assert worker.job(request_id).response_status == 504
 
 
+def test_a_worker_that_was_frozen_after_a_claim_in_time_renders_the_job(worker: Worker) -> None:
+    request_id = worker.prepared_job(start_deadline=1.0)
+    worker.store._clock = lambda: 0.5  # when it is claimed; it is later now
+    worker.render.run(request_id)
+    assert worker.job(request_id).video_key is not None
+
+
 def test_a_worker_without_a_model_claims_nothing(worker: Worker) -> None:
     worker.generator.ready = False
     request_id = worker.prepared_job()
