@@ -127,10 +127,9 @@ class Tail:
             await asyncio.sleep(self._poll_s)
 
     async def _tick(self) -> None:
-        after = {request_id: min(w.after for w in watches) for request_id, watches in self._watches.items()}
-        found = await self._reads.watched(after)
-        for request_id in after:
-            watches = self._watches.get(request_id, [])
+        asked = {request_id: list(watches) for request_id, watches in self._watches.items()}
+        found = await self._reads.watched({job: min(watch.after for watch in of) for job, of in asked.items()})
+        for request_id, watches in asked.items():  # who came meanwhile may need earlier lines than were read
             if request_id not in found:
                 for watch in watches:
                     watch.end()

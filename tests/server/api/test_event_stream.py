@@ -171,6 +171,33 @@ def test_five_hundred_watchers_cost_one_query_per_tick() -> None:
     asyncio.run(scenario())
 
 
+def test_who_comes_while_another_is_read_for_misses_no_line() -> None:
+    async def scenario() -> None:
+        came = asyncio.Event()
+
+        class SlowReads(_Reads):
+            async def watched(self, after: dict[str, int]) -> dict[str, tuple[JobState, list[LogLine]]]:
+                found = await super().watched(after)
+                await came.wait()
+                return found
+
+        reads = SlowReads()
+        reads.lines = [LogLine(number, f"line {number}", "INFO", 0.0) for number in (1, 2)]
+        tail = Tail(reads, poll_s=0.001)  # type: ignore[arg-type]
+        with tail.watch("a", after=1) as resumed:
+            while not reads.queries:
+                await asyncio.sleep(0)
+            with tail.watch("a", after=0) as newcomer:
+                came.set()
+                for watch, told in ((resumed, [2]), (newcomer, [1, 2])):
+                    update = await watch.next()
+                    assert update is not None
+                    assert [line.id for line in update.lines] == told
+        tail.close()
+
+    asyncio.run(scenario())
+
+
 def test_every_event_is_one_write() -> None:
     """fal's JavaScript client decodes each network chunk by itself."""
 
