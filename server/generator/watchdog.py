@@ -9,7 +9,7 @@ from server.settings import GeneratorSettings
 _LONGEST_LOOK_S = 1.0
 
 
-class _Patience:
+class Patience:
     """Time that has been waited, looked at every now and then.
 
     Time without a look, because this process or the whole machine was frozen, does not count.
@@ -50,10 +50,10 @@ class Watchdog:
         self._cancel_requested = cancel_requested
         self._look_every_s = look_every_s
         self._clock = clock
-        self._silence = _Patience(clock)
+        self._silence = Patience(clock)
         self._limit_s = limits.first_block_timeout_s
         self._asked_at = clock()
-        self._since_cancel: _Patience | None = None
+        self._since_cancel: Patience | None = None
 
     def heard(self, message: object) -> None:
         """The process has said something."""
@@ -73,7 +73,7 @@ class Watchdog:
             return False
         self._asked_at = now
         if self._cancel_requested():
-            self._since_cancel = _Patience(self._clock)
+            self._since_cancel = Patience(self._clock)
         return self.cancelled
 
     def cancel_ignored(self) -> bool:
