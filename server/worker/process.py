@@ -62,6 +62,7 @@ class WorkerProcess:
         dbos = dbos_client(database)
         store, registry = WaitingJobStore(database, dbos), WorkerRegistry(database)
         self._settings, self._storage, self._store, self._dbos = settings, storage, store, dbos
+        self._registry = registry
         self._generator = generator
         self._heartbeat = Heartbeat(registry, generator, worker_id=own_id, every_s=jobs.heartbeat_s)
         self._reaper = Reaper(registry, dbos, own_id=own_id, stale_s=jobs.heartbeat_stale_s)
@@ -146,13 +147,13 @@ class WorkerProcess:
         self._claims.allow(not draining)
 
     def finish(self, hurry: SignalFlag) -> None:
-        """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
+        """Take no more jobs; let what runs end within its grace, else give the job that renders back to the queue."""
         self._claims.allow(False)
         self._heartbeat.stop()
         with _unless_away():
             self._heartbeat.beat()
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
-        while self._generator.busy and time.monotonic() < deadline and not hurry.wait(_TICK_S):
+        while self._has_jobs() and time.monotonic() < deadline and not hurry.wait(_TICK_S):
             with _unless_away():
                 self._heartbeat.beat()
         with _unless_away():
@@ -162,6 +163,13 @@ class WorkerProcess:
         self._work.stop()
         self._webhooks.stop()
         destroy_before_exit(self._engine)
+
+    def _has_jobs(self) -> bool:
+        """Whether one renders, or its video, which this machine alone may have, is on its way into storage."""
+        publishes = False
+        with _unless_away():
+            publishes = bool(self._registry.count_running([self._settings.worker_id]))
+        return publishes or self._generator.busy
 
 
 def run_worker(settings: Settings, generator: Generator, *, supervised: bool) -> None:

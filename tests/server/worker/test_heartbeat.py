@@ -68,9 +68,9 @@ def test_a_heartbeat_that_took_long_is_followed_by_another() -> None:
     now = [0.0]
 
     class SlowRegistry(Registry):
-        def beat(self, worker_id: str, *, state: str, **_: object) -> bool:
+        def beat(self, _worker_id: str, *, state: str, **_: object) -> bool:
             now[0] += 60
-            return super().beat(worker_id, state=state)
+            return super().beat(_worker_id, state=state)
 
     parts: Any = (SlowRegistry(), Generator())
     heartbeat = Heartbeat(*parts, worker_id="w", every_s=2, clock=lambda: now[0])
