@@ -177,6 +177,9 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
 
     `generator` may be loading already; the id of an unsupervised worker is locked.
     """
+    worker = ride_out(
+        WorkerProcess, settings, generator
+    )  # a signal ends it as long as there is nothing to end in order
     stopping, hurry = SignalFlag(), SignalFlag()
 
     def tell(fact: str) -> None:
@@ -191,7 +194,6 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     signal.signal(signal.SIGUSR1, lambda *_: hurry.set())
-    worker = WorkerProcess(settings, generator)
     try:
         while not worker.register() and not stopping.wait(_REGISTER_S):
             pass
