@@ -129,7 +129,8 @@ class RenderWorkflow(Workflow):
             case Made():
                 self._hand_on(job, outcome)
             case Ended():
-                self._store.fail(job.id, outcome.response, attempt=job.attempt)
+                if not self._store.finish_cancelled(job):
+                    self._store.fail(job.id, outcome.response, attempt=job.attempt)
             case Unwanted():
                 self._store.finish_cancelled(job)
             case Again():

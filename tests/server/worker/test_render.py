@@ -192,6 +192,21 @@ def test_a_cancel_while_it_renders_ends_the_job(worker: Worker) -> None:
     assert worker.job(request_id).response_status == 499
 
 
+@pytest.mark.parametrize("error", [GenerationError("x"), GeneratorDied("x"), ValueError("unforeseen")])
+def test_a_cancel_that_the_generator_did_not_hear_of_ends_the_job_all_the_same(
+    worker: Worker, error: Exception
+) -> None:
+    request_id = worker.prepared_job(no_retry=True)
+
+    def cancelled(_: Generate) -> Finished:
+        worker.store.cancel(request_id)
+        raise error
+
+    worker.generator.run_job = cancelled
+    worker.render.run(request_id)
+    assert worker.job(request_id).response_status == 499
+
+
 def test_a_job_past_its_start_deadline_is_not_rendered(worker: Worker) -> None:
     worker.generator.run_job = raising(AssertionError("it was rendered"))
     request_id = worker.prepared_job(start_deadline=1.0)
