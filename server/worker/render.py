@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -233,7 +233,8 @@ class RenderWorkflow(Workflow):
         try:
             yield output
         except Exception:
-            scratch.forget_rendering(output)
+            with suppress(OSError):  # a disk that cannot be written keeps it; what the job ended with counts
+                scratch.forget_rendering(output)
             raise
 
     def _skipped(self, job: Job) -> list[str]:

@@ -1,11 +1,13 @@
 """What becomes of a job whose rendering ends in each possible way: its row, and its place in the queue."""
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -239,6 +241,21 @@ def test_only_the_job_that_found_no_disk_pauses_its_worker(worker: Worker, monke
     worker.generator.ready = False
     worker.render.run(request_id)
     assert (worker.requeued, pauses) == (2, [1.0])
+
+
+def test_a_disk_that_turns_read_only_is_a_fault_and_not_the_end(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("server.worker.render.time.sleep", Mock())
+    monkeypatch.setattr(worker.storage.scratch, "forget_rendering", refuse)
+    worker.generator.run_job = raising(DiskError("read-only"))
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 1, 1)
 
 
 def test_a_worker_that_drains_claims_nothing_until_it_may_again(worker: Worker) -> None:
