@@ -233,6 +233,18 @@ def test_lines_not_yet_read_when_a_job_was_given_back_come_later() -> None:
     assert asyncio.run(told()) == (["one", "two"], 2)
 
 
+def test_an_end_that_came_before_the_server_stops_is_told() -> None:
+    """Else the caller of a sync run would send it again."""
+    watch = Watch(after=0)
+    watch.update(replace(_Reads().state, status=Status.COMPLETED), None, [])
+    watch.end()
+
+    async def told() -> list[Status | None]:
+        return [None if update is None else update.state.status for update in (await watch.next(), await watch.next())]
+
+    assert asyncio.run(told()) == [Status.COMPLETED, None]
+
+
 def test_a_watch_of_a_record_that_expires_ends() -> None:
     async def scenario() -> None:
         tail = Tail(_Reads(), poll_s=0.01)  # type: ignore[arg-type]
