@@ -68,11 +68,11 @@ class Watchdog:
 
     def cancel_arrived(self) -> bool:
         """True once: when the user's cancel is first seen."""
-        now = self._clock()
-        if self.cancelled or now - self._asked_at < self._look_every_s:
+        if self.cancelled or self._clock() - self._asked_at < self._look_every_s:
             return False
-        self._asked_at = now
-        if self._cancel_requested():
+        requested = self._cancel_requested()
+        self._asked_at = self._clock()  # by now: a slow answer must not be waited for with every message
+        if requested:
             self._since_cancel = Patience(self._clock)
         return self.cancelled
 
