@@ -153,7 +153,7 @@ class WorkerProcess:
         with _unless_away():
             self._heartbeat.beat()
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
-        while self._has_jobs() and time.monotonic() < deadline and not hurry.wait(_TICK_S):
+        while time.monotonic() < deadline and self._has_jobs() and not hurry.wait(_TICK_S):
             with _unless_away():
                 self._heartbeat.beat()
         with _unless_away():
