@@ -158,6 +158,7 @@ class WorkerProcess:
                 self._heartbeat.beat()
         with _unless_away():
             self._render.write_log()
+        with _unless_away():  # for a moment perhaps, and what is not given back counts a fault
             self._claims.release()
             self._report.write(self._generator.state.gpu_memory)
         self._work.stop()
@@ -177,9 +178,8 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
 
     `generator` may be loading already; the id of an unsupervised worker is locked.
     """
-    worker = ride_out(
-        WorkerProcess, settings, generator
-    )  # a signal ends it as long as there is nothing to end in order
+    # Until here a signal ends the process at once: there is nothing yet to end in order.
+    worker = ride_out(WorkerProcess, settings, generator)
     stopping, hurry = SignalFlag(), SignalFlag()
 
     def tell(fact: str) -> None:
