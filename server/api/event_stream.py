@@ -55,25 +55,31 @@ class Watch:
     def update(self, state: JobState, position: int | None, lines: list[LogLine]) -> None:
         """Called by the tail at every tick."""
         self._now = (state, position)
-        shows_lines = state.status is not Status.IN_QUEUE  # those of a waiting job come when it runs
-        if shows_lines:
+        if state.status is not Status.IN_QUEUE:  # the lines of a waiting job come when it runs
             fresh = [line for line in lines if line.id > self.after]
             self._lines += fresh
             self.after = fresh[-1].id if fresh else self.after
-        if (shows_lines and self._lines) or (state.status, position) != self._told:
+        if self._has_news():
             self._news.set()
 
+    def _has_news(self) -> bool:
+        if self._now is None:
+            return False
+        state, position = self._now
+        return (state.status is not Status.IN_QUEUE and bool(self._lines)) or (state.status, position) != self._told
+
     def end(self) -> None:
-        """No more changes: the record expired, or the server stops."""
+        """No more changes after those that came: the record expired, or the server stops."""
         self._ended = True
         self._news.set()
 
     async def next(self) -> Update | None:
         """The next change, the present state first; None when there will be none."""
         await self._news.wait()
-        if self._ended or self._now is None:
+        if self._now is None or (self._ended and not self._has_news()):
             return None
-        self._news.clear()
+        if not self._ended:
+            self._news.clear()
         state, position = self._now
         self._told = (state.status, position)
         lines: list[LogLine] = []
@@ -127,10 +133,9 @@ class Tail:
             await asyncio.sleep(self._poll_s)
 
     async def _tick(self) -> None:
-        after = {request_id: min(w.after for w in watches) for request_id, watches in self._watches.items()}
-        found = await self._reads.watched(after)
-        for request_id in after:
-            watches = self._watches.get(request_id, [])
+        asked = {request_id: list(watches) for request_id, watches in self._watches.items()}
+        found = await self._reads.watched({job: min(watch.after for watch in of) for job, of in asked.items()})
+        for request_id, watches in asked.items():  # who came meanwhile may need earlier lines than were read
             if request_id not in found:
                 for watch in watches:
                     watch.end()

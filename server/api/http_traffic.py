@@ -25,8 +25,8 @@ class HttpTraffic(Collector):
         self._answers[method, route, status] += 1
         began = self._began.get(route)
         if began is None:
+            self._seconds[route] = 0.0  # first: whoever collects finds it for every route that has begun
             began = self._began[route] = [0] * (len(_BOUNDS) + 1)
-            self._seconds[route] = 0.0
         began[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds[route] += seconds
 

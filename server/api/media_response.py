@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Scope, Send
 
-from server.errors import BadRange
+from server.errors import BadRange, NotFound
 from server.storage.files import Storage
 
 _REFUSALS = {400, 416}
@@ -49,6 +49,7 @@ class MediaResponse(FileResponse):
 
         Raises:
             BadRange: the file has no such part; Starlette would say so in plain text.
+            NotFound: it was deleted since it was found.
         """
 
         async def send_unless_refused(message: Message) -> None:
@@ -57,6 +58,11 @@ class MediaResponse(FileResponse):
             await send(message)
 
         with self._held or nullcontext():
+            try:
+                self.stat_result = await run_in_threadpool(Path(self.path).stat)
+            except FileNotFoundError:
+                raise NotFound("File not found") from None
+            self.set_stat_headers(self.stat_result)
             await super().__call__(scope, receive, send_unless_refused)
 
 

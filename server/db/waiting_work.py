@@ -56,8 +56,9 @@ class WaitingWork:
     def stop(self) -> None:
         """Let all threads go that wait, and those that will."""
         self._stopping.set()
-        self._answer(self._all)
-        self._thread.join(_LAST_ANSWER_S)
+        if self._thread.is_alive():
+            self._thread.join(_LAST_ANSWER_S)
+        self._answer(self._all)  # the last word: an answer that was on its way is not
 
     def wait(self, kind: str) -> None:
         """Return at once if there was work of this kind when it was last asked, else when there is."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from server.errors import ModelError, request_failure
+from server.errors import request_failure
 from server.fal.data_uri import decode_data_uri, is_data_uri
 from server.fal.schemas import HunyuanCustomInput
 from server.generate.outcome import RequestFailed, Video
@@ -99,12 +99,7 @@ class LocalGeneration:
             else:
                 fetcher = ImageFetcher(limits, OutboundPolicy(self._settings.allow_private_networks))
                 source.write_bytes(fetcher.fetch(image_url))
-            try:
-                ImageDecoder(limits).decode(source, checked)
-            except ModelError:
-                if self._cancelled():  # Ctrl-C reaches the decoding process as well
-                    raise RequestFailed(CANCELLED) from None
-                raise
+            ImageDecoder(limits).decode(source, checked)
             yield checked
 
     def _generate(self, job: Generate) -> Finished:

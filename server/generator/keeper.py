@@ -8,6 +8,7 @@ import queue
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from server.generator.messages import (
     Working,
 )
 from server.generator.state import GeneratorState, Phase
+from server.generator.watchdog import Patience
 from server.logs import about_request, about_trace
 from server.settings import MEMORY_PLANS, MemoryPlan, MemoryPlanChoice, Settings
 
@@ -62,16 +64,20 @@ class GeneratorKeeper:
     is loaded, and what ends the process clears it.
     """
 
-    def __init__(self, settings: Settings, log: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Path | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
+        self._load_limit_s = settings.generator.load_timeout_s
         self._log = log
+        self._clock = clock
         self._plan: MemoryPlanChoice = settings.generator.memory_plan
         self._plan_in_use: MemoryPlan | None = None
         self._state = GeneratorState(Phase.LOADING, "starting")
         self._usable = threading.Event()
         self._wanted = threading.Event()
         self._wanted.set()
-        self._loaded_at = time.monotonic()
+        self._loaded_at = clock()
         self._last_failure: str | None = None  # why the process before did not load; reported until one does
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
@@ -177,28 +183,28 @@ class GeneratorKeeper:
     def _run_process(self) -> bool:
         """One process from start to end; whether its model was ever loaded."""
         process, channel = start_generator_process(self._log)
-        overdue = threading.Event()
-        limit_s = self._settings.generator.load_timeout_s
-        timer = threading.Timer(limit_s, self._kill_unless_loaded, [process, overdue])
-        timer.daemon = True
+        ended, overdue = threading.Event(), threading.Event()
+        limit = threading.Thread(
+            target=self._kill_unless_loaded, args=(process, ended, overdue), name="generator-limit", daemon=True
+        )
         try:
             self._process, self._channel = process, channel
             self._say_loading("loading the model", process.pid)
-            timer.start()
+            limit.start()
             self._begin_loading(channel)
             for message in channel:
                 self._receive(message, process.pid)
-        except Exception:  # it says what cannot be understood, or there is no thread for the timer
+        except Exception:  # it says what cannot be understood, or there is no thread for its limit
             process.kill()
             raise
         finally:
-            timer.cancel()
+            ended.set()
             self._usable.clear()
             channel.close()
             died = Died(process.wait())
             was_loaded = self._state.phase is Phase.READY
             if overdue.is_set() and not was_loaded:
-                self._state = GeneratorState(Phase.FAILED, f"the model did not load within {limit_s:g} s")
+                self._state = GeneratorState(Phase.FAILED, f"the model did not load within {self._load_limit_s:g} s")
             failed = self._state.phase is Phase.FAILED
             if not was_loaded:
                 self._last_failure = self._state.detail if failed else str(died)
@@ -237,7 +243,7 @@ class GeneratorKeeper:
                 self._last_failure = None
                 self._plan_in_use = message.memory_plan
                 self._state = GeneratorState(Phase.READY, message.model, pid, message.gpu_memory)
-                self._loaded_at = time.monotonic()
+                self._loaded_at = self._clock()
                 self._usable.set()
             case Loading():
                 self._say_loading(message.message, pid)
@@ -260,8 +266,13 @@ class GeneratorKeeper:
         before = f"; before: {self._last_failure}" if self._last_failure else ""
         self._state = GeneratorState(Phase.LOADING, how_far + before, pid)
 
-    def _kill_unless_loaded(self, process: subprocess.Popen[bytes], overdue: threading.Event) -> None:
-        """On the timer's thread; what it means for the state is for the keeper's thread to say."""
-        if not self.usable:
-            overdue.set()
-            process.kill()
+    def _kill_unless_loaded(
+        self, process: subprocess.Popen[bytes], ended: threading.Event, overdue: threading.Event
+    ) -> None:
+        """On a thread of its own; what it means for the state is for the keeper's thread to say."""
+        loading = Patience(self._clock)
+        while not ended.wait(min(_LOOK_EVERY_S, self._load_limit_s)) and not self.usable:
+            if loading.look() > self._load_limit_s:
+                overdue.set()
+                process.kill()
+                return

@@ -9,7 +9,7 @@ from server.settings import GeneratorSettings
 _LONGEST_LOOK_S = 1.0
 
 
-class _Patience:
+class Patience:
     """Time that has been waited, looked at every now and then.
 
     Time without a look, because this process or the whole machine was frozen, does not count.
@@ -50,10 +50,10 @@ class Watchdog:
         self._cancel_requested = cancel_requested
         self._look_every_s = look_every_s
         self._clock = clock
-        self._silence = _Patience(clock)
+        self._silence = Patience(clock)
         self._limit_s = limits.first_block_timeout_s
         self._asked_at = clock()
-        self._since_cancel: _Patience | None = None
+        self._since_cancel: Patience | None = None
 
     def heard(self, message: object) -> None:
         """The process has said something."""
@@ -68,12 +68,12 @@ class Watchdog:
 
     def cancel_arrived(self) -> bool:
         """True once: when the user's cancel is first seen."""
-        now = self._clock()
-        if self.cancelled or now - self._asked_at < self._look_every_s:
+        if self.cancelled or self._clock() - self._asked_at < self._look_every_s:
             return False
-        self._asked_at = now
-        if self._cancel_requested():
-            self._since_cancel = _Patience(self._clock)
+        requested = self._cancel_requested()
+        self._asked_at = self._clock()  # by now: a slow answer must not be waited for with every message
+        if requested:
+            self._since_cancel = Patience(self._clock)
         return self.cancelled
 
     def cancel_ignored(self) -> bool:

@@ -14,7 +14,7 @@ from dbos import DBOSClient
 
 from server.db.locks import lock_queue
 from server.db.tables import literal, log_table, request_table
-from server.errors import ErrorResponse
+from server.errors import ErrorResponse, ServerError
 from server.fal.submit_headers import Priority
 from server.jobs.completion import record_end
 from server.jobs.dbos_queues import enqueue_prepare, enqueue_publish, enqueue_render, enqueue_render_again
@@ -22,11 +22,16 @@ from server.jobs.fair_queue import Caps, enforce_caps, next_queue_order, queue_p
 from server.jobs.job import NO_INPUT, Accepted, CancelOutcome, Job, LogLine, NewJob, Rendered, Status
 from server.jobs.outcomes import CANCELLED, START_TIMEOUT
 from server.jobs.progress import forget_progress
+from server.jobs.worker_registry import may_claim
 
 _SUCCESS = 200
 job_columns = [request_table.c[name] for name in Job.__slots__]
 # X-Fal-Store-IO: 0 asks that the input is forgotten when the job ends; its result stays.
 _kept_input = sa.case((request_table.c.store_io, request_table.c.input_json), else_=NO_INPUT)
+
+
+class WorkerDrains(ServerError):
+    """The worker has been asked to take no more jobs."""
 
 
 class JobStore:
@@ -173,6 +178,9 @@ class JobStore:
 
         None: the job is over, or unknown, or rendered already, or another attempt was faster. One that was cancelled
         while it had no worker ends here.
+
+        Raises:
+            WorkerDrains: nothing is changed.
         """
         before = request_table.c.attempt
         again = sa.and_(before == (attempt or 0) + 1, request_table.c.worker_id == worker_id)  # its answer was lost
@@ -200,6 +208,9 @@ class JobStore:
             if row.cancel_requested:
                 _end(transaction, _update(request_id).values(**self._error_values(CANCELLED)))
                 return None
+            is_repeated = attempt is not None and row.attempt > attempt + 1  # the job is this worker's already
+            if not is_repeated and not may_claim(transaction, worker_id):
+                raise WorkerDrains(worker_id)
         return job_of(row)
 
     def release(self, job: Job, *, fault: bool = False) -> bool:

@@ -101,9 +101,21 @@ class WorkerRegistry:
             transaction.execute(gone)
 
     def drain(self, draining: bool) -> None:
-        """Ask all workers to finish what they have and take no more, or to go on."""
+        """Ask all workers to finish what they have and take no more, or to go on.
+
+        When this returns, none that is registered claims another job.
+        """
         with self._database.begin() as transaction:
             transaction.execute(worker_table.update().values(draining=draining))
+
+
+def may_claim(transaction: sa.Connection, worker_id: str) -> bool:
+    """Whether a worker has not been asked to drain; asked after a write of the same transaction.
+
+    What is read then stays true until the end of the transaction: SQLite has one writer, Postgres locks the row.
+    """
+    asked = sa.select(worker_table.c.draining).where(worker_table.c.id == worker_id).with_for_update(read=True)
+    return not transaction.execute(asked).scalar_one_or_none()
 
 
 def registered(connection: sa.Connection) -> list[Worker]:

@@ -8,17 +8,14 @@ from server.jobs.worker_registry import WorkerRegistry
 from server.settings import Settings
 
 _POLL_S = 0.1
-# A worker reads the flag with one heartbeat and has stopped taking jobs before the next.
-_BEATS_UNTIL_DRAINING = 2
 
 
-@dataclass(slots=True)
-class _Beats:
-    """Heartbeats of one worker as seen here, on this process's clock."""
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    """The last heartbeat of one worker, and when it was first seen here, on this process's clock."""
 
-    last: float
-    changed_at: float
-    count: int = 0
+    at: float
+    seen_at: float
 
 
 def drain_workers(settings: Settings, *, undo: bool) -> None:
@@ -26,18 +23,14 @@ def drain_workers(settings: Settings, *, undo: bool) -> None:
     database = create_engine(settings.database_url)
     registry = WorkerRegistry(database)
     registry.drain(not undo)
-    seen: dict[str, _Beats] = {}
+    seen: dict[str, _Beat] = {}
     while not undo:
         now = time.monotonic()
         for worker in registry.all():
-            beats = seen.setdefault(worker.id, _Beats(worker.heartbeat_at, now))
-            if beats.last != worker.heartbeat_at:
-                beats.last, beats.changed_at, beats.count = worker.heartbeat_at, now, beats.count + 1
-        alive = {
-            name: beats for name, beats in seen.items() if now - beats.changed_at < settings.jobs.heartbeat_stale_s
-        }
-        draining = all(beats.count >= _BEATS_UNTIL_DRAINING for beats in alive.values())
-        if draining and not registry.count_running(alive):
+            if worker.id not in seen or seen[worker.id].at != worker.heartbeat_at:
+                seen[worker.id] = _Beat(worker.heartbeat_at, now)
+        alive = [name for name, beat in seen.items() if now - beat.seen_at < settings.jobs.heartbeat_stale_s]
+        if not registry.count_running(alive):
             break
         time.sleep(_POLL_S)
     database.dispose()

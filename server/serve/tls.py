@@ -108,8 +108,9 @@ def _create(files: TlsFiles, names: Sequence[str], now: datetime.datetime) -> No
     pem = serialization.Encoding.PEM
     plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     _write(files.key, server_key.private_bytes(pem, *plain), mode=0o600)
-    _write(files.certificate, certificate.public_bytes(pem), mode=0o644)
     _write(files.authority, authority.public_bytes(pem), mode=0o644)
+    # The last one, since it is looked at: if this is interrupted before, all are made again at the next start.
+    _write(files.certificate, certificate.public_bytes(pem), mode=0o644)
 
 
 def _dated(

@@ -30,7 +30,10 @@ class WorkerRows:
     def on_end(self, role: str, pid: int) -> None:
         """A process has ended. Not on the caller's thread: the database may be away, or not answer for a while."""
         if role == "worker":
-            threading.Thread(target=self._correct, args=(pid,), name="worker-rows", daemon=True).start()
+            try:
+                threading.Thread(target=self._correct, args=(pid,), name="worker-rows", daemon=True).start()
+            except RuntimeError as error:  # no memory for a thread, say; the caller's must go on
+                logger.warning("the row of an ended worker is left as it was: %s", error)
 
     def _correct(self, pid: int | None) -> None:
         state, detail = WORKER_STOPPED.phase, WORKER_STOPPED.detail

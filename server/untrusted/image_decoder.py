@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, ModelError, UnsupportedImageFormat
 from server.settings import ImageSettings
@@ -16,6 +18,7 @@ from server.untrusted.image_sanitise import PixelLimits
 
 logger = logging.getLogger(__name__)
 
+_LOOKS: Final = 20
 # What the process needs of our environment, and no secrets.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
 _REFUSALS: dict[str, type[ImageTooSmall | ImageTooLarge | ImageLoadError]] = {
@@ -45,27 +48,31 @@ class ImageDecoder:
         command = [sys.executable, "-m", "server.untrusted.decoder_process", self._limits.to_json()]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with self._slots, source.open("rb") as image, target.open("wb") as png:
-            try:
-                done = subprocess.run(
-                    command,
-                    stdin=image,
-                    stdout=png,
-                    stderr=subprocess.PIPE,
-                    env=environment,
-                    timeout=self._timeout_s,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                logger.warning("an image took longer than %g s to decode", self._timeout_s)
-                raise ImageLoadError from None
-        if done.returncode == REFUSED:
-            raise _refusal(done.stderr)
-        if done.returncode == DISK_ERROR:
-            raise OSError(int(done.stderr), os.strerror(int(done.stderr)), str(target))
-        if done.returncode != 0:
-            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            logger.warning("the decoding process ended with %d: %s", done.returncode, *last or [""])
+            # A process group of its own: Ctrl-C at a terminal is not the image's fault, and this process may go on.
+            process = subprocess.Popen(
+                command, stdin=image, stdout=png, stderr=subprocess.PIPE, env=environment, process_group=0
+            )
+            said = self._end_of(process)
+        if process.returncode == REFUSED:
+            raise _refusal(said)
+        if process.returncode == DISK_ERROR:
+            raise OSError(int(said), os.strerror(int(said)), str(target))
+        if process.returncode != 0:
+            last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
+            logger.warning("the decoding process ended with %d: %s", process.returncode, *last or [""])
             raise ImageLoadError
+
+    def _end_of(self, process: subprocess.Popen[bytes]) -> bytes:
+        """What it has said when it ends, or is killed because it takes too long.
+
+        Time in which this process is frozen, alone or with all others, counts as one look at most.
+        """
+        for _ in range(_LOOKS):
+            with suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=self._timeout_s / _LOOKS)[1]
+        logger.warning("an image took longer than %g s to decode", self._timeout_s)
+        process.kill()
+        return process.communicate()[1]
 
 
 def _refusal(said: bytes) -> ModelError:

@@ -50,9 +50,9 @@ class Again:
 Outcome: TypeAlias = NotNow | NotOurs | Made | Ended | Unwanted | Again
 
 
-def reason_not_to_start(job: Job, limits: JobSettings, *, now: float) -> Ended | None:
-    """Why a job that was just claimed ends without being rendered. `now` in Unix seconds."""
-    if job.attempt == 1 and job.start_deadline is not None and now > job.start_deadline:
+def reason_not_to_start(job: Job, limits: JobSettings) -> Ended | None:
+    """Why a job that was just claimed ends without being rendered."""
+    if job.start_deadline is not None and job.started_at is not None and job.started_at > job.start_deadline:
         return Ended(START_TIMEOUT)
     if job.faults >= _faults_allowed(job, limits):
         return Ended(GeneratorDied.told)

@@ -8,7 +8,7 @@ from dbos import DBOSClient
 from server.db.outage import ride_out
 from server.jobs.dbos_queues import give_back_render, running_workflow
 from server.jobs.job import Job
-from server.jobs.job_store import JobStore
+from server.jobs.job_store import JobStore, WorkerDrains
 from server.worker.attempt import NotNow, NotOurs
 
 _CLAIM_S: Final = 1.0
@@ -42,7 +42,11 @@ class Claims:
         with self._claiming:
             if not self._allowed.is_set():
                 return NotNow()
-            claimed = self._store.claim(job.id, self._worker_id, attempt=job.attempt)
+            try:
+                claimed = self._store.claim(job.id, self._worker_id, attempt=job.attempt)
+            except WorkerDrains:
+                self._allowed.clear()  # before its next heartbeat, which says when it may claim again
+                return NotNow()
             if claimed is None:
                 return NotOurs()
             self._held = claimed, running_workflow()

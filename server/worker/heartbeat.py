@@ -42,8 +42,9 @@ class Heartbeat:
     def beat(self) -> bool:
         """Write the row; returns whether the worker has been asked to take no more jobs."""
         state = WORKER_STOPPING if self._stopping else self._generator.state
+        now = self._clock()  # what is written is as old as this: after a pause in between the next one is due
         draining = self._registry.beat(
             self._worker_id, pid=os.getpid(), generator_pid=state.pid, state=state.phase.value, detail=state.detail
         )
-        self._reported, self._reported_at = state, self._clock()
+        self._reported, self._reported_at = state, now
         return draining

@@ -59,10 +59,10 @@ class JobLog:
             del self._unwritten[: len(messages)]
 
     def _flush(self) -> None:
-        self._written_at = self._clock()
         try:
             self.write()
         except Exception as error:
             if not is_outage(error):
                 raise
             OUTAGES.noticed(error)  # the job goes on; the messages are kept for the next time
+        self._written_at = self._clock()  # by now: a slow write must not be waited for with every message

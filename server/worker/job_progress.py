@@ -37,7 +37,10 @@ class JobProgress:
 
     def __enter__(self) -> Self:
         """Begin."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no memory for a thread, say
+            logger.warning("request %s: its progress cannot be written; it goes on without: %s", self._job.id, error)
         return self
 
     def __exit__(

@@ -63,6 +63,7 @@ class WorkerProcess:
         dbos = dbos_client(database)
         store, registry = WaitingJobStore(database, dbos), WorkerRegistry(database)
         self._settings, self._storage, self._store, self._dbos = settings, storage, store, dbos
+        self._registry = registry
         self._generator = generator
         self._heartbeat = Heartbeat(registry, generator, worker_id=own_id, every_s=jobs.heartbeat_s)
         self._reaper = Reaper(registry, dbos, own_id=own_id, stale_s=jobs.heartbeat_stale_s)
@@ -150,22 +151,30 @@ class WorkerProcess:
         self._claims.allow(not draining)
 
     def finish(self, hurry: SignalFlag) -> None:
-        """Take no more jobs; let the running one end within its grace, else give it back to the queue."""
+        """Take no more jobs; let what runs end within its grace, else give the job that renders back to the queue."""
         self._claims.allow(False)
         self._heartbeat.stop()
         with _unless_away():
             self._heartbeat.beat()
         deadline = time.monotonic() + self._settings.jobs.shutdown_grace_s
-        while self._generator.busy and time.monotonic() < deadline and not hurry.wait(_TICK_S):
+        while time.monotonic() < deadline and self._has_jobs() and not hurry.wait(_TICK_S):
             with _unless_away():
                 self._heartbeat.beat()
         with _unless_away():
             self._render.write_log()
+        with _unless_away():  # for a moment perhaps, and what is not given back counts a fault
             self._claims.release()
             self._report.write(self._generator.state.gpu_memory)
         self._work.stop()
         self._webhooks.stop()
         destroy_before_exit(self._engine)
+
+    def _has_jobs(self) -> bool:
+        """Whether one renders, or its video, which this machine alone may have, is on its way into storage."""
+        publishes = False
+        with _unless_away():
+            publishes = bool(self._registry.count_running([self._settings.worker_id]))
+        return publishes or self._generator.busy
 
 
 def run_worker(settings: Settings, generator: Generator, *, supervised: bool) -> None:
@@ -173,6 +182,8 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
 
     `generator` may be loading already; the id of an unsupervised worker is locked.
     """
+    # Until here a signal ends the process at once: there is nothing yet to end in order.
+    worker = ride_out(WorkerProcess, settings, generator)
     stopping, hurry = SignalFlag(), SignalFlag()
 
     def tell(fact: str) -> None:
@@ -187,7 +198,6 @@ def run_worker(settings: Settings, generator: Generator, *, supervised: bool) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     signal.signal(signal.SIGUSR1, lambda *_: hurry.set())
-    worker = WorkerProcess(settings, generator)
     try:
         while not worker.register() and not stopping.wait(_REGISTER_S):
             pass

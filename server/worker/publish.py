@@ -30,7 +30,7 @@ class PublishWorkflow(Workflow):
             response = unexpected_error(request_id, error)
             if job is not None:
                 self._store.fail(job.id, response, attempt=job.attempt)
-        self._tidy_up(request_id, video_key, path)
+        self._tidy_up(request_id, video_key, path, image_key=None if job is None else job.image_key)
 
     def _publish(self, job: Job, path: Path, inference_time: float) -> None:
         key = job.video_key or ""
@@ -55,7 +55,7 @@ class PublishWorkflow(Workflow):
         """The identity image that is kept is the one the video was made from; its text chunk says what was done."""
         path, key = self._storage.scratch.cut_out(job.id), job.image_key
         if key is not None and path.exists():
-            self._with_storage(job, lambda: self._storage.put(path, key))
+            self._with_storage(job, lambda: self._put_once(path, key))
 
     def _keep_thumbnail(self, job: Job, video: Path, key: str) -> str | None:
         """The key of the picture that the generator left beside the video; a video is worth having without one."""
@@ -72,8 +72,8 @@ class PublishWorkflow(Workflow):
         except FileNotFoundError:  # asking first would be of no use: a frozen publisher may do this at the same time
             return self._storage.size(key)
 
-    def _tidy_up(self, request_id: str, video_key: str, path: Path) -> None:
-        """Remove what no result names: a key belongs to one attempt, so nothing else can need it."""
+    def _tidy_up(self, request_id: str, video_key: str, path: Path, *, image_key: str | None) -> None:
+        """Remove what no row names: the video's key belongs to one attempt, so nothing else can need it."""
         self._storage.scratch.forget_rendering(path)
         job = self._store.get(request_id)
         if job is None or job.video_key != video_key or job.video_bytes is None:
@@ -81,4 +81,6 @@ class PublishWorkflow(Workflow):
         thumbnail = thumbnail_of(video_key)
         if job is None or job.thumbnail_key != thumbnail:
             self._storage.discard(thumbnail)
+        if image_key is not None and (job is None or job.image_key is None):  # removed, and put again by a frozen one
+            self._storage.discard(image_key)
         self._forget_checkpoint_if_over(request_id)

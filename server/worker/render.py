@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -53,7 +53,7 @@ _LONGEST_PAUSE_S: Final = 30.0  # of a worker whose disk is full
 
 
 class RenderWorkflow(Workflow):
-    """One runs at a time. `clock` gives Unix seconds."""
+    """One runs at a time."""
 
     def __init__(
         self,
@@ -65,12 +65,10 @@ class RenderWorkflow(Workflow):
         progress: ProgressTable,
         settings: Settings,
         measuring: Measuring | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(store, storage, settings, measuring=measuring)
         self._generator = generator
         self._progress = progress
-        self._clock = clock
         self.claims = Claims(store, dbos, settings.worker_id)
         self._made_room_for: str | None = None
         self._job_log: JobLog | None = None
@@ -115,7 +113,7 @@ class RenderWorkflow(Workflow):
                 if claimed.faults > job.faults:
                     self._measuring.attempt_ended(WORKER_LOST)
                     self._log(claimed, "The worker was lost")
-                not_started = reason_not_to_start(claimed, self._settings.jobs, now=self._clock())
+                not_started = reason_not_to_start(claimed, self._settings.jobs)
                 outcome = self._traced(claimed) if not_started is None else not_started
                 self._record(claimed, outcome)
             except Exception as error:
@@ -132,7 +130,8 @@ class RenderWorkflow(Workflow):
             case Made():
                 self._hand_on(job, outcome)
             case Ended():
-                self._store.fail(job.id, outcome.response, attempt=job.attempt)
+                if not self._store.finish_cancelled(job):
+                    self._store.fail(job.id, outcome.response, attempt=job.attempt)
             case Unwanted():
                 self._store.finish_cancelled(job)
             case Again():
@@ -230,7 +229,8 @@ class RenderWorkflow(Workflow):
         try:
             yield output
         except Exception:
-            scratch.forget_rendering(output)
+            with suppress(OSError):  # a disk that cannot be written keeps it; what the job ended with counts
+                scratch.forget_rendering(output)
             raise
 
     def _skipped(self, job: Job) -> list[str]:

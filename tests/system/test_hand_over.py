@@ -2,9 +2,8 @@
 
 import shutil
 import signal
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -16,12 +15,16 @@ from server.bench.object_store import ObjectStore
 from server.db.migrations import migrate
 from tests.harness.cluster import Cluster, freeze
 from tests.harness.live_server import APP, FAST, Server, example, until
+from tests.harness.stopped_engine import (
+    DATABASE,
+    PUBLISH_NEVER_STARTS,
+    RENDER_NEVER_ENDS,
+    engine_that_ignores,
+    publishes,
+    value,
+)
 
 STALE_S = 1.5
-DATABASE = "hunyuan-custom.sqlite"
-
-RENDER_NEVER_ENDS = "OLD.name = 'render' AND NEW.status = 'SUCCESS'"
-PUBLISH_NEVER_STARTS = "OLD.name = 'publish' AND NEW.status = 'PENDING'"
 
 
 @pytest.fixture
@@ -40,29 +43,6 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., tuple[Cluster, Server
     yield make
     for cluster in made:
         cluster.kill()
-
-
-@contextmanager
-def engine_that_ignores(data_dir: Path, *changes: str) -> Iterator[None]:
-    """The engine's row does not change in these ways, as if its transaction were about to begin for ever."""
-    with closing(sqlite3.connect(data_dir / DATABASE, timeout=30)) as database:
-        for number, change in enumerate(changes):
-            trigger = f"CREATE TRIGGER stop{number} BEFORE UPDATE ON workflow_status WHEN {change}"
-            database.execute(f"{trigger} BEGIN SELECT RAISE(IGNORE); END")
-        database.commit()
-        yield
-        for number in range(len(changes)):
-            database.execute(f"DROP TRIGGER stop{number}")
-        database.commit()
-
-
-def value(data_dir: Path, query: str) -> object:
-    with closing(sqlite3.connect(data_dir / DATABASE, timeout=30)) as database:
-        return database.execute(query).fetchone()[0]
-
-
-def publishes(data_dir: Path) -> object:
-    return value(data_dir, "SELECT count(*) FROM workflow_status WHERE name = 'publish'")
 
 
 def stored_videos(bucket: ObjectStore) -> list[str]:

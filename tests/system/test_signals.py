@@ -17,6 +17,7 @@ from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.jobs.worker_registry import WorkerRegistry
 from tests.harness.live_server import FAST, ROOT, Server, example, launch, until
+from tests.harness.stopped_engine import PUBLISH_NEVER_STARTS, engine_that_ignores, publishes, value
 
 GRACE_S = 60.0
 
@@ -53,6 +54,10 @@ def state_in_words(data_dir: Path) -> str:
     return worker.state
 
 
+def heartbeat(data_dir: Path) -> object:
+    return value(data_dir, "SELECT heartbeat_at FROM worker")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_to_all_processes_lets_the_job_finish(
     waiting: tuple[Server, str], tmp_path: Path, number: signal.Signals
@@ -64,11 +69,15 @@ def test_one_signal_to_all_processes_lets_the_job_finish(
     until(lambda: has_ended(api))
     assert worker.is_running()
     until(lambda: state_in_words(tmp_path) == "stopped")  # it makes one more video, and takes no more
-    (tmp_path / "go").touch()
+    with engine_that_ignores(tmp_path, PUBLISH_NEVER_STARTS):
+        (tmp_path / "go").touch()
+        until(lambda: publishes(tmp_path) == 1)
+        for _ in range(3):  # it waits for its video to be published
+            before = heartbeat(tmp_path)
+            until(lambda last=before: heartbeat(tmp_path) != last)
     assert server.process.wait(60) == 0
     job = left_behind(tmp_path, request_id)
-    assert job.video_key is not None  # rendered; what is not published yet is with the next start
-    assert (job.attempt, job.faults) == (1, 0)
+    assert (job.response_status, job.attempt, job.faults) == (200, 1, 0), "published as well"
 
 
 def test_a_second_signal_ends_the_grace(waiting: tuple[Server, str], tmp_path: Path) -> None:

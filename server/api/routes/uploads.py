@@ -136,7 +136,10 @@ async def download(request: Request, shard: str, token: str, name: str) -> Respo
         raise Gone
     if isinstance(path, Response):
         return path
-    kind = await run_in_threadpool(_media_type, path)
+    try:
+        kind = await run_in_threadpool(_media_type, path)
+    except FileNotFoundError:  # deleted at this moment
+        raise NotFound("File not found") from None
     return MediaResponse(path, media_type=kind, max_age_s=86400, policy="default-src 'none'; sandbox")
 
 

@@ -112,21 +112,17 @@ class GeneratorProcess:
         try:
             renderer.render(job, report)
         except Cancelled:
-            Path(job.output).unlink(missing_ok=True)
             return Failed(reason="cancelled", message="cancelled")
         except Flagged as error:
             logger.info("request %s flagged: %s", job.request_id, error.where)
-            Path(job.output).unlink(missing_ok=True)
             return Failed(reason="flagged", where=error.where, message=str(error))
         except DeviceLost:
             logger.exception("request %s: the device is lost", job.request_id)
             os._exit(1)  # not through torch's own cleanup, which would touch the device again
         except OutOfMemory as error:
             logger.warning("request %s: %s", job.request_id, error)
-            Path(job.output).unlink(missing_ok=True)
             return Failed(reason="out_of_memory", message=_one_line(error))
         except Exception as error:
-            Path(job.output).unlink(missing_ok=True)
             if is_disk_error(error):
                 logger.warning("request %s: %s", job.request_id, error)
                 return Failed(reason="disk", message=_one_line(error))

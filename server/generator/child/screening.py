@@ -4,6 +4,7 @@ With several ranks rank 0 does it for all, and what it raises, all raise.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -123,6 +124,9 @@ class Screening:
         text = PngInfo()
         text.add_text(_DONE, said)
         part = path.with_name(f"{path.name}.part")
-        Image.fromarray(on_white(pixels, subject.mask)).save(part, "PNG", pnginfo=text, compress_level=1)
+        with part.open("wb") as file:
+            Image.fromarray(on_white(pixels, subject.mask)).save(file, "PNG", pnginfo=text, compress_level=1)
+            file.flush()
+            os.fsync(file.fileno())  # after a power cut the next attempt would find an empty picture
         part.replace(path)
         report(Log(message=f"Background {said}"))

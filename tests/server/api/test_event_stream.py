@@ -171,6 +171,33 @@ def test_five_hundred_watchers_cost_one_query_per_tick() -> None:
     asyncio.run(scenario())
 
 
+def test_who_comes_while_another_is_read_for_misses_no_line() -> None:
+    async def scenario() -> None:
+        came = asyncio.Event()
+
+        class SlowReads(_Reads):
+            async def watched(self, after: dict[str, int]) -> dict[str, tuple[JobState, list[LogLine]]]:
+                found = await super().watched(after)
+                await came.wait()
+                return found
+
+        reads = SlowReads()
+        reads.lines = [LogLine(number, f"line {number}", "INFO", 0.0) for number in (1, 2)]
+        tail = Tail(reads, poll_s=0.001)  # type: ignore[arg-type]
+        with tail.watch("a", after=1) as resumed:
+            while not reads.queries:
+                await asyncio.sleep(0)
+            with tail.watch("a", after=0) as newcomer:
+                came.set()
+                for watch, told in ((resumed, [2]), (newcomer, [1, 2])):
+                    update = await watch.next()
+                    assert update is not None
+                    assert [line.id for line in update.lines] == told
+        tail.close()
+
+    asyncio.run(scenario())
+
+
 def test_every_event_is_one_write() -> None:
     """fal's JavaScript client decodes each network chunk by itself."""
 
@@ -204,6 +231,18 @@ def test_lines_not_yet_read_when_a_job_was_given_back_come_later() -> None:
     assert asyncio.run(told()) == ([], 0)
     watch.update(state, None, [LogLine(2, "two", "INFO", 0.0)])
     assert asyncio.run(told()) == (["one", "two"], 2)
+
+
+def test_an_end_that_came_before_the_server_stops_is_told() -> None:
+    """Else the caller of a sync run would send it again."""
+    watch = Watch(after=0)
+    watch.update(replace(_Reads().state, status=Status.COMPLETED), None, [])
+    watch.end()
+
+    async def told() -> list[Status | None]:
+        return [None if update is None else update.state.status for update in (await watch.next(), await watch.next())]
+
+    assert asyncio.run(told()) == [Status.COMPLETED, None]
 
 
 def test_a_watch_of_a_record_that_expires_ends() -> None:

@@ -67,6 +67,13 @@ def test_work_wakes_who_waits_for_it(database: sa.Engine) -> None:
     _do(database, "DROP TABLE bell")
 
 
+def test_what_never_began_to_ask_can_be_stopped(database: sa.Engine) -> None:
+    """A worker that is stopped before its database has answered."""
+    work = WaitingWork(database, _RUNG, every_s=EVERY_S)
+    work.stop()
+    work.wait("bell")
+
+
 def test_a_question_that_fails_holds_up_nobody_and_is_asked_again(
     database: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

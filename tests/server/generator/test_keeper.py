@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,7 +14,7 @@ from server.bench.waiting import LIMIT_S
 from server.generator.keeper import GeneratorKeeper
 from server.generator.messages import Channel, FromGenerator, Load, Ready
 from server.generator.parent import Generator
-from server.generator.state import Phase
+from server.generator.state import GeneratorState, Phase
 from server.settings_loader import load_settings
 from tests.harness.live_server import until
 
@@ -56,18 +57,47 @@ def test_a_process_that_cannot_be_watched_does_not_stay_beside_the_next_one(
         started.append(start(*args, **options))
         return started[-1]
 
-    begin, refusals = threading.Timer.start, iter([RuntimeError("can't start new thread")])
+    begin, refusals = threading.Thread.start, iter([RuntimeError("can't start new thread")])
 
-    def refuse_once(timer: threading.Timer) -> None:
-        refusal = next(refusals, None)
+    def refuse_once(thread: threading.Thread) -> None:
+        refusal = next(refusals, None) if thread.name == "generator-limit" else None
         if refusal is not None:
             raise refusal
-        begin(timer)
+        begin(thread)
 
     monkeypatch.setattr(subprocess, "Popen", remember)
-    monkeypatch.setattr(threading.Timer, "start", refuse_once)
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
     with running(tmp_path):
         assert [process.poll() is None for process in started] == [False, True]
+
+
+def test_a_model_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    slow = {"restart_delay_s": 0.1, "load_timeout_s": 0.05, "renderer": "tests.fakes.loads_for_ever:Renderer"}
+    keeper = GeneratorKeeper(load_settings(None, {"data_dir": tmp_path, "generator": slow}))
+    keeper.start()
+    try:
+        until(lambda: keeper.state == GeneratorState(Phase.FAILED, "the model did not load within 0.05 s"))
+    finally:
+        keeper.unload()
+        until(lambda: keeper.state.phase is Phase.IDLE)
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_time_in_which_the_worker_is_frozen_is_no_time_to_load(tmp_path: Path, loads: bool) -> None:
+    now, seconds, killed = [0.0], iter([3600, *[1] * 12]), Mock()
+    settings = load_settings(None, {"data_dir": tmp_path, "generator": {"load_timeout_s": 10}})
+    keeper = GeneratorKeeper(settings, clock=lambda: now[0])
+
+    class Ended(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+            second = next(seconds)
+            now[0] += second
+            if loads and second == 1:  # what the process said meanwhile is read
+                keeper._usable.set()
+            return False
+
+    keeper._kill_unless_loaded(killed, Ended(), overdue := threading.Event())
+    assert overdue.is_set() is killed.kill.called is not loads
 
 
 def test_a_model_that_is_waited_for_does_not_stay_unloaded(tmp_path: Path) -> None:

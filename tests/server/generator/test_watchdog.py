@@ -1,4 +1,4 @@
-"""What counts as silence of a generator."""
+"""What counts as silence of a generator, and how often a cancel is looked for."""
 
 import pytest
 
@@ -56,3 +56,18 @@ def test_a_pause_of_the_worker_is_no_time_to_react_to_a_cancel(frozen: str) -> N
         now[0] += 1
         ignored = watchdog.cancel_ignored()
     assert ignored
+
+
+def test_a_slow_database_is_not_asked_with_every_message() -> None:
+    now, asked = [0.0], []
+
+    def cancel_requested() -> bool:
+        now[0] += 3  # as long as one that is away takes
+        asked.append(now[0])
+        return False
+
+    watchdog = Watchdog(GeneratorSettings(), cancel_requested, look_every_s=0.5, clock=lambda: now[0])
+    now[0] += 1
+    for _ in range(100):
+        assert not watchdog.cancel_arrived()
+    assert len(asked) == 1

@@ -16,8 +16,9 @@ from server.fal.submit_headers import Priority
 from server.generator.faults import GeneratorDied
 from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import CancelOutcome, Job, Rendered, Status
-from server.jobs.job_store import JobStore
+from server.jobs.job_store import JobStore, WorkerDrains
 from server.jobs.progress import Progress, ProgressTable
+from server.jobs.worker_registry import WorkerRegistry
 from tests.harness.new_job import new_job
 from tests.harness.queue_positions import QueuePositions
 
@@ -305,9 +306,30 @@ def test_a_claim_whose_answer_was_lost_is_repeated(database: sa.Engine) -> None:
     dbos.destroy()
 
 
-def test_a_draining_worker_is_not_forgotten(database: sa.Engine) -> None:
-    from server.jobs.worker_registry import WorkerRegistry
+def test_a_draining_worker_claims_nothing_but_what_it_has(database: sa.Engine) -> None:
+    dbos, registry = dbos_client(database), WorkerRegistry(database)
+    store, has, waits = JobStore(database, dbos), new_job(), new_job()
+    registry.beat("w", pid=1, generator_pid=2, state="ready", detail="")
+    store.add(has)
+    store.add(waits)
+    assert store.claim(has.id, "w", attempt=0)
+    registry.drain(True)
+    with pytest.raises(WorkerDrains):
+        store.claim(waits.id, "w", attempt=0)
+    waiting = store.get(waits.id)
+    assert waiting
+    assert (waiting.status, waiting.attempt, waiting.started_at) == (Status.IN_QUEUE, 0, None)
+    repeated = store.claim(has.id, "w", attempt=0)
+    assert repeated, "its answer was lost; nothing else would end what the row says is running"
+    registry.drain(False)
+    assert store.claim(waits.id, "w", attempt=0)
+    registry.forget("w")
+    for job in (has, waits):
+        assert store.fail(job.id, INTERNAL_ERROR)
+    dbos.destroy()
 
+
+def test_a_draining_worker_is_not_forgotten(database: sa.Engine) -> None:
     registry = WorkerRegistry(database)
     registry.beat("frozen", pid=1, generator_pid=2, state="ready", detail="")
     registry.drain(True)

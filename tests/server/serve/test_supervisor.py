@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,33 @@ def test_no_room_for_a_process_is_a_matter_of_time(tmp_path: Path, monkeypatch: 
     with Supervisor(load_settings(None, {"data_dir": tmp_path, "api": {"port": 0}}), []):
         until(lambda: roles.count("worker") == 1)
         assert next(refusals, None) is None
+
+
+def test_no_room_for_a_thread_does_not_keep_a_worker_from_being_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that starts processes must not end: the kernel would end all others with it."""
+    start, begin = subprocess.Popen, threading.Thread.start
+    workers: list[subprocess.Popen[bytes]] = []
+
+    def start_sleeping(command: list[str], **options: Any) -> Any:
+        process = start(["sleep", "60"], **options)
+        if command[3] == "worker":
+            workers.append(process)
+        return process
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "worker-rows":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(subprocess, "Popen", start_sleeping)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(children, "_FIRST_DELAY_S", 0.01)
+    with Supervisor(load_settings(None, {"data_dir": tmp_path, "api": {"port": 0}}), []):
+        until(lambda: len(workers) == 1)
+        workers[0].kill()
+        until(lambda: len(workers) == 2)
 
 
 def test_a_start_that_fails_holds_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from server.bench.deployment import Deployment
 from server.serve.tls import NAMES, TlsFiles, environment_lines, self_signed
@@ -54,6 +55,28 @@ def test_it_stays_until_it_must_change(tmp_path: Path) -> None:
     files.certificate.write_text("damaged")
     self_signed(tmp_path, [], NOW)
     assert _names(files) == set(NAMES)
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_a_renewal_that_was_interrupted_is_made_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    self_signed(tmp_path, [], NOW)
+    left, replace = iter(range(written)), Path.replace
+
+    def replace_until_the_end(part: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return replace(part, target)
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(Path, "replace", replace_until_the_end)
+        self_signed(tmp_path, [], NOW + 790 * DAY)
+    files = self_signed(tmp_path, [], NOW + 790 * DAY)
+    certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(files.authority.read_bytes()))
+    key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
+    assert key.public_key() == certificate.public_key()
 
 
 def test_the_printed_lines_point_clients_here(tmp_path: Path) -> None:

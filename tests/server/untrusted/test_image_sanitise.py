@@ -2,18 +2,24 @@
 
 import contextlib
 import io
+import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from PIL import Image, PngImagePlugin
 
+from server.bench.waiting import LIMIT_S
 from server.errors import ImageLoadError, ImageTooLarge, ImageTooSmall, ModelError, UnsupportedImageFormat
 from server.settings import ImageSettings
 from server.untrusted.image_decoder import ImageDecoder
 from server.untrusted.media_types import HEAD_BYTES, media_type
-from tests.harness.live_server import until
+from tests.harness.live_server import ROOT, until
 from tests.harness.pictures import bomb
 
 
@@ -124,6 +130,47 @@ def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert type(refusal(encoded(), tmp_path, decode_timeout_s=0.001)) is ImageLoadError
 
 
+def test_time_in_which_this_process_is_frozen_is_not_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = subprocess.Popen.communicate
+
+    def frozen_until_the_end(process: subprocess.Popen[bytes], *_: object, timeout: float | None = None) -> Any:
+        if process.poll() is None:
+            process.wait()
+            raise subprocess.TimeoutExpired(process.args, timeout or 0.0)
+        return wait(process)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", frozen_until_the_end)
+    assert decode(encoded(), tmp_path).size == (80, 70)
+
+
+_DECODES = """
+import signal, sys
+from pathlib import Path
+from server.settings import ImageSettings
+from server.untrusted.image_decoder import ImageDecoder
+
+signal.signal(signal.SIGINT, lambda *_: None)  # as a worker, which ends in its own time
+ImageDecoder(ImageSettings()).decode(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_ctrl_c_at_the_terminal_does_not_refuse_the_image(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    os.mkfifo(source)
+    command = [sys.executable, "-c", _DECODES, source, target]
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE) as worker:
+        with source.open("wb") as image:  # opened by both sides from here on
+            until(lambda: bool(_decoders(worker.pid)))
+            os.killpg(worker.pid, signal.SIGINT)
+            image.write(encoded())
+        _, said = worker.communicate(timeout=LIMIT_S)
+    assert worker.returncode == 0, said
+    with Image.open(target) as decoded:
+        assert decoded.size == (80, 70)
+
+
 def test_a_process_that_is_killed_refuses_its_image_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = encoded(size=(8000, 5000), mode="RGBA")
     with ThreadPoolExecutor(1) as pool:
@@ -136,9 +183,9 @@ def test_a_process_that_is_killed_refuses_its_image_only(tmp_path: Path, caplog:
     assert decode(encoded(), tmp_path).size == (80, 70)
 
 
-def _decoders() -> list[psutil.Process]:
+def _decoders(parent: int | None = None) -> list[psutil.Process]:
     found = []
-    for child in psutil.Process().children():
+    for child in psutil.Process(parent).children():
         with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
             found += [child] if "server.untrusted.decoder_process" in child.cmdline() else []
     return found

@@ -61,3 +61,18 @@ def test_a_heartbeat_that_failed_stays_due() -> None:
     with pytest.raises(OSError, match="away"):
         heartbeat.beat()
     assert heartbeat.due
+
+
+def test_a_heartbeat_that_took_long_is_followed_by_another() -> None:
+    """What the row says is as old as the time before: a worker that was frozen in between counts as silent."""
+    now = [0.0]
+
+    class SlowRegistry(Registry):
+        def beat(self, _worker_id: str, *, state: str, **_: object) -> bool:
+            now[0] += 60
+            return super().beat(_worker_id, state=state)
+
+    parts: Any = (SlowRegistry(), Generator())
+    heartbeat = Heartbeat(*parts, worker_id="w", every_s=2, clock=lambda: now[0])
+    heartbeat.beat()
+    assert heartbeat.due

@@ -2,6 +2,7 @@
 
 import base64
 import sqlite3
+import threading
 import time
 from typing import Any
 
@@ -117,3 +118,14 @@ def test_a_picture_that_cannot_be_shown_costs_nothing_else(
         assert row(database).preview is None
         progress.on_message(preview(b"good"))
         until(lambda: row(database).preview == b"good")
+
+
+def test_no_room_for_a_thread_costs_the_progress_alone(
+    database: sa.Engine, attempt: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with JobProgress(ProgressTable(database), attempt) as progress:
+        progress.on_message(working(1))

@@ -1,13 +1,17 @@
 """What becomes of a job whose rendering ends in each possible way: its row, and its place in the queue."""
 
+import errno
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from server.bench.waiting import LIMIT_S
 from server.db.connection import create_engine
 from server.db.migrations import migrate
 from server.errors import INTERNAL_ERROR
@@ -24,6 +28,7 @@ from server.jobs.dbos_queues import dbos_client
 from server.jobs.job import Job, Status
 from server.jobs.job_store import JobStore
 from server.jobs.progress import ProgressTable
+from server.jobs.worker_registry import WorkerRegistry
 from server.settings_loader import load_settings
 from server.storage.local import LocalStorage
 from server.worker import claims
@@ -187,11 +192,33 @@ def test_a_cancel_while_it_renders_ends_the_job(worker: Worker) -> None:
     assert worker.job(request_id).response_status == 499
 
 
+@pytest.mark.parametrize("error", [GenerationError("x"), GeneratorDied("x"), ValueError("unforeseen")])
+def test_a_cancel_that_the_generator_did_not_hear_of_ends_the_job_all_the_same(
+    worker: Worker, error: Exception
+) -> None:
+    request_id = worker.prepared_job(no_retry=True)
+
+    def cancelled(_: Generate) -> Finished:
+        worker.store.cancel(request_id)
+        raise error
+
+    worker.generator.run_job = cancelled
+    worker.render.run(request_id)
+    assert worker.job(request_id).response_status == 499
+
+
 def test_a_job_past_its_start_deadline_is_not_rendered(worker: Worker) -> None:
     worker.generator.run_job = raising(AssertionError("it was rendered"))
     request_id = worker.prepared_job(start_deadline=1.0)
     worker.render.run(request_id)
     assert worker.job(request_id).response_status == 504
+
+
+def test_a_worker_that_was_frozen_after_a_claim_in_time_renders_the_job(worker: Worker) -> None:
+    request_id = worker.prepared_job(start_deadline=1.0)
+    worker.store._clock = lambda: 0.5  # when it is claimed; it is later now
+    worker.render.run(request_id)
+    assert worker.job(request_id).video_key is not None
 
 
 def test_a_worker_without_a_model_claims_nothing(worker: Worker) -> None:
@@ -214,11 +241,46 @@ def test_only_the_job_that_found_no_disk_pauses_its_worker(worker: Worker, monke
     assert (worker.requeued, pauses) == (2, [1.0])
 
 
+def test_a_disk_that_turns_read_only_is_a_fault_and_not_the_end(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("server.worker.render.time.sleep", Mock())
+    monkeypatch.setattr(worker.storage.scratch, "forget_rendering", refuse)
+    worker.generator.run_job = raising(DiskError("read-only"))
+    request_id = worker.prepared_job()
+    worker.render.run(request_id)
+    job = worker.job(request_id)
+    assert (job.status, job.faults, worker.requeued) == (Status.IN_QUEUE, 1, 1)
+
+
 def test_a_worker_that_drains_claims_nothing_until_it_may_again(worker: Worker) -> None:
     request_id = worker.prepared_job()
     worker.render.claims.allow(False)
     assert worker.render.claims.claim(worker.job(request_id)) == NotNow()
     worker.render.claims.allow(True)
+    worker.render.run(request_id)
+    assert worker.job(request_id).attempt == 1
+
+
+def test_a_drain_holds_before_the_worker_has_read_of_it(worker: Worker) -> None:
+    request_id, registry, claims = worker.prepared_job(), WorkerRegistry(worker.database), worker.render.claims
+
+    def beat() -> None:
+        claims.allow(not registry.beat("local", pid=1, generator_pid=2, state="ready", detail=""))
+
+    beat()
+    registry.drain(True)
+    assert claims.claim(worker.job(request_id)) == NotNow()
+    waiting = threading.Thread(target=claims.wait_until_allowed, daemon=True)
+    waiting.start()
+    beat()
+    registry.drain(False)
+    assert waiting.is_alive()
+    beat()
+    waiting.join(LIMIT_S)
     worker.render.run(request_id)
     assert worker.job(request_id).attempt == 1
 

@@ -5,12 +5,17 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, Mock
 
 import httpx
 import psutil
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from server.api.middleware.body_limits import BodyLimits
 from server.api.middleware.body_memory import BodyMemory
+from server.settings import ApiSettings
 from tests.harness.keyed import client, create_key
 from tests.harness.live_server import APP, Server, example, until
 from tests.harness.raw_http import connect, read_all
@@ -276,6 +281,29 @@ def test_a_body_that_finds_no_memory_in_time_is_503_with_retry_after(impatient: 
     assert refused
     assert all(b"retry-after: 5" in answer.lower() for answer in refused)
     until(lambda: impatient.http.post(f"/queue/{APP}", json=example(padding="x" * 700_000)).status_code == 200)
+
+
+def test_a_wait_for_memory_is_not_the_senders_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, settings, read = [0.0], ApiSettings(), []
+
+    async def take_long(*_: object, **__: object) -> int:
+        now[0] += settings.body_timeout_s
+        return 0
+
+    monkeypatch.setattr(BodyMemory, "take", take_long)
+    monkeypatch.setattr("server.api.middleware.body_limits.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.001)  # it arrives after a moment
+        return {"type": "http.request", "body": b"all of it", "more_body": False}
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        read.append(await receive())
+
+    scope = {"type": "http", "path": "/", "headers": [(b"content-length", b"9")]}
+    limits = BodyLimits(app, settings, Mock())
+    asyncio.run(limits(scope, receive, AsyncMock()))
+    assert [message["body"] for message in read] == [b"all of it"]
 
 
 def test_memory_is_granted_in_order_and_comes_back() -> None:
