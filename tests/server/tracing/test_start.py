@@ -116,11 +116,11 @@ def test_a_collector_that_refuses_is_one_line_and_one_when_it_is_well(
 def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never answers
         monkeypatch.setenv(AT, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "30")
         start_tracing("api")
         continued("lost", traceparent=PARENT).end()
         started = time.monotonic()
         spans.stop_tracing(0.1)
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < 20
         use_tracer(None)
     until(lambda: all(thread.name != "last-spans" for thread in threading.enumerate()))  # the connection is gone
