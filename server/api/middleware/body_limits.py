@@ -40,7 +40,6 @@ class BodyLimits:
         declared = headers.get("content-length", "")
         limit = self._settings.max_body_bytes
         length = int(declared) if declared.isdigit() else limit
-        body = _Body(receive, self._settings)
         if length > limit:
             await _refuse(BodyTooLarge(), scope, send)
             return
@@ -52,6 +51,7 @@ class BodyLimits:
         except TimeoutError:
             await _refuse(Overloaded(retry_after_s=5), scope, send)
             return
+        body = _Body(receive, self._settings)  # its time begins now: until here the sender was kept waiting
         body.on_consumed = lambda: self._memory.give_back(owner, taken)
 
         async def send_and_free(message: Message) -> None:

@@ -5,12 +5,20 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import httpx
 import psutil
 import pytest
+import sqlalchemy as sa
+from starlette.types import Message, Receive, Scope, Send
 
+from server.api.access.key_ring import KeyRing
+from server.api.middleware import body_limits
+from server.api.middleware.body_limits import BodyLimits
 from server.api.middleware.body_memory import BodyMemory
+from server.settings import ApiSettings
+from tests.harness.clock import Clock
 from tests.harness.keyed import client, create_key
 from tests.harness.live_server import APP, Server, example, until
 from tests.harness.raw_http import connect, read_all
@@ -276,6 +284,40 @@ def test_a_body_that_finds_no_memory_in_time_is_503_with_retry_after(impatient: 
     assert refused
     assert all(b"retry-after: 5" in answer.lower() for answer in refused)
     until(lambda: impatient.http.post(f"/queue/{APP}", json=example(padding="x" * 700_000)).status_code == 200)
+
+
+def test_the_time_of_a_body_begins_when_there_is_memory_for_it(
+    database: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(0.0)
+    monkeypatch.setattr(body_limits, "time", SimpleNamespace(monotonic=clock))
+    settings = ApiSettings(body_memory_bytes=10**6, body_memory_per_owner_bytes=10**6)
+    bodies: list[Message] = []
+
+    async def scenario() -> None:
+        async def receive() -> Message:
+            await asyncio.sleep(0.001)
+            return {"type": "http.request", "body": b"x"}
+
+        async def app(scope: Scope, receive: Receive, _send: Send) -> None:
+            if scope["path"] == "/first":
+                await asyncio.Event().wait()
+            bodies.append(await receive())
+
+        async def send(_: Message) -> None:
+            pass
+
+        limits = BodyLimits(app, settings, KeyRing(database, always_required=False))
+        scope = {"type": "http", "headers": [(b"content-length", b"900000")]}
+        first = asyncio.create_task(limits(scope | {"path": "/first"}, receive, send))
+        second = asyncio.create_task(limits(scope | {"path": "/second"}, receive, send))
+        await asyncio.sleep(0)
+        clock.now = settings.body_timeout_s
+        first.cancel()
+        await second
+
+    asyncio.run(scenario())
+    assert [body["body"] for body in bodies] == [b"x"]
 
 
 def test_memory_is_granted_in_order_and_comes_back() -> None:
