@@ -171,7 +171,7 @@ class Page:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']['exception'].get('description')}")
         return answer["result"].get("value")
 
-    def until(self, expression: str, timeout_s: float = 30) -> Any:
+    def until(self, expression: str, timeout_s: float = 60) -> Any:
         """Wait until an expression is true; returns its value, true for an element."""
         seen: list[Any] = [None]
         value = f"(async () => {{ const value = await ({expression}); return value instanceof Node || value }})()"
