@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from dbos import DBOSClient
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from server.bench.throwaway_postgres import Postgres, find_binaries
 from server.db.connection import create_engine
@@ -30,6 +30,11 @@ from tests.harness.shared_servers import SharedServers, by_shared_server, used_i
 collect_ignore = [] if "CONTAINERS" in os.environ else ["containers"]  # minutes: `make containers`
 
 settings.register_profile("benchmark", max_examples=2840)
+# The same cases in every run, and no limit on time that a busy machine would exceed.
+settings.register_profile(
+    "suite", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 gc.disable()  # until all is imported, of which nothing is garbage
 
 

@@ -9,7 +9,9 @@ const HEIGHT = 120; // pixels of a drawn frame
 
 /** Buttons with frames of the video at `source`, for `player`; filled one after the other. */
 export function filmstrip(source, player, signal) {
-  const strip = el("div", { className: "strip", role: "group", "aria-label": t("result.frames"), hidden: true });
+  const frames = Array.from({ length: FRAMES }, () => el("button", { type: "button" }, el("canvas")));
+  // It has its place from the start: what is below must not move under a mouse.
+  const strip = el("div", { className: "strip unseen", role: "group", "aria-label": t("result.frames") }, frames);
   draw(strip, source, player, signal).catch(() => strip.remove()); // a browser that cannot: the player is there
   return strip;
 }
@@ -17,20 +19,14 @@ export function filmstrip(source, player, signal) {
 async function draw(strip, source, player, signal) {
   const video = el("video", { muted: true, preload: "auto", playsInline: true, src: source });
   await happens(video, "loadeddata", signal);
-  strip.hidden = false;
   const width = Math.round((video.videoWidth / video.videoHeight) * HEIGHT);
   const times = Array.from({ length: FRAMES }, (_, i) => (video.duration * (i + 0.5)) / FRAMES);
-  const canvases = times.map((time) => {
-    const canvas = el("canvas", { width, height: HEIGHT });
-    const button = el(
-      "button",
-      { type: "button", "aria-label": t("result.goTo", { time: duration(time, language()) }) },
-      canvas,
-    );
-    button.addEventListener("click", () => (player.currentTime = time));
-    strip.append(button);
-    return canvas;
+  const canvases = [...strip.children].map((button, i) => {
+    button.setAttribute("aria-label", t("result.goTo", { time: duration(times[i], language()) }));
+    button.addEventListener("click", () => (player.currentTime = times[i]));
+    return Object.assign(button.firstChild, { width, height: HEIGHT });
   });
+  strip.classList.remove("unseen");
   const mark = () => {
     const at = Math.min(FRAMES - 1, Math.floor((player.currentTime / player.duration) * FRAMES));
     [...strip.children].forEach((button, i) => button.classList.toggle("now", i === at));

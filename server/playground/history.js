@@ -15,6 +15,7 @@ export class History {
     Object.assign(this, { grid, more, empty, onChange });
     this.requests = [];
     this.next = null;
+    this.reads = 0;
     this.selected = "";
     this.tiles = new Map();
     more.addEventListener("click", () => this.#loadMore());
@@ -28,9 +29,15 @@ export class History {
   }
 
   /** Read the newest page again; older pages that are shown stay. */
-  async refresh() {
+  refresh() {
+    this.newest = this.#read(++this.reads);
+    return this.newest;
+  }
+
+  async #read(number) {
     try {
       const page = await callJson(`playground/requests?limit=${PAGE}`);
+      if (number !== this.reads) return await this.newest; // it knows more, and may have been answered before
       const newest = new Set(page.requests.map((request) => request.request_id));
       const last = page.requests.at(-1);
       // Older ones than this page has; what it no longer names was deleted.
@@ -81,6 +88,7 @@ export class History {
   drop(id) {
     this.requests = this.requests.filter((request) => request.request_id !== id);
     this.#draw();
+    this.refresh(); // a list that is on its way may still have it
   }
 
   select(id) {

@@ -39,6 +39,29 @@ _USABLE: Final = (
 _READY = """new MutationObserver(() => { if (document.body?.dataset.ready) window.readyAt ??= performance.now() })
     .observe(document, { subtree: true, childList: true, attributes: true })"""
 
+# Where an element is to be clicked; until the next aim a click that hits another one is kept from the page.
+_AIM: Final = """(selector, saying) => {
+    const all = [...document.querySelectorAll(selector)];
+    const element = all.find(({ innerText }) => innerText.includes(saying));
+    if (!element || element.disabled) return null;
+    element.scrollIntoView({ block: "center", behavior: "instant" });
+    const box = element.getBoundingClientRect();
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    if (!element.contains(document.elementFromPoint(x, y))) return null;
+    window.aim?.abort();
+    window.aim = new AbortController();
+    window.hasMissed = false;
+    const check = (event) => {
+        if (event.type !== "click") window.hasMissed ||= !element.contains(event.target);
+        if (!window.hasMissed) return;
+        event.preventDefault();
+        event.stopImmediatePropagation();
+    };
+    for (const kind of ["mousedown", "mouseup", "click"])
+        addEventListener(kind, check, { capture: true, signal: window.aim.signal });
+    return [x, y];
+}"""
+
 
 def chromium() -> str:
     """The program; a test without it is skipped, or fails with CI."""
@@ -155,7 +178,7 @@ class Page:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']['exception'].get('description')}")
         return answer["result"].get("value")
 
-    def until(self, expression: str, timeout_s: float = 30) -> Any:
+    def until(self, expression: str, timeout_s: float = 60) -> Any:
         """Wait until an expression is true; returns its value, true for an element."""
         seen: list[Any] = [None]
         value = f"(async () => {{ const value = await ({expression}); return value instanceof Node || value }})()"
@@ -210,22 +233,22 @@ class Page:
         self._browser.call("Target.closeTarget", targetId=self._target)
 
     def click(self, selector: str, saying: str = "") -> None:
-        """With the mouse, in the middle of what is seen of the first one with that text; not if covered or disabled."""
+        """With the mouse, in the middle of what is seen of the first one with that text; not if covered or disabled.
+
+        What is hit in its place, as the page moves meanwhile, hears nothing of it, and the mouse goes there again.
+        """
+        until(lambda: self._hits(selector, saying), every_s=CLOSELY_S)
+
+    def _hits(self, selector: str, saying: str) -> bool:
         x, y = self._middle(selector, saying)
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        with suppress(RuntimeError):  # the click has led to another page
+            return not self.js("window.hasMissed")
+        return True
 
-    def _middle(self, selector: str, saying: str = "") -> tuple[float, float]:
-        found = self.until(f"""(() => {{
-            const all = [...document.querySelectorAll({json.dumps(selector)})];
-            const element = all.find(({{ innerText }}) => innerText.includes({json.dumps(saying)}));
-            if (!element || element.disabled) return null;
-            element.scrollIntoView({{ block: "center", behavior: "instant" }});
-            const box = element.getBoundingClientRect();
-            const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
-            const top = document.elementFromPoint(x, y);
-            return top && (element.contains(top) || top.contains(element)) ? [x, y] : null;
-        }})()""")
+    def _middle(self, selector: str, saying: str) -> tuple[float, float]:
+        found = self.until(f"({_AIM})({json.dumps(selector)}, {json.dumps(saying)})")
         return found[0], found[1]
 
     def write(self, text: str) -> None:
@@ -253,7 +276,7 @@ class Page:
 
     def drop(self, selector: str, file: Path) -> None:
         """Drag a file of this machine there and let go."""
-        x, y = self._middle(selector)
+        x, y = self._middle(selector, "")
         data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self._call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)

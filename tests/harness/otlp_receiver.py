@@ -35,6 +35,8 @@ class Collector:
     spans: list[Received] = field(default_factory=list)
     webhooks: list[dict[str, str]] = field(default_factory=list)  # their headers
     status: int = 200
+    refused: int = 0  # exports, by a status that is not 200
+    answers: threading.Event = field(default_factory=threading.Event)  # it is set while exports get an answer
 
     def of(self, trace_id: str) -> list[Received]:
         """The spans of a trace, by when they began."""
@@ -55,11 +57,15 @@ def collector() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = received.status
             if self.path != "/v1/traces":
                 received.webhooks.append({name.lower(): value for name, value in self.headers.items()})
-            elif received.status == 200:
+            elif status == 200:
+                received.answers.wait()
                 received.spans += _spans(ExportTraceServiceRequest.FromString(body))
-            self._answer(received.status, b"")
+            else:
+                received.refused += 1
+            self._answer(status, b"")
 
         def do_GET(self) -> None:
             self._answer(200, PHOTO.read_bytes())
@@ -75,6 +81,7 @@ def collector() -> Iterator[Collector]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         received = Collector(f"http://127.0.0.1:{server.server_port}")
+        received.answers.set()
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield received

@@ -105,7 +105,8 @@ def test_a_seed_means_the_reference_s_noise(
     pipe: HunyuanCustomPipeline, pipeline_io: dict[str, Tensor], close: Any
 ) -> None:
     noise = pipe.prepare_latents(PixelShape(9, 64, 96), torch.Generator().manual_seed(1024), None, None)
-    close("initial noise", noise, pipeline_io["in.initial_noise_seed1024"], 0)
+    has_avx = "AVX" in torch.backends.cpu.get_cpu_capability()  # without, torch's normal samples round differently
+    close("initial noise", noise, pipeline_io["in.initial_noise_seed1024"], 0 if has_avx else 2e-6)
 
 
 def test_equal_seeds_give_equal_frames(pipe: HunyuanCustomPipeline, identity: Image.Image) -> None:

@@ -75,9 +75,9 @@ def test_the_same_seed_gives_the_same_files_and_leaves_the_global_seed_alone(fol
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    started = time.monotonic()
+    started = time.process_time()
     again = build_demo_model(tmp_path / "again")
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
     assert torch.equal(torch.rand(3), expected)
     assert digests(again) == digests(folder)
 

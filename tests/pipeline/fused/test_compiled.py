@@ -72,8 +72,12 @@ def _compiled(passes: Passes) -> list[CompiledPass]:
 def test_requests_of_any_size_compile_nothing_and_match_the_eager_passes(
     passes: Passes, close: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In fp32 sums the order differs, so that a request ends at other bits; not in more than the noise of bf16."""
-    pipe = tiny_request_pipeline(2)
+    """In fp32 sums the order differs, so that a request ends at other bits; not in more than the noise of bf16.
+
+    How much that is depends on the processor too. It moves the eager result away from that in fp32, and the other
+    result as far, maybe in the opposite direction.
+    """
+    exact, pipe = tiny_request_pipeline(2), tiny_request_pipeline(2)
     pipe.transformer.bfloat16()
     compared: list[str] = []
 
@@ -86,9 +90,10 @@ def test_requests_of_any_size_compile_nothing_and_match_the_eager_passes(
         if heads == 2:
             pipe.enable_kernels(Kernels())
             expected = denoised(pipe, size, options)
+            noise = (expected - denoised(exact, size, options)).abs().max().item()
             pipe.enable_kernels(Kernels(passes=passes))
             actual = denoised(pipe, size, options)
-            close(f"compiled passes, {name}", actual, expected, 0.2)
+            close(f"compiled passes, {name}", actual, expected, 2 * noise)
     assert sorted(compared) == ["gate", "gelu_join", "modulate", "rotate"]  # once, on the tensors of the first request
     assert len(_compiled(passes)) == counters["stats"]["unique_graphs"] == 4
 

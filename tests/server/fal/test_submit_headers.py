@@ -1,5 +1,6 @@
 """What the headers of a submit do."""
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -189,9 +190,14 @@ def test_store_io_0_forgets_the_input_and_keeps_the_result(start_server: Callabl
     server.finish(waiting)
     assert _row(server, waiting)["input_json"] == "null"
 
-    short = {"X-Fal-Object-Lifecycle-Preference": '{"expiration_duration_seconds": 1}'}
-    brief = server.finish(server.submit(**short)).json()["video"]["url"]
-    until(lambda: server.http.get(brief).status_code == 410)
+    short = {"X-Fal-Object-Lifecycle-Preference": '{"expiration_duration_seconds": 3600}'}
+    brief = server.submit(**short)
+    url = server.finish(brief).json()["video"]["url"]
+    assert server.http.get(url).status_code == 200
+    with contextlib.closing(sqlite3.connect(server.data_dir / "hunyuan-custom.sqlite", timeout=30)) as database:
+        database.execute("UPDATE request SET finished_at = finished_at - 3601 WHERE id IN (?, ?)", [brief, plain])
+        database.commit()
+    until(lambda: server.http.get(url).status_code == 410)
     assert server.http.get(server.result(plain).json()["video"]["url"]).status_code == 200
 
 

@@ -101,7 +101,7 @@ def test_a_running_request_shows_what_it_sees_until_its_end(server: Server) -> N
     assert Image.open(io.BytesIO(picture.content)).size == (16, 9)
     until(lambda: progress(waiting) | {"stage": None} == progress(waiting))  # its image is prepared
     assert (progress(waiting)["status"], progress(waiting)["queue_position"]) == ("IN_QUEUE", 0)
-    for request_id in (running, waiting):
+    for request_id in (waiting, running):  # else the one that waits would begin
         refused = server.http.delete(f"{REQUESTS}/{request_id}")
         assert (refused.status_code, refused.json()["detail"]) == (400, "Request is still in progress")
         server.cancel(request_id)
