@@ -88,10 +88,10 @@ def test_five_servers_on_one_empty_directory_come_up(tmp_path: Path) -> None:
             pool.submit(launch, tmp_path, ready=False, renderer="finishes_at_once", **FAST, worker_id=f"worker{number}")
             for number in range(5)
         ]
-        servers = [one.result(timeout=120) for one in launching]
+        servers = [one.result(timeout=240) for one in launching]
         for server in servers:
             started.callback(server.stop)
-        until(lambda: len(servers[0].http.get("/health/ready").json()["workers"]) == 5, timeout_s=120)
+        until(lambda: len(servers[0].http.get("/health/ready").json()["workers"]) == 5, timeout_s=240)
         submitted = [server.submit() for server in servers]
         assert [servers[0].finish(request_id).status_code for request_id in submitted] == [200] * 5
 

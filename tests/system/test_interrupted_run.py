@@ -45,7 +45,7 @@ def test_a_killed_run_leaves_no_process(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: (tmp_path / "all is up").exists() or run.poll() is not None, timeout_s=120)
+        until(lambda: (tmp_path / "all is up").exists() or run.poll() is not None, timeout_s=240)
         assert run.poll() is None
         started = psutil.Process(run.pid).children(recursive=True)
         commands = [command_line(process) for process in started]
