@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+from server.bench.reserved_port import reserved_port
 from server.bench.waiting import LIMIT_S, until
 from server.parent_death import tied
 
@@ -48,9 +48,8 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         if self._user:
             os.chown(self._root, pwd.getpwnam(self._user).pw_uid, -1)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._reserved = reserved_port()  # also while it is stopped: clients go on trying
+        self._port = self._reserved.getsockname()[1]
         initdb = self._start("initdb", "--auth=trust", "--username=test", "--no-sync", "--encoding=UTF8", "--locale=C")
         if initdb.wait(LIMIT_S):
             raise RuntimeError(f"initdb ended with {initdb.returncode}: {self._log.read_text()}")
@@ -88,6 +87,7 @@ class Postgres:
     def remove(self) -> None:
         """Stop and leave nothing behind."""
         self.stop()
+        self._reserved.close()
         shutil.rmtree(self._root)
 
     @property

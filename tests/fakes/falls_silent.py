@@ -1,20 +1,19 @@
-"""Logs three lines at once, makes the file `silent` in the data directory, and says nothing more."""
+"""Logs three lines at once, reports three blocks, and says nothing more."""
 
 import time
-from pathlib import Path
 
 from server.generator.child.contract import OnLoading, Report
-from server.generator.messages import Generate, Load, Log
+from server.generator.messages import Generate, Load, Log, Working
 
 
 class Renderer:
     model = "fake: falls silent"
 
-    def __init__(self, load: Load, on_loading: OnLoading) -> None:  # noqa: ARG002
-        self._folder = Path(load.data_dir)
+    def __init__(self, load: Load, on_loading: OnLoading) -> None:
+        pass
 
-    def render(self, job: Generate, report: Report) -> None:  # noqa: ARG002
+    def render(self, job: Generate, report: Report) -> None:
         for line in ("one", "two", "three"):
             report(Log(message=line))
-        (self._folder / "silent").touch()
+        report(Working(stage="denoise", done=3, total=job.num_inference_steps))
         time.sleep(3600)

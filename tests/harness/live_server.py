@@ -51,6 +51,7 @@ ON_CPU = FAST | {
     "generator__dtype": "float32",
     "generator__torch_threads": 1,
     "generator__render_divisor": 8,
+    "generator__cancel_grace_s": 20,  # on a busy machine a block takes its time
 }
 
 # For what is refused after a while, and what is tried again.

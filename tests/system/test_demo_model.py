@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def test_a_killed_generation_and_one_without_a_server_have_the_same_frames(demo_
     assert any("Going on at step" in line for line in demo_server.messages(disturbed))
     videos = [demo_server.http.get(output["video"]["url"]).content for output in (undisturbed, answer.json())]
     assert videos[0] == videos[1]
-    assert not list((demo_server.data_dir / "tmp").iterdir()), "checkpoints are deleted at the end"
+    until(lambda: not list((demo_server.data_dir / "tmp").iterdir()))  # checkpoints are deleted at the end
 
 
 def _made_without_a_server(server: Server, request: dict[str, Any]) -> bytes:
@@ -96,18 +95,12 @@ def test_an_explicit_image_is_refused_before_the_gpu_works_on_it(demo_server: Se
     assert not any("Denoising" in line for line in demo_server.messages(flagged))
 
 
-HEARD_S = 1.0  # a busy worker has heard of a cancel by then
-
-
-def test_cancelling_stops_between_two_blocks(demo_server: Server) -> None:
+def test_a_cancel_stops_the_work_and_not_the_generator(demo_server: Server) -> None:
+    """How soon: `tests/server/generator/test_parent.py`."""
     running = demo_server.submit(example(num_inference_steps=30, num_frames=129))
     until(lambda: any("step 2/30" in line for line in demo_server.messages(running)))
     generator = demo_server.worker()["generator_pid"]
     demo_server.cancel(running)
-    heard = datetime.now(UTC) + timedelta(seconds=HEARD_S)
     assert demo_server.finish(running).status_code == 499
-    steps = [line for line in demo_server.status(running, logs=True)["logs"] if "Denoising step" in line["message"]]
-    late = [line for line in steps if datetime.fromisoformat(line["timestamp"]) > heard]
-    assert len(late) <= 1, "the step under way may end, and no other begins"
-    assert len(steps) < 30
+    assert not any(line.startswith("Wrote ") for line in demo_server.messages(running))
     assert demo_server.worker()["generator_pid"] == generator

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.bench.reserved_port import reserved_port
 from server.parent_death import tied
 from server.serve.tls import self_signed
 from tests.harness.client_programs import missing
@@ -54,8 +55,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     server = launch(folder / "data", ready=False, **FAST, api__trusted_proxies='["127.0.0.1"]')
     assert server.process.stdout is not None
     key = server.process.stdout.readline().split()[-1]
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    reserved = reserved_port()
+    port = int(reserved.getsockname()[1])
     files = self_signed(folder / "tls", ["localhost"], datetime.datetime.now(datetime.UTC))
     (folder / "nginx.conf").write_text(
         configuration(
@@ -87,6 +88,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     finally:
         running.terminate()
         running.communicate(timeout=60)
+        reserved.close()
         server.stop()
 
 

@@ -49,11 +49,17 @@ def new_job(owner: str = "local") -> NewJob:
 def test_a_transaction_in_which_nothing_happens_is_ended(url: str) -> None:
     """A machine that froze in one would keep others from taking over its job."""
     database = create_engine(url)
+
+    def is_served(pid: int) -> bool:
+        with database.connect() as another:
+            return bool(another.execute(sa.text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}).all())
+
     with database.connect() as connection:
         limit = connection.execute(sa.text("SHOW idle_in_transaction_session_timeout"))
         assert limit.scalar_one() == "10s"
+        own = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
         connection.execute(sa.text("SET idle_in_transaction_session_timeout = '100ms'"))
-        time.sleep(0.5)
+        until(lambda: not is_served(own))
         with pytest.raises(sa.exc.DBAPIError) as ended:
             connection.execute(sa.text("SELECT 1"))
     assert is_outage(ended.value), "whoever wakes up tries again"

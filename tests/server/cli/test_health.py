@@ -1,5 +1,6 @@
 """`hunyuan-custom health`, as a container's health check calls it."""
 
+import re
 import socket
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_worker_that_is_unknown_or_silent_is_not_well(server: Server, monkeypa
             transaction.execute(worker_table.delete().where(worker_table.c.id == "another"))
         database.dispose()
     assert done.exit_code == 1
-    assert "last heard of 3600 s ago" in done.stderr
+    assert re.search(r"last heard of 36\d\d s ago", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("database", ["missing", "empty", "away"])

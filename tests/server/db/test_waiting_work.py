@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from server.db.waiting_work import NOW, WaitingWork
+from tests.harness.live_server import until
 
 EVERY_S = 0.02
 LONG_S = 1.0  # many rounds
@@ -38,7 +39,7 @@ def _asking(database: sa.Engine) -> Iterator[WaitingWork]:
 
 
 def _waits(work: WaitingWork) -> bool:
-    """Whether there is a time without work; what was found before may be told once more."""
+    """Whether there is a time without work."""
 
     def wait_often() -> None:
         for _ in range(1000):
@@ -53,15 +54,15 @@ def _waits(work: WaitingWork) -> bool:
 def test_work_wakes_who_waits_for_it(database: sa.Engine) -> None:
     _do(database, "CREATE TABLE bell (at DOUBLE PRECISION)")
     with _asking(database) as work:
-        time.sleep(3 * EVERY_S)
+        until(lambda: not work._found)  # at first it says that there is work
         rung = threading.Timer(LONG_S / 4, _do, (database, "INSERT INTO bell VALUES (1.0)"))
-        rung.start()
         began = time.monotonic()
+        rung.start()
         work.wait("bell")
         assert LONG_S / 4 <= time.monotonic() - began < LONG_S * 5, "when it came, and not when its patience was over"
         rung.join()
         _do(database, "UPDATE bell SET at = 4e9")  # due in a hundred years
-        time.sleep(3 * EVERY_S)
+        until(lambda: not work._found)
         assert _waits(work)
     work.wait("bell")  # it was stopped
     _do(database, "DROP TABLE bell")
@@ -78,11 +79,12 @@ def test_a_question_that_fails_holds_up_nobody_and_is_asked_again(
     database: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     with _asking(database) as work:
+        until(lambda: bool(caplog.records))
         time.sleep(5 * EVERY_S)
         for _ in range(100):
             work.wait("bell")
         assert len(caplog.records) == 1, "not at every round"
         _do(database, "CREATE TABLE bell (at DOUBLE PRECISION)")
-        time.sleep(5 * EVERY_S)
+        until(lambda: not work._found)
         assert _waits(work)
     _do(database, "DROP TABLE bell")

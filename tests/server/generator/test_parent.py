@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from server.generator.faults import GenerationCancelled, GeneratorDied
-from server.generator.messages import Channel, Generate, JobMessage, Working, from_generator
+from server.generator.messages import Cancel, Channel, Generate, JobMessage, Working, from_generator
 from server.generator.parent import Generator
 from server.generator.state import Phase
 from server.settings_loader import load_settings
@@ -24,8 +25,8 @@ def generator(data_dir: Path, **settings: Any) -> Generator:
     )
 
 
-def job(folder: Path) -> Generate:
-    return generate_job(folder, num_inference_steps=2, num_frames=129)
+def job(folder: Path, *, steps: int = 2) -> Generate:
+    return generate_job(folder, num_inference_steps=steps, num_frames=129)
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +39,45 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
         yield parent
 
 
-@pytest.mark.parametrize("stage", ["encode", "decode"])
-def test_a_cancel_is_seen_between_encoders_and_between_tiles(real: Generator, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(("stage", "steps", "goes_on"), [("encode", 30, 1.0), ("denoise", 30, 0.1), ("decode", 2, 1.0)])
+def test_a_cancel_is_seen_between_encoders_blocks_and_tiles(
+    real: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, steps: int, goes_on: float
+) -> None:
+    """The process is frozen from its first word of the stage until the cancel is on its way to it."""
+    before, send = real.state.pid, real._keeper.send
+    child = psutil.Process(before)
     seen: list[Working] = []
 
     def on_message(message: JobMessage) -> None:
         if isinstance(message, Working):
+            if message.stage == stage and not is_there():
+                child.suspend()
             seen.append(message)
 
-    def cancel_requested() -> bool:
-        return stage == "encode" or any(message.stage == stage for message in seen)
+    def is_there() -> bool:
+        return any(message.stage == stage for message in seen)
 
-    before = real.state.pid
+    def cancel_requested() -> bool:
+        return stage == "encode" or is_there()
+
+    def send_and_thaw(message: Generate | Cancel) -> None:
+        send(message)
+        if isinstance(message, Cancel):
+            child.resume()
+
+    monkeypatch.setattr(real._keeper, "send", send_and_thaw)
+    if stage == "encode":
+        child.suspend()
     with real.reserved() as ready, pytest.raises(GenerationCancelled):
         assert ready
         real.run(
-            job(tmp_path),
+            job(tmp_path, steps=steps),
             on_message=on_message,
             cancel_requested=cancel_requested,
         )
     last = seen[-1] if seen else Working(stage="encode", done=0, total=1)
     assert last.stage == stage
-    assert last.done < last.total, "it did not go on to the end of the stage"
+    assert last.done < last.total * goes_on, "it did not go on to the end of the stage, nor through many steps"
     assert real.state.pid == before, "no need to kill it"
     assert not (tmp_path / "x.mp4").exists()
 

@@ -72,9 +72,9 @@ def test_the_latest_is_written_and_no_more_often_than_it_is_due(
         until(lambda: row(database) is not None)
         assert (row(database).done, row(database).preview_version) == (0, 0), "no picture is there yet"
         for done in range(1, MESSAGES + 1):
-            progress.on_message(working(done))
             if done % 500 == 0:
                 progress.on_message(preview(bytes([done // 500])))
+            progress.on_message(working(done))
         until(lambda: row(database).done == MESSAGES)
         found = row(database)
         assert (found.stage, found.total, found.seconds_left, found.preview) == ("denoise", MESSAGES, 3.5, b"\x04")
@@ -100,7 +100,7 @@ def test_a_database_that_is_away_costs_the_job_nothing(attempt: Job, database: s
                 other.execute("ROLLBACK")
                 until(lambda: row(database) is not None and row(database).done == MESSAGES)
         left = time.monotonic()
-    assert time.monotonic() - left < 1
+    assert time.monotonic() - left < 4
     other.close()
 
 
@@ -114,7 +114,7 @@ def test_a_picture_that_cannot_be_shown_costs_nothing_else(
         progress.on_message(Preview(picture=picture))
         until(lambda: "a preview cannot be shown" in caplog.text)
         progress.on_message(working(2))
-        until(lambda: row(database).done == 2)
+        until(lambda: row(database) is not None and row(database).done == 2)
         assert row(database).preview is None
         progress.on_message(preview(b"good"))
         until(lambda: row(database).preview == b"good")

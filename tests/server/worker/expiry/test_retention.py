@@ -1,6 +1,8 @@
 """Things end in time: media first, then the record."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -235,13 +237,22 @@ def test_progress_of_a_job_that_another_version_has_ended_is_forgotten(
 
 
 def test_expired_media_are_410_and_expired_records_404(start_server: Callable[..., Server]) -> None:
-    server = start_server(retention__sweep_s=0.1, retention__media_s=0.5, retention__records_s=3)
+    server = start_server(retention__sweep_s=0.1, retention__media_s=DAY, retention__records_s=3 * DAY)
     request_id = server.submit()
     url = server.finish(request_id).json()["video"]["url"]
+
+    def pass_two_days() -> None:
+        path = server.data_dir / "hunyuan-custom.sqlite"
+        with closing(sqlite3.connect(path, timeout=30)) as database, database:
+            database.execute("UPDATE request SET finished_at = finished_at - ?", (2 * DAY,))
+
+    assert server.http.get(url).status_code == 200
+    pass_two_days()
     until(lambda: server.http.get(url).status_code == 410)
     gone = server.http.get(url)
     assert gone.json() == {"detail": "File expired", "error_type": "expired"}
     assert server.result(request_id).status_code == 200
+    pass_two_days()
     until(lambda: server.result(request_id).status_code == 404)
     assert server.http.get(url).status_code == 404
     for suffix in ("", "/status", "/status/stream", "/response"):
