@@ -46,8 +46,8 @@ class Answer:
 class ChatModel:
     """Answers with the weights of a pipeline's `text_encoder`, on `device`; it has none of its own.
 
-    The most likely token is taken every time, so a question has one answer. Each question brings the weights to the
-    device; several questions within `onloaded(text_encoder)` do so once.
+    The most likely token is taken every time, so a question has one answer. A question brings the weights to the
+    device, where they stay for the next one (`memory/placement.py`).
     """
 
     def __init__(self, text_encoder: Llava, tokenizer: Tokenizer, device: torch.device) -> None:

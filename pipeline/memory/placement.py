@@ -8,7 +8,7 @@ from diffusers import DiffusionPipeline
 from diffusers.hooks.group_offloading import LazyPrefetchGroupOffloadingHook
 
 from pipeline.memory.device_copies import DeviceCopies, copies_to
-from pipeline.memory.streaming import onload_while_used, stream_blocks
+from pipeline.memory.streaming import Turns, onload_in_turn, stream_blocks
 from pipeline.options import MemoryPlan
 
 
@@ -21,8 +21,8 @@ def apply_memory_plan(
     offload_encoders: one model at a time (diffusers' model offload): the encoders are moved off before the
         transformer is moved on.
     stream_blocks: a few transformer blocks at a time, the next ones copied while one computes; every other model as a
-        whole while it works (`memory/streaming.py`). The models start on the CPU. `copies`: how; by default as `device`
-        can.
+        whole while it works, LLaVA from its first task to its last (`memory/streaming.py`). The models start on the
+        CPU. `copies`: how; by default as `device` can.
     """
     if plan == "resident":
         return
@@ -30,9 +30,10 @@ def apply_memory_plan(
         pipe.enable_model_cpu_offload(device=device)
         return
     copies = copies or copies_to(torch.device(device))
-    ring = stream_blocks(pipe.transformer, copies)
+    turns = Turns()
+    ring = stream_blocks(pipe.transformer, copies, turns)
     for model in (pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
-        onload_while_used(model, copies, make_room=ring.clear)
+        onload_in_turn(model, copies, turns, make_room=ring.clear, stays=model is pipe.text_encoder)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -130,10 +131,13 @@ def check_kernels(device: str) -> Iterator[Finding]:
             continue
     yield Finding("attention", "ok", ", ".join(installed) or "torch's own kernels; no others are installed")
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is not None and shutil.which(compiler):
-        yield Finding("compiler", "ok", f"{compiler}, for Triton")
-    else:
+    if compiler is None or not shutil.which(compiler):
         yield Finding("compiler", "warning", "none: Triton cannot compile kernels", "apt-get install gcc, or set CC")
+    elif not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        text = f"{compiler}, but no Python.h: Triton cannot compile kernels"
+        yield Finding("compiler", "warning", text, "apt-get install python3-dev")
+    else:
+        yield Finding("compiler", "ok", f"{compiler}, for Triton")
 
 
 def check_encoder() -> Finding:

@@ -17,7 +17,7 @@ from pipeline.language.expansion import begun
 from pipeline.language.rules import RuleWriter
 from pipeline.language.writer import LlavaWriter, Words
 from pipeline.load import load_pipeline
-from pipeline.options import MemoryPlan
+from pipeline.options import MEMORY_PLANS, MemoryPlan
 from pipeline.progress import Progress
 from tests.harness.scripted_llava import saying, small_llava
 
@@ -224,7 +224,7 @@ def test_a_model_that_fails_costs_the_expansion_and_not_the_job(
         make().write(PROMPT, identity, expand=True, callback=None)
 
 
-@pytest.mark.parametrize("plan", ["resident", "stream_blocks"])
+@pytest.mark.parametrize("plan", MEMORY_PLANS)
 def test_no_memory_plan_holds_the_weights_twice(plan: MemoryPlan, demo: Path, identity: Image.Image) -> None:
     pipe = load_pipeline(demo, device="cpu", dtype="float32", memory_plan=plan)
     weights = _weights(pipe.text_encoder)
@@ -232,7 +232,8 @@ def test_no_memory_plan_holds_the_weights_twice(plan: MemoryPlan, demo: Path, id
     before = _held_bytes()
     with saying(pipe.text_encoder, pipe.tokenizer, "Dog", ADDED):
         assert writer.write("a dog", identity, expand=True, callback=None).expanded
-    assert _weights(pipe.text_encoder) == weights
+    if plan != "offload_encoders":  # which moves them: diffusers calls the CPU another device, "cpu:0"
+        assert _weights(pipe.text_encoder) == weights
     assert _held_bytes() - before < sum(size for _, _, size in weights) / 10
 
 

@@ -23,7 +23,7 @@ from pipeline.load import load_pipeline
 from pipeline.memory.device_copies import HostCopies, Mark
 from pipeline.memory.host_layers import keep_modulation_on_host
 from pipeline.memory.placement import apply_memory_plan, onloaded
-from pipeline.memory.streaming import onload_while_used, stream_blocks
+from pipeline.memory.streaming import Turns, onload_in_turn, stream_blocks
 from pipeline.progress import Progress
 from pipeline.shapes import PixelShape
 
@@ -197,7 +197,7 @@ class TestWholeModels:
     def test_come_while_they_work_and_go_without_a_copy(self, copies: Copies) -> None:
         model, cleared = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)), []
         home = _places(model)
-        onload_while_used(model, copies, make_room=lambda: cleared.append(_places(model)))
+        onload_in_turn(model, copies, Turns(), make_room=lambda: cleared.append(_places(model)))
         for _ in range(2):
             with onloaded(model):
                 assert not _places(model) & home
@@ -210,12 +210,37 @@ class TestWholeModels:
     def test_without_room_for_all_of_it_nothing_stays(self, copies: Copies) -> None:
         model = torch.nn.Linear(2, 3)
         home = _places(model)
-        onload_while_used(model, copies, make_room=lambda: None)
+        onload_in_turn(model, copies, Turns(), make_room=lambda: None)
         copies.too_much = (3,)
         for _ in range(2):
             with pytest.raises(torch.OutOfMemoryError), onloaded(model):
                 pytest.fail("it ran")
             assert _places(model) == home
+
+    def test_one_that_stays_leaves_when_it_is_another_one_s_turn(self, copies: Copies) -> None:
+        stays, other, turns = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3), Turns()
+        home = _places(stays)
+        onload_in_turn(stays, copies, turns, make_room=lambda: None, stays=True)
+        onload_in_turn(other, copies, turns, make_room=lambda: None)
+        with onloaded(stays):
+            there = _places(stays)
+        with onloaded(stays):
+            assert _places(stays) == there != home
+        with onloaded(other):
+            assert _places(stays) == home
+        with onloaded(stays), onloaded(other):  # at work still, in a generator that was given up
+            assert _places(stays) != home
+        assert _places(stays) == home
+
+    def test_one_that_stays_leaves_before_a_block_comes(self, streamed: HunyuanCustomPipeline, copies: Copies) -> None:
+        home = _places(streamed.text_encoder)
+        with onloaded(streamed.text_encoder):
+            pass
+        assert _places(streamed.text_encoder) != home
+        with onloaded(streamed.transformer):
+            assert _places(streamed.text_encoder) == home
+        with onloaded(streamed.text_encoder):
+            assert copies.buffers() == 0
 
 
 def _places(module: torch.nn.Module) -> set[int]:

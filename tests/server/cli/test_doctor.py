@@ -130,8 +130,14 @@ def test_a_gpu_that_cannot_be_used(
     assert says in found[subject]["remedy"]
 
 
-def test_a_gpu_that_can_be_used(doctor: Doctor, nvidia_smi: Callable[[str], None]) -> None:
+def test_a_gpu_that_can_be_used(
+    doctor: Doctor, nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     nvidia_smi(card())
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
+    _, found = doctor("--config", str(GPU))
+    assert (found["compiler"]["state"], found["compiler"]["remedy"]) == ("warning", "apt-get install python3-dev")
+    (tmp_path / "Python.h").touch()
     _, found = doctor("--config", str(GPU))
     assert {found[subject]["state"] for subject in ("gpu", "driver", "memory", "attention", "compiler")} == {"ok"}
     assert "84.9 of 85.5 GB free" in found["gpu"]["text"]
