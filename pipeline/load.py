@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, LlavaForConditionalGeneration, PreTraine
 
 from pipeline.attention.choice import choose_attention
 from pipeline.attention.probe import Heads
+from pipeline.cpu_linear import choose_cpu_linear
 from pipeline.fused.compiled import compiled_passes, is_compiled
 from pipeline.fused.kernels import Kernels
 from pipeline.fused.passes import EAGER_PASSES
@@ -22,7 +23,17 @@ from pipeline.memory.placement import apply_memory_plan
 from pipeline.memory.pretrained import load_pretrained
 from pipeline.memory.stored_model import load_stored
 from pipeline.memory.transfer import Transfer
-from pipeline.options import ATTENTION, FUSED, MEMORY_PLAN, MLP_CHUNK, AttentionName, Fused, MemoryPlan
+from pipeline.options import (
+    ATTENTION,
+    CPU_LINEAR,
+    FUSED,
+    MEMORY_PLAN,
+    MLP_CHUNK,
+    AttentionName,
+    CpuLinear,
+    Fused,
+    MemoryPlan,
+)
 from pipeline.vae.network import layers_on, use_layers
 from weights.checks.loading_check import check_loadable
 
@@ -45,6 +56,7 @@ def load_pipeline(
     fused: Fused = FUSED,
     mlp_chunk: int = MLP_CHUNK,
     attention: AttentionName = ATTENTION,
+    cpu_linear: CpuLinear = CPU_LINEAR,
     on_progress: LoadProgress = _log,
 ) -> HunyuanCustomPipeline:
     """Strictly, from the files straight to where the weights stay, never with two copies in host memory. No downloads.
@@ -52,6 +64,7 @@ def load_pipeline(
     `dtype`: "float32" or "bfloat16", see `DtypePolicy`. `memory_plan`: what stays on `device`, see `apply_memory_plan`.
     `fused`: how the passes over memory run, of blocks (`fused/`) and VAE (`vae/passes.py`); they are compiled here.
     `mlp_chunk`: see `Kernels`. `attention`: the backend, see `choose_attention`; tried before anything is read.
+    `cpu_linear`: see `choose_cpu_linear`.
     `on_progress` is called before each part is read, with one line that names it; by default the lines are logged.
 
     Raises:
@@ -92,6 +105,7 @@ def load_pipeline(
             transformer=stored(HunyuanVideoTransformer3DModel, "transformer", policy.transformer),
             vae=stored(AutoencoderKLHunyuanVideo, "vae", policy.vae),
         )
+    choose_cpu_linear(pipe.transformer, cpu_linear, device=place, dtype=policy.transformer)
     apply_memory_plan(pipe, memory_plan, device)
     passes, compiled = EAGER_PASSES, is_compiled(fused, place)
     layers = layers_on(place, compiled=compiled)

@@ -30,12 +30,16 @@ alone has. "auto" compiles them on a GPU."""
 AttentionName: TypeAlias = Literal["auto", "sdpa", "fa3", "fa4", "fa3_fp8", "sage"]
 """What computes attention: see `attention/choice.py`."""
 
+CpuLinear: TypeAlias = Literal["torch", "onednn"]
+"""What computes the transformer's Linear layers in fp32 on a CPU: see `cpu_linear.py`."""
+
 Background: TypeAlias = Literal["keep", "white"]
 """Of the identity image: as it came, or the subject cut out on white, as in the reference's own examples."""
 
 MEMORY_PLAN: Final[MemoryPlan] = "resident"
 MEMORY_PLANS: Final[tuple[MemoryPlan, ...]] = get_args(MemoryPlan)
 ATTENTION: Final[AttentionName] = "auto"
+CPU_LINEAR: Final[CpuLinear] = "torch"
 DTYPE: Final[Dtype] = "bfloat16"
 ALPHA: Final[Alpha] = "white"
 POSTERIOR: Final[Posterior] = "mode"

@@ -16,6 +16,7 @@ from pipeline.attention.choice import choose_attention
 from pipeline.checks.bench.stopwatch import Case, Stopwatch
 from pipeline.checks.bench.subject import Request, Subject
 from pipeline.checks.bench.table import Row
+from pipeline.cpu_linear import use_onednn, use_torch
 from pipeline.fused.passes import EAGER_PASSES
 from pipeline.memory.device_copies import copies_to
 from pipeline.memory.streaming import stream_blocks
@@ -29,12 +30,12 @@ Setting: TypeAlias = Callable[[Request, Subject], AbstractContextManager[object]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`warm`: steps after each switch that are not timed. `needs_gpu`: on a CPU it changes nothing."""
+    """`warm`: steps after each switch that are not timed. `device`: its type; on another it changes nothing."""
 
     name: str
     setting: Setting
     warm: int = 0
-    needs_gpu: bool = False
+    device: str | None = None
 
 
 def _attention(name: str, request: Request, subject: Subject) -> AbstractContextManager[None]:
@@ -48,6 +49,15 @@ def _eager(request: Request, _subject: Subject) -> AbstractContextManager[None]:
 
 def _in_chunks(request: Request, _subject: Subject) -> AbstractContextManager[None]:
     return request.computing_with(replace(request.kernels, mlp_chunk=max(1, request.tokens // 8)))
+
+
+@contextmanager
+def _onednn(request: Request, subject: Subject) -> Iterator[None]:
+    use_onednn(request.transformer, device=subject.device, dtype=subject.dtypes.transformer)
+    try:
+        yield
+    finally:
+        use_torch(request.transformer)
 
 
 @contextmanager
@@ -68,9 +78,10 @@ def _streamed_blocks(request: Request, subject: Subject) -> Iterator[None]:
 
 VARIANTS = (
     Variant(DEFAULT, lambda _request, _subject: nullcontext()),
-    Variant("fused = eager", _eager, needs_gpu=True),
+    Variant("fused = eager", _eager, device="cuda"),
     Variant("mlp_chunk = 1/8 of the tokens", _in_chunks),
-    Variant("memory_plan = stream_blocks", _streamed_blocks, warm=1, needs_gpu=True),
+    Variant("memory_plan = stream_blocks", _streamed_blocks, warm=1, device="cuda"),
+    Variant("cpu_linear = onednn", _onednn, device="cpu"),
     *(Variant(f"attention = {name}", partial(_attention, name)) for name in BACKENDS),
 )
 
@@ -78,7 +89,7 @@ VARIANTS = (
 def options(request: Request, subject: Subject, stopwatch: Stopwatch) -> Iterator[Row]:
     """One that is not installed, say, is a row with the reason."""
     expected = torch.cat(request.step())
-    chosen = [variant for variant in VARIANTS if subject.device.type != "cpu" or not variant.needs_gpu]
+    chosen = [variant for variant in VARIANTS if variant.device in {None, subject.device.type}]
     cases = [Case(it.name, request.step, partial(it.setting, request, subject), it.warm) for it in chosen]
     timed = stopwatch.minima(cases)
     base = timed[DEFAULT].seconds

@@ -45,7 +45,7 @@ class Checkpoints:
                 "device": torch.device(settings.device).type,
                 "ranks": settings.ranks,
                 "step_cache": settings.step_cache,
-                "kernels": [settings.attention, settings.fused, settings.mlp_chunk],
+                "kernels": [settings.attention, settings.fused, settings.mlp_chunk, settings.cpu_linear],
                 "step_cache_threshold": settings.step_cache_threshold,
                 "render_divisor": settings.render_divisor,
             }

@@ -67,6 +67,7 @@ class HunyuanCustomRenderer:
             fused=settings.fused,
             mlp_chunk=settings.mlp_chunk,
             attention=settings.attention,
+            cpu_linear=settings.cpu_linear,
             on_progress=lambda part: on_loading(f"loading {part}"),
         )
         if self._ranks is not None:

@@ -45,6 +45,7 @@ def test_every_stage_has_its_rows_and_none_failed(measured: ModelBench) -> None:
         ("shares", "matrix products"),
         ("options", "defaults"),
         ("options", "mlp_chunk = 1/8 of the tokens"),
+        ("options", "cpu_linear = onednn"),
         ("options", "attention = sdpa"),
         ("decode", "one tile"),
         ("decode", "one tile, diffusers' layers"),
