@@ -108,6 +108,8 @@ class _OnServer:
 
 
 def _path(request_id: str) -> str:
+    if request_id in {"", ".", ".."}:  # no segment of a path: they would lead to another route
+        raise _not_found(request_id)
     return f"/admin/requests/{quote(request_id, safe='')}"
 
 

@@ -47,12 +47,19 @@ class ImageDecoder:
         """
         command = [sys.executable, "-m", "server.untrusted.decoder_process", self._limits.to_json()]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        with self._slots, source.open("rb") as image, target.open("wb") as png:
+        with (
+            self._slots,
+            source.open("rb") as image,
+            target.open("wb") as png,
             # A process group of its own: Ctrl-C at a terminal is not the image's fault, and this process may go on.
-            process = subprocess.Popen(
+            subprocess.Popen(
                 command, stdin=image, stdout=png, stderr=subprocess.PIPE, env=environment, process_group=0
-            )
-            said = self._end_of(process)
+            ) as process,
+        ):
+            try:
+                said = self._end_of(process)
+            finally:
+                process.kill()  # if it still runs; its slot is free when it has ended
         if process.returncode == REFUSED:
             raise _refusal(said)
         if process.returncode == DISK_ERROR:
@@ -63,16 +70,18 @@ class ImageDecoder:
             raise ImageLoadError
 
     def _end_of(self, process: subprocess.Popen[bytes]) -> bytes:
-        """What it has said when it ends, or is killed because it takes too long.
+        """What it has said when it ends.
 
         Time in which this process is frozen, alone or with all others, counts as one look at most.
+
+        Raises:
+            ImageLoadError: it takes too long.
         """
         for _ in range(_LOOKS):
             with suppress(subprocess.TimeoutExpired):
                 return process.communicate(timeout=self._timeout_s / _LOOKS)[1]
         logger.warning("an image took longer than %g s to decode", self._timeout_s)
-        process.kill()
-        return process.communicate()[1]
+        raise ImageLoadError
 
 
 def _refusal(said: bytes) -> ModelError:

@@ -27,6 +27,7 @@ from server.version import VERSION
 router = APIRouter(prefix="/admin", tags=["admin"])
 logger = logging.getLogger(__name__)
 
+Owner = Annotated[str | None, Query(pattern="^[^\\x00]*$", description="Only this owner's.")]  # Postgres takes no NUL
 Limit = Annotated[int, Query(ge=1, le=LONGEST_LIST, description="How many requests at most.")]
 
 _STARTED: Final = time.monotonic()
@@ -66,7 +67,7 @@ async def redeliver(request: Request, request_id: str) -> Response:
 
 @router.get("/requests", responses=REQUESTS.responses)
 async def requests(
-    request: Request, owner: str | None = None, status: State | None = None, limit: Limit = 20
+    request: Request, owner: Owner = None, status: State | None = None, limit: Limit = 20
 ) -> JSONResponse:
     """The newest requests of all owners, or of one, or in one state; without their input."""
     admit_operator(request)

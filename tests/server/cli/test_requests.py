@@ -94,7 +94,7 @@ def test_a_request_is_cancelled_once(server: Server, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "cancel"])
-@pytest.mark.parametrize("name", ["x", "x?y"])
+@pytest.mark.parametrize("name", ["x", "x?y", "", ".", ".."])
 def test_an_unknown_request_is_one_line(ask: Ask, command: str, name: str) -> None:
     ran = ask("requests", command, name)
     assert (ran.code, ran.err) == (2, f"error: {name}: no such request\n")

@@ -126,8 +126,21 @@ def test_a_process_that_runs_out_of_memory_refuses_its_image_only(tmp_path: Path
     assert decode(encoded(), tmp_path).size == (80, 70)
 
 
-def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+def test_a_process_that_takes_too_long_is_ended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
     assert type(refusal(encoded(), tmp_path, decode_timeout_s=0.001)) is ImageLoadError
+    assert caplog.messages == ["an image took longer than 0.001 s to decode"]
+    assert not _decoders()
+
+
+def test_a_process_whose_answer_cannot_be_read_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object, **_options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", no_memory)
+    with pytest.raises(MemoryError):
+        decode(encoded(), tmp_path)
+    assert not _decoders()
 
 
 def test_time_in_which_this_process_is_frozen_is_not_the_images(

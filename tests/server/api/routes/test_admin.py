@@ -107,7 +107,12 @@ def test_a_webhook_that_was_given_up_is_delivered_again(api: TestClient, databas
 
 @pytest.mark.parametrize(
     ("query", "loc"),
-    [({"limit": 10_001}, "limit"), ({"limit": "all"}, "limit"), ({"status": "COMPLETED"}, "status")],
+    [
+        ({"limit": 10_001}, "limit"),
+        ({"limit": "all"}, "limit"),
+        ({"status": "COMPLETED"}, "status"),
+        ({"owner": "a\0"}, "owner"),
+    ],
 )
 def test_a_list_that_cannot_be_asked_for_names_the_parameter(api: TestClient, query: dict[str, Any], loc: str) -> None:
     answer = api.get("/admin/requests", params=query)
