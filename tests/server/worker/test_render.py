@@ -180,20 +180,10 @@ def test_lack_of_memory_is_tried_again_once_with_a_smaller_plan_and_is_no_fault(
     assert worker.generator.smaller_plans == ["stream_blocks"]
 
 
-def test_a_cancel_while_it_renders_ends_the_job(worker: Worker) -> None:
-    request_id = worker.prepared_job()
-
-    def cancelled(_: Generate) -> Finished:
-        worker.store.cancel(request_id)
-        raise GenerationCancelled
-
-    worker.generator.run_job = cancelled
-    worker.render.run(request_id)
-    assert worker.job(request_id).response_status == 499
-
-
-@pytest.mark.parametrize("error", [GenerationError("x"), GeneratorDied("x"), ValueError("unforeseen")])
-def test_a_cancel_that_the_generator_did_not_hear_of_ends_the_job_all_the_same(
+@pytest.mark.parametrize(
+    "error", [GenerationCancelled(), GenerationError("x"), GeneratorDied("x"), ValueError("unforeseen")]
+)
+def test_a_cancel_while_it_renders_ends_the_job_whether_the_generator_heard_of_it_or_not(
     worker: Worker, error: Exception
 ) -> None:
     request_id = worker.prepared_job(no_retry=True)
