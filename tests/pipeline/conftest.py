@@ -19,6 +19,12 @@ from tests.harness.tiny_model import GOLDEN
 from tests.harness.tiny_pipeline import golden
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_in_every_run() -> None:
+    """What a test draws without a generator of its own."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
